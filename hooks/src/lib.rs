@@ -1,1 +1,134 @@
-//! .
+//! What an image can do: one module per capability, its two sides next to each other.
+//!
+//! # Nouns
+//!
+//! - **Hook**: one capability of an image. Its builder side answers *what goes into the image for it*
+//!   ([`Hook::gather`]); its boot side does the work in the capture environment ([`Hook::at`], and for a dump target
+//!   [`TargetHook::open`] and [`TargetHook::close`]).
+//! - **Settings**: what the configuration asks of the hooks; it travels from builder to init inside `image.toml`.
+//! - **Target**: where a dump goes. A **destination** is an opened target.
+//! - **Stage**: a step of the capture boot, always in the order of [`Stage::ALL`].
+//! - **Host**: what the builder knows of the machine that it builds for. **Machine**: what a hook may do to the machine
+//!   that has just crashed. Both are traits; both have fakes ([`fake`]) that tests of any crate use.
+//!
+//! # Flow
+//!
+//! ```text
+//!   builder:  Settings ─▶ hooks() ─▶ gather(host) ─▶ Contribution { modules, files, each with its reason }
+//!   init:     Settings ─▶ hooks() ─▶ at(stage, machine)        target ─▶ open(machine) ─▶ Destination ─▶ close
+//! ```
+//!
+//! # Where to look
+//!
+//! | module | is |
+//! |---|---|
+//! | [`filesystem`] | the hook for a dump target that is a local file system |
+//! | [`kmod`] | what modprobe knows: indexes, modprobe.d, aliases, order of loading; both sides need it |
+//! | [`cmdline`] | the kernel command line |
+//! | [`device`] | how a configuration names a block device |
+//! | [`mod@stage`] | the stages and their order |
+//!
+//! A new capability is one module here and one line in [`Settings::hooks`] (and, for a target, one in [`Target`]).
+//! PID 1 links this crate: nothing heavy that only the builder needs belongs here.
+
+pub mod cmdline;
+pub mod device;
+pub mod fake;
+pub mod filesystem;
+pub mod host;
+pub mod kmod;
+pub mod machine;
+pub mod stage;
+
+pub use device::DeviceSpec;
+pub use host::{Contribution, Host, ModuleNeed};
+pub use machine::{Machine, MountPlan};
+pub use stage::Stage;
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// One capability of an image.
+pub trait Hook: fmt::Debug + Sync {
+    /// The hook's name as logs and plans show it, such as `filesystem`.
+    fn name(&self) -> &'static str;
+
+    /// Builder side: what the image must hold for this capability on that host.
+    ///
+    /// # Errors
+    /// What is missing on the host, and what to do about it. An image is not built with a hole in it.
+    fn gather(&self, host: &dyn Host) -> anyhow::Result<Contribution>;
+
+    /// Boot side: the work of this capability at `stage`. Most hooks act at one or two stages.
+    ///
+    /// # Errors
+    /// Why the work failed; the stage fails with it.
+    fn at(&self, _stage: Stage, _machine: &mut dyn Machine) -> anyhow::Result<()> {
+        Ok(())
+    }
+}
+
+/// A hook that is a place for dumps.
+pub trait TargetHook: Hook {
+    /// Makes the target ready for writing, waiting for its device at most `limit`.
+    ///
+    /// # Errors
+    /// Why the target cannot be used; the next target is tried then.
+    fn open(&self, machine: &mut dyn Machine, limit: Duration) -> anyhow::Result<Destination>;
+
+    /// Puts everything written on stable storage and lets go of the target.
+    ///
+    /// # Errors
+    /// Why the data may not be safe.
+    fn close(&self, machine: &mut dyn Machine) -> anyhow::Result<()>;
+}
+
+/// An opened target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// Files are created below this directory, the root of the target.
+    Directory(PathBuf),
+}
+
+/// Where a dump goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Target {
+    /// A file system on a local block device.
+    Filesystem(filesystem::Filesystem),
+}
+
+impl Target {
+    /// The hook that serves this target.
+    pub fn hook(&self) -> &dyn TargetHook {
+        match self {
+            Target::Filesystem(filesystem) => filesystem,
+        }
+    }
+}
+
+/// `ext4 LABEL=crash`: as kdump.conf writes it.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Filesystem(filesystem) => filesystem.fmt(f),
+        }
+    }
+}
+
+/// What the configuration asks of the hooks. Part of the image configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Dump targets in the order in which they are tried.
+    pub targets: Vec<Target>,
+}
+
+impl Settings {
+    /// The hooks that these settings call for.
+    pub fn hooks(&self) -> Vec<&dyn Hook> {
+        self.targets.iter().map(|target| target.hook() as &dyn Hook).collect()
+    }
+}

@@ -1,1 +1,3 @@
-//! .
+//! PID 1.
+
+pub mod config;

@@ -1,0 +1,23 @@
+//! What modprobe knows: which modules exist, what answers to an alias, what modprobe.d says, what is loaded in which
+//! order.
+//!
+//! ```text
+//!   modules.dep .alias .softdep .builtin …  ─▶ Index  ─┐
+//!                                                      ├─▶ resolve::plan(request) ─▶ [Step { module, parameters, why }]
+//!   modprobe.d, kernel command line         ─▶ Config ─┘
+//! ```
+//!
+//! The builder asks for a plan to learn what has to be in the image; init walks one to load. Behaviour is kmod's, as
+//! modprobe(8), modprobe.d(5) and `modprobe --show-depends` show it; where ours is meant to differ, the text says so.
+
+mod config;
+mod index;
+mod names;
+mod pattern;
+pub mod resolve;
+
+pub use config::{Config, Warning};
+pub use index::{Index, ModuleFile, Softdep};
+pub use names::{ModuleName, module_of_file, normalise_alias};
+pub use pattern::matches;
+pub use resolve::{Action, Plan, Reached, Step, plan};

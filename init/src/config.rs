@@ -1,0 +1,224 @@
+//! The image configuration: what the builder tells init, in `/etc/kdump/image.toml`.
+//!
+//! This is the one place that types it; both sides use it, so they cannot drift. An unknown version or field is an
+//! error that is shown, never a guess. Secrets are separate files.
+//!
+//! ```toml
+//! version = 1
+//! kernel_release = "6.1.0-18-amd64"
+//! built_by = "kdump-rs 0.1.0"
+//!
+//! [dump]
+//! path = "/var/crash"
+//! collector = ["kdump-capture", "-z", "-d", "31"]
+//!
+//! [endings]
+//! failure_action = "reboot"
+//! final_action = "reboot"
+//!
+//! [limits]
+//! device = 90
+//! stall = 120
+//! stage = 300
+//!
+//! [[hooks.targets]]
+//! kind = "filesystem"
+//! fstype = "ext4"
+//! device = "LABEL=crash"
+//! ```
+
+use anyhow::{Context, bail};
+use kdump_hooks::Settings;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Where the image configuration is in an image.
+pub const PATH: &str = "/etc/kdump/image.toml";
+
+/// The version of this contract.
+pub const VERSION: u32 = 1;
+
+/// What the builder tells init.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageConfig {
+    /// [`VERSION`] of the builder.
+    pub version: u32,
+    /// The kernel whose modules are in the image, as `uname -r` prints it.
+    pub kernel_release: String,
+    /// The program that made the image, with its version.
+    pub built_by: String,
+    /// What is collected, and how it is named.
+    pub dump: Dump,
+    /// How it ends.
+    pub endings: Endings,
+    /// How long things may take.
+    pub limits: Limits,
+    /// What the hooks are asked for.
+    pub hooks: Settings,
+}
+
+/// What is collected, and how it is named.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dump {
+    /// The directory of all dumps, relative to the root of the target.
+    pub path: PathBuf,
+    /// The collector and its arguments. `/proc/vmcore` and the dump's file name are put behind them.
+    pub collector: Vec<String>,
+}
+
+/// How it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Endings {
+    /// After anything but a complete dump.
+    pub failure_action: Ending,
+    /// After a complete dump.
+    pub final_action: Ending,
+}
+
+/// The last thing that the capture kernel does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ending {
+    /// Restart the machine.
+    Reboot,
+    /// Stop the processors, power stays on.
+    Halt,
+    /// Switch the power off.
+    Poweroff,
+}
+
+impl Ending {
+    /// The word that configurations use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Ending::Reboot => "reboot",
+            Ending::Halt => "halt",
+            Ending::Poweroff => "poweroff",
+        }
+    }
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Ending {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        [Ending::Reboot, Ending::Halt, Ending::Poweroff]
+            .into_iter()
+            .find(|ending| ending.name() == word)
+            .ok_or_else(|| format!("`{word}` is not an ending; write reboot, halt or poweroff"))
+    }
+}
+
+/// How long things may take, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Until the target's device is there. `rd.timeout=` on the kernel command line overrides it.
+    pub device: u64,
+    /// The collector may write nothing for that long before it counts as stuck.
+    pub stall: u64,
+    /// For any other stage.
+    pub stage: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { device: 90, stall: 120, stage: 300 }
+    }
+}
+
+impl Limits {
+    /// The limit for the target's device.
+    pub fn device(&self) -> Duration {
+        Duration::from_secs(self.device)
+    }
+
+    /// The longest silence of the collector.
+    pub fn stall(&self) -> Duration {
+        Duration::from_secs(self.stall)
+    }
+
+    /// The limit of an ordinary stage.
+    pub fn stage(&self) -> Duration {
+        Duration::from_secs(self.stage)
+    }
+}
+
+impl ImageConfig {
+    /// Reads the configuration at `path`.
+    ///
+    /// # Errors
+    /// The file cannot be read, is of another version, or has a field that this version does not know.
+    pub fn read(path: &Path) -> anyhow::Result<ImageConfig> {
+        let text = fs::read_to_string(path)
+            .with_context(|| format!("cannot read the image configuration {}", path.display()))?;
+        ImageConfig::parse(&text).with_context(|| {
+            format!("cannot use the image configuration {}; rebuild the image with mkdumprd", path.display())
+        })
+    }
+
+    /// Parses a configuration.
+    ///
+    /// # Errors
+    /// As [`ImageConfig::read`].
+    pub fn parse(text: &str) -> anyhow::Result<ImageConfig> {
+        #[derive(Deserialize)]
+        struct OnlyVersion {
+            version: u32,
+        }
+        let OnlyVersion { version } = toml::from_str(text)?;
+        if version != VERSION {
+            bail!("it is of version {version}, this init knows version {VERSION}");
+        }
+        Ok(toml::from_str(text)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> ImageConfig {
+        let text: Vec<&str> = include_str!("config.rs")
+            .lines()
+            .skip_while(|line| *line != "//! ```toml")
+            .skip(1)
+            .take_while(|line| *line != "//! ```")
+            .map(|line| line.trim_start_matches("//!"))
+            .collect();
+        ImageConfig::parse(&text.join("\n")).unwrap()
+    }
+
+    #[test]
+    fn the_example_of_the_documentation_is_a_configuration() {
+        assert_eq!(example().hooks.targets[0].to_string(), "ext4 LABEL=crash");
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let config = example();
+        assert_eq!(ImageConfig::parse(&toml::to_string(&config).unwrap()).unwrap(), config);
+    }
+
+    #[test]
+    fn another_version_and_an_unknown_field_are_refused() {
+        let text = toml::to_string(&example()).unwrap();
+        let newer = text.replace("version = 1", "version = 2\nsurprise = true");
+        assert!(format!("{:#}", ImageConfig::parse(&newer).unwrap_err()).contains("version 2"));
+        let unknown = text.replace("[dump]", "[dump]\nsurprise = true");
+        assert!(format!("{:#}", ImageConfig::parse(&unknown).unwrap_err()).contains("surprise"));
+    }
+}
