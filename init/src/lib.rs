@@ -1,3 +1,49 @@
-//! PID 1.
+//! PID 1 of the capture image.
+//!
+//! # Nouns
+//!
+//! - **Supervisor**: PID 1 itself. It starts the worker, watches its time, and always reaches an ending.
+//! - **Worker**: the process that does the boot, stage by stage ([`boot`]). It tells the supervisor by **beats** where
+//!   it is and how long that may take.
+//! - **Aftermath**: the process that saves what is left to save when the worker died or hung.
+//! - **Loader**: loads modules, each once, dependencies first, independent ones in parallel.
+//! - **Dump directory**: where the files of one dump appear; a file is named `…-incomplete` until it is whole.
+//! - **Status**: what `status.json` says in the end.
+//!
+//! # Flow
+//!
+//! ```text
+//!   kernel ─▶ supervisor (PID 1) ── spawns ─▶ worker:  early ▶ modules ▶ devices ▶ target ▶ log ▶ vmcore ▶ ending
+//!                │    ◀── beats: stage, limit ──┘          │        │         │       └──────┴── kdump-capture (child)
+//!                │                                         ▼        ▼         ▼
+//!                │                              Index + Config   coldplug   hooks: TargetHook::open
+//!                │                                         └─▶ Loader ◀── uevents, modprobe (by the kernel)
+//!                ├─ worker dead or late: kill all ─▶ aftermath (limited too)
+//!                └─▶ reboot | halt | poweroff
+//! ```
+//!
+//! # Where to look
+//!
+//! | module | is |
+//! |---|---|
+//! | [`boot`] | the story: what happens between panic and reboot, in order |
+//! | [`supervisor`] | why it always ends |
+//! | [`config`] | the contract with the builder |
+//! | [`modules`] | loading, and what a refusal means |
+//! | [`devices`] | coldplug, uevents, finding the target by its superblock |
+//! | [`collect`], [`dump_dir`], [`status`] | the collector run, the files, the report |
+//! | [`sys`] | the only calls of the kernel |
 
+pub mod aftermath;
+pub mod beat;
+pub mod boot;
+pub mod collect;
 pub mod config;
+pub mod devices;
+pub mod dump_dir;
+pub mod kmsg;
+pub mod modprobe;
+pub mod modules;
+pub mod status;
+pub mod supervisor;
+pub mod sys;

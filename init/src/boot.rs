@@ -1,0 +1,499 @@
+//! The story: what happens between the panic and the reboot, in order. This is the worker's whole life.
+//!
+//! [`main`] sets the machine up (early, modules, devices); [`dump`] does what the image is for, against any
+//! [`Machine`], target by target, until one has a complete dump.
+
+use crate::beat::{Beat, Pulse, ToSupervisor};
+use crate::collect::Collection;
+use crate::config::{self, ImageConfig};
+use crate::devices::Devices;
+use crate::dump_dir::DumpDir;
+use crate::kmsg::{self, KernelLog};
+use crate::modules::Loader;
+use crate::status::{self, FileReport, Legacy, Outcome, Status, TargetReport};
+use crate::sys::{self, CaptureMachine, LinuxModules};
+use anyhow::{Context, anyhow, bail};
+use kdump_hooks::cmdline::Cmdline;
+use kdump_hooks::kmod::{Config, Index};
+use kdump_hooks::{Destination, Machine, Stage, Target};
+use log::{error, info, warn};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime};
+
+/// How PID 1 calls the worker.
+pub const ROLE: &str = "worker";
+
+/// The names of the files in a dump directory, in order of writing.
+const LOG: &str = "vmcore-dmesg.txt";
+const VMCORE: &str = "vmcore";
+const ENVIRONMENT_LOG: &str = "kexec-dmesg.log";
+
+/// A local dump is named after this address, as kdump always has.
+const LOCAL: &str = "127.0.0.1";
+
+/// How many modules are loaded at the same time. Each is held in memory as a whole while it is loaded.
+const LOADERS: usize = 3;
+
+/// Where things are in the image.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// In front of every destination; `/` but for tests.
+    pub root: PathBuf,
+    /// The old kernel's memory.
+    pub vmcore: PathBuf,
+    /// Our own collector.
+    pub collector: PathBuf,
+    /// For files that live as long as this boot.
+    pub state: PathBuf,
+}
+
+impl Places {
+    /// Those of every image.
+    pub fn real() -> Places {
+        Places {
+            root: "/".into(),
+            vmcore: "/proc/vmcore".into(),
+            collector: "/usr/bin/kdump-capture".into(),
+            state: "/run/kdump".into(),
+        }
+    }
+}
+
+/// Entry of the worker process.
+pub fn main() -> ExitCode {
+    kmsg::install();
+    match boot() {
+        Ok(status) if status.outcome == Outcome::Complete => {
+            ToSupervisor.beat(Beat::Complete);
+            ExitCode::SUCCESS
+        }
+        Ok(status) => {
+            ToSupervisor.beat(Beat::Failed(status.reason.unwrap_or_else(|| "no target is configured".to_owned())));
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            ToSupervisor.beat(Beat::Failed(format!("{error:#}")));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Sets the machine up and dumps.
+fn boot() -> anyhow::Result<Status> {
+    let places = Places::real();
+    let release = nix::sys::utsname::uname().context("uname")?.release().to_string_lossy().into_owned();
+    let mut run = Run::new(Status::new(release.clone()), places, Box::new(ToSupervisor));
+    run.status.memory.available_first = sys::memory_available().unwrap_or_default();
+
+    let mut config = None;
+    run.stage(Stage::Early, Duration::from_secs(30), |run| {
+        fs::create_dir_all(&run.places.state).context("cannot make the state directory")?;
+        config = Some(ImageConfig::read(Path::new(config::PATH))?);
+        info!("kdump-rs {}, capture kernel {release}", env!("CARGO_PKG_VERSION"));
+        if !run.places.vmcore.exists() {
+            bail!("there is no {}: this kernel was not started by a panic", run.places.vmcore.display());
+        }
+        Ok(())
+    })?;
+    let mut config = config.context("no image configuration")?;
+    run.status.ending = Some(config.endings.failure_action);
+    if config.kernel_release != release {
+        error!(
+            "the image has the modules of {}, this kernel is {release}; only what is built in will work: rebuild it \
+             with mkdumprd --kver {release}",
+            config.kernel_release
+        );
+    }
+
+    let mut loader = None;
+    let limit = config.limits.stage();
+    run.stage(Stage::Modules, limit, |_| {
+        let cmdline = command_line();
+        if let Some(seconds) = cmdline.last("rd.timeout").and_then(|value| value.parse().ok()) {
+            config.limits.device = seconds;
+        }
+        loader = Some(loader_of_this_image()?);
+        Ok(())
+    })?;
+    let loader = loader.context("no module loader")?;
+    loader.start(LOADERS);
+
+    let mut devices = None;
+    run.stage(Stage::Devices, limit, |_| {
+        let (watched, subscribed) = Devices::watch(&loader);
+        devices = Some(watched);
+        // A driver that takes long is no reason not to look for the target.
+        if !loader.wait_idle(config.limits.device()) {
+            let late: Vec<String> = loader.in_flight().iter().map(ToString::to_string).collect();
+            warn!("still loading: {}; going on without waiting", late.join(", "));
+        }
+        subscribed
+    })
+    .unwrap_or_else(|error| warn!("{error:#}"));
+    let devices = devices.context("no device watch")?;
+
+    let mut machine = CaptureMachine { loader: loader.clone(), devices };
+    dump(run, &config, &mut machine, &mut |status| status.modules = loader.report())
+}
+
+/// The loader of the modules in the image that is running.
+///
+/// # Errors
+/// The image has no module index, or a configuration that cannot be read.
+pub fn loader_of_this_image() -> anyhow::Result<Loader> {
+    let release = nix::sys::utsname::uname().context("uname")?.release().to_string_lossy().into_owned();
+    let tree = Path::new("/lib/modules").join(release);
+    // An image for a kernel that has everything built in needs no modules.
+    let index = if tree.exists() { Index::read(&tree)? } else { Index::default() };
+    for problem in &index.problems {
+        warn!("{problem}");
+    }
+    let mut config = Config::read(Path::new("/"))?;
+    for warning in &config.warnings {
+        warn!("{}: {}", warning.place, warning.problem);
+    }
+    config.add_cmdline(&command_line());
+    Ok(Loader::new(tree, index, config, Box::new(LinuxModules)))
+}
+
+fn command_line() -> Cmdline {
+    Cmdline::parse(&fs::read_to_string("/proc/cmdline").unwrap_or_default())
+}
+
+/// A boot under way.
+struct Run {
+    status: Status,
+    places: Places,
+    pulse: Box<dyn Pulse>,
+    dump_dir: Option<DumpDir>,
+}
+
+impl Run {
+    fn new(status: Status, places: Places, pulse: Box<dyn Pulse>) -> Run {
+        Run { status, places, pulse, dump_dir: None }
+    }
+
+    /// Does one stage: announced, timed, noted.
+    fn stage(
+        &mut self,
+        stage: Stage,
+        limit: Duration,
+        work: impl FnOnce(&mut Run) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        self.pulse.beat(Beat::Stage(stage.name().to_owned(), limit));
+        let start = Instant::now();
+        let outcome = work(self);
+        let took = start.elapsed();
+        let available = sys::memory_available().unwrap_or_default();
+        match &outcome {
+            Ok(()) => info!("stage {stage} done in {:.2} s, {} MiB available", took.as_secs_f32(), available / 1024),
+            Err(error) => error!("stage {stage} failed after {:.2} s: {error:#}", took.as_secs_f32()),
+        }
+        let memory = &mut self.status.memory;
+        memory.available_least = match memory.available_least {
+            0 => available,
+            least => least.min(available),
+        };
+        self.status.stage(stage, took, &outcome);
+        self.leave_legacy();
+        outcome
+    }
+
+    fn leave_legacy(&self) {
+        let dump_dir = self.dump_dir.as_ref().map(|dir| dir.path().to_owned());
+        Legacy { status: self.status.clone(), dump_dir }.save(&self.places.state);
+    }
+}
+
+/// Tries target by target until one has a complete dump. `last_words` may add to the status before it is written.
+fn dump(
+    mut run: Run,
+    config: &ImageConfig,
+    machine: &mut dyn Machine,
+    last_words: &mut dyn FnMut(&mut Status),
+) -> anyhow::Result<Status> {
+    let mut reasons = Vec::new();
+    for target in &config.hooks.targets {
+        let outcome = dump_to(&mut run, config, target, machine, last_words);
+        let error = outcome.as_ref().err().map(|error| format!("{error:#}"));
+        run.status.targets.push(target_report(target, error.as_deref()));
+        match outcome {
+            Ok(()) => {
+                run.status.outcome = Outcome::Complete;
+                return Ok(run.status);
+            }
+            Err(error) => {
+                error!("no dump on the target {target}: {error:#}");
+                reasons.push(format!("target {target}: {error:#}"));
+            }
+        }
+    }
+    run.status.reason = (!reasons.is_empty()).then(|| reasons.join("; "));
+    Ok(run.status)
+}
+
+/// Everything that is done with one target.
+fn dump_to(
+    run: &mut Run,
+    config: &ImageConfig,
+    target: &Target,
+    machine: &mut dyn Machine,
+    last_words: &mut dyn FnMut(&mut Status),
+) -> anyhow::Result<()> {
+    let hook = target.hook();
+    let (stage_limit, device_limit) = (config.limits.stage(), config.limits.device());
+    run.stage(Stage::Target, stage_limit + device_limit, |run| {
+        let Destination::Directory(root) = hook.open(machine, device_limit)?;
+        let root = run.places.root.join(relative(&root)).join(relative(&config.dump.path));
+        let dump_dir = DumpDir::create(&root, LOCAL, SystemTime::now())?;
+        info!("writing to {}", dump_dir.path().display());
+        run.dump_dir = Some(dump_dir);
+        Ok(())
+    })?;
+    let dump_dir = run.dump_dir.clone().context("no dump directory")?;
+
+    // The log is worth having without the dump, and the dump without the log.
+    let stall = config.limits.stall();
+    let log = run.stage(Stage::Log, stage_limit, |run| save_log(run, &dump_dir, stall));
+    let vmcore = run.stage(Stage::Vmcore, stall + stage_limit, |run| save_vmcore(run, config, &dump_dir));
+
+    let outcome = vmcore.map_err(|error| error.context("the dump was not saved"));
+    run.status.outcome = match (&outcome, dump_dir.pending(VMCORE).exists()) {
+        (Ok(()), _) => Outcome::Complete,
+        (Err(_), true) => Outcome::Incomplete,
+        (Err(_), false) => Outcome::Failed,
+    };
+    run.status.reason = outcome.as_ref().err().or(log.as_ref().err()).map(|error| format!("{error:#}"));
+    let endings = config.endings;
+    run.status.ending = Some(if outcome.is_ok() { endings.final_action } else { endings.failure_action });
+
+    let ending = run.stage(Stage::Ending, stage_limit, |run| {
+        save_environment_log(&dump_dir).unwrap_or_else(|error| warn!("{error:#}"));
+        run.status.files = digests(&dump_dir, &mut *run.pulse, stage_limit);
+        let mut status = run.status.clone();
+        status.targets.push(target_report(target, status.reason.as_deref().filter(|_| outcome.is_err())));
+        last_words(&mut status);
+        dump_dir.write(status::FILE, &status.json())?;
+        hook.close(machine)
+    });
+    if outcome.is_ok() && ending.is_ok() {
+        info!("dump complete: {}", dump_dir.path().display());
+    }
+    outcome.and(ending)
+}
+
+fn target_report(target: &Target, error: Option<&str>) -> TargetReport {
+    let outcome = if error.is_none() { "ok" } else { "failed" };
+    TargetReport { target: target.to_string(), outcome: outcome.to_owned(), error: error.map(str::to_owned) }
+}
+
+/// The old kernel's log, with our own collector whatever collects the dump.
+fn save_log(run: &mut Run, dump_dir: &DumpDir, stall: Duration) -> anyhow::Result<()> {
+    let report = run.places.state.join("log-report.json");
+    let command = [run.places.collector.display().to_string(), "--dump-dmesg".to_owned()];
+    let outcome = Collection::of(&command, &run.places.vmcore, &dump_dir.pending(LOG), &report, stall)
+        .run(&mut *run.pulse)
+        .and_then(|()| dump_dir.finish(LOG));
+    run.status.log = read_report(&report);
+    outcome
+}
+
+/// The dump, with the collector that the configuration names.
+fn save_vmcore(run: &mut Run, config: &ImageConfig, dump_dir: &DumpDir) -> anyhow::Result<()> {
+    let report = run.places.state.join("vmcore-report.json");
+    let collector = &config.dump.collector;
+    let pending = dump_dir.pending(VMCORE);
+    let outcome = Collection::of(collector, &run.places.vmcore, &pending, &report, config.limits.stall())
+        .run(&mut *run.pulse)
+        .and_then(|()| match fs::metadata(&pending) {
+            Ok(metadata) if metadata.len() > 0 => dump_dir.finish(VMCORE),
+            _ => Err(anyhow!("the collector ended well but wrote nothing")),
+        });
+    run.status.vmcore = read_report(&report);
+    outcome
+}
+
+fn read_report(path: &Path) -> Option<serde_json::Value> {
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
+}
+
+/// The log of the capture environment itself, beside the dump.
+///
+/// # Errors
+/// The kernel log cannot be read or the file not be written.
+pub fn save_environment_log(dump_dir: &DumpDir) -> anyhow::Result<()> {
+    let mut log = KernelLog::from_start().context("cannot read the log of the capture environment")?;
+    let mut text = String::new();
+    while let Some(line) = log.next_line() {
+        text.push_str(&line);
+        text.push('\n');
+    }
+    dump_dir.write(ENVIRONMENT_LOG, text.as_bytes())
+}
+
+/// Reads back what has been written.
+fn digests(dump_dir: &DumpDir, pulse: &mut dyn Pulse, limit: Duration) -> Vec<FileReport> {
+    let incomplete = format!("{VMCORE}{}", crate::dump_dir::INCOMPLETE);
+    let names = [LOG, VMCORE, &incomplete, ENVIRONMENT_LOG];
+    names
+        .into_iter()
+        .filter(|name| dump_dir.path().join(name).exists())
+        .filter_map(|name| match dump_dir.digest(name, || pulse.beat(Beat::Still(limit))) {
+            Ok((bytes, sha256)) => Some(FileReport { name: name.to_owned(), bytes, sha256 }),
+            Err(error) => {
+                warn!("{error:#}");
+                None
+            }
+        })
+        .collect()
+}
+
+/// A path without its leading `/`, so that it can stand below another.
+fn relative(path: &Path) -> &Path {
+    path.strip_prefix("/").unwrap_or(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Dump, Ending, Endings, Limits};
+    use kdump_hooks::fake::FakeMachine;
+    use kdump_hooks::filesystem::Filesystem;
+    use kdump_hooks::{DeviceSpec, Settings};
+    use std::os::unix::fs::PermissionsExt;
+
+    /// A capture environment in a directory, with a shell script for a collector.
+    struct Rehearsal {
+        tree: tempfile::TempDir,
+        config: ImageConfig,
+        machine: FakeMachine,
+    }
+
+    impl Rehearsal {
+        fn new(collector: &str) -> Rehearsal {
+            let tree = tempfile::tempdir().unwrap();
+            let script = tree.path().join("collector");
+            fs::write(&script, format!("#!/bin/sh\nfor last; do :; done; out=$last\n{collector}\n")).unwrap();
+            fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+            fs::create_dir(tree.path().join("state")).unwrap();
+            let target = |label: &str| {
+                Target::Filesystem(Filesystem {
+                    fstype: "ext4".into(),
+                    device: DeviceSpec::Label(label.into()),
+                    options: Vec::new(),
+                })
+            };
+            let config = ImageConfig {
+                version: config::VERSION,
+                kernel_release: "6.1".into(),
+                built_by: "test".into(),
+                dump: Dump { path: "/var/crash".into(), collector: vec![script.display().to_string(), "-z".into()] },
+                endings: Endings { failure_action: Ending::Halt, final_action: Ending::Reboot },
+                limits: Limits { device: 5, stall: 20, stage: 30 },
+                hooks: Settings { targets: vec![target("first"), target("second")] },
+            };
+            Rehearsal { tree, config, machine: FakeMachine::default() }
+        }
+
+        fn with_device(mut self, label: &str) -> Rehearsal {
+            self.machine.devices.insert(format!("LABEL={label}"), "/dev/vda".into());
+            self
+        }
+
+        fn run(&mut self) -> Status {
+            let places = Places {
+                root: self.tree.path().to_owned(),
+                vmcore: "/dev/null".into(),
+                collector: self.tree.path().join("collector"),
+                state: self.tree.path().join("state"),
+            };
+            let run = Run::new(Status::new("6.1".into()), places, Box::<Vec<Beat>>::default());
+            dump(run, &self.config, &mut self.machine, &mut |_| {}).unwrap()
+        }
+
+        /// The files of the only dump directory, and its status.
+        fn files(&self) -> (Vec<String>, serde_json::Value) {
+            let base = self.tree.path().join("kdump/target/var/crash");
+            let dirs: Vec<_> = fs::read_dir(base).unwrap().map(|entry| entry.unwrap().path()).collect();
+            assert_eq!(dirs.len(), 1);
+            let mut names: Vec<String> = fs::read_dir(&dirs[0])
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .filter(|name| name != ENVIRONMENT_LOG && name != "kexec-dmesg.log-incomplete")
+                .collect();
+            names.sort();
+            let status = serde_json::from_slice(&fs::read(dirs[0].join(status::FILE)).unwrap()).unwrap();
+            (names, status)
+        }
+    }
+
+    #[test]
+    fn a_good_collector_leaves_log_dump_and_status() {
+        let mut rehearsal = Rehearsal::new("echo data > $out").with_device("first");
+        let status = rehearsal.run();
+        assert_eq!(status.outcome, Outcome::Complete);
+        let (names, status) = rehearsal.files();
+        assert_eq!(names, ["status.json", "vmcore", "vmcore-dmesg.txt"]);
+        assert_eq!(status["outcome"], "complete");
+        assert_eq!(status["ending"], "reboot");
+        assert_eq!(status["targets"][0]["outcome"], "ok");
+        assert_eq!(status["files"][1]["name"], "vmcore");
+        assert_eq!(status["files"][1]["bytes"], 5);
+        assert_eq!(rehearsal.machine.journal.last().unwrap(), "unmount /kdump/target");
+    }
+
+    #[test]
+    fn a_failing_collector_leaves_an_incomplete_dump_and_a_status_that_says_why() {
+        let script =
+            "case $1 in --dump-dmesg) echo log > $out;; *) echo half > $out; echo disk is full >&2; exit 1;; esac";
+        let mut rehearsal = Rehearsal::new(script).with_device("first");
+        let status = rehearsal.run();
+        assert_eq!(status.outcome, Outcome::Incomplete);
+        let (names, status) = rehearsal.files();
+        assert_eq!(names, ["status.json", "vmcore-dmesg.txt", "vmcore-incomplete"]);
+        assert_eq!(status["outcome"], "incomplete");
+        assert_eq!(status["ending"], "halt");
+        assert!(status["reason"].as_str().unwrap().contains("disk is full"), "{status}");
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_read_does_not_stop_the_dump() {
+        let mut rehearsal =
+            Rehearsal::new("case $1 in --dump-dmesg) exit 1;; *) echo d > $out;; esac").with_device("first");
+        assert_eq!(rehearsal.run().outcome, Outcome::Complete);
+        let (names, status) = rehearsal.files();
+        assert_eq!(names, ["status.json", "vmcore"]);
+        assert_eq!(status["stages"][1]["name"], "log");
+        assert_ne!(status["stages"][1]["outcome"], "ok");
+    }
+
+    #[test]
+    fn the_next_target_is_tried_when_one_is_missing() {
+        let mut rehearsal = Rehearsal::new("echo data > $out").with_device("second");
+        let status = rehearsal.run();
+        assert_eq!(status.outcome, Outcome::Complete);
+        let targets: Vec<_> = status.targets.iter().map(|it| (it.target.as_str(), it.outcome.as_str())).collect();
+        assert_eq!(targets, [("ext4 LABEL=first", "failed"), ("ext4 LABEL=second", "ok")]);
+        let (_, status) = rehearsal.files();
+        assert_eq!(status["targets"][0]["error"], "LABEL=first did not appear within 5 s");
+    }
+
+    #[test]
+    fn without_any_target_the_reason_names_every_one_that_was_tried() {
+        let status = Rehearsal::new("exit 0").run();
+        assert_eq!(status.outcome, Outcome::Failed);
+        assert_eq!(
+            status.reason.unwrap(),
+            "target ext4 LABEL=first: LABEL=first did not appear within 5 s; \
+             target ext4 LABEL=second: LABEL=second did not appear within 5 s"
+        );
+    }
+
+    #[test]
+    fn a_collector_that_writes_nothing_has_not_dumped() {
+        let mut rehearsal = Rehearsal::new("exit 0").with_device("first");
+        assert!(rehearsal.run().reason.unwrap().contains("wrote nothing"));
+    }
+}

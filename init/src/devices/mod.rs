@@ -1,0 +1,96 @@
+//! Devices without udev: what asks for modules, and where the target is.
+//!
+//! ```text
+//!   netlink uevents ─┬▶ MODALIAS ──▶ Loader::request        subscribed before the walk, so nothing is missed
+//!   /sys/devices ────┘
+//!   /sys/class/block + superblocks ─▶ find(UUID=, LABEL=, /dev/…) ◀─ woken by block uevents
+//! ```
+
+mod coldplug;
+mod find;
+mod superblock;
+mod uevent;
+
+pub use coldplug::modaliases;
+pub use find::find;
+pub use superblock::{Superblock, probe};
+pub use uevent::Uevent;
+
+use crate::modules::Loader;
+use anyhow::{Context, bail};
+use kdump_hooks::DeviceSpec;
+use log::{info, warn};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How often the wait for a device looks again without having been woken: devices may become readable late.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// How often the wait says that it is still waiting.
+const SAY_SO: Duration = Duration::from_secs(5);
+
+/// The devices of this machine.
+#[derive(Debug)]
+pub struct Devices {
+    /// Counts block uevents.
+    news: Arc<(Mutex<u64>, Condvar)>,
+}
+
+impl Devices {
+    /// Begins to listen for uevents, then walks over what is there already; every modalias goes to `loader`.
+    ///
+    /// # Errors
+    /// The kernel's events cannot be subscribed to. What is there already has been walked all the same.
+    pub fn watch(loader: &Loader) -> (Devices, anyhow::Result<()>) {
+        let devices = Devices { news: Arc::default() };
+        let listener = uevent::Listener::open().context("cannot subscribe to the kernel's device events");
+        let subscribed = listener.map(|listener| {
+            let (loader, news) = (loader.clone(), Arc::clone(&devices.news));
+            thread::spawn(move || {
+                while let Some(event) = listener.next() {
+                    if let Some(alias) = event.modalias() {
+                        loader.request(alias);
+                    }
+                    if event.is_block() {
+                        *news.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+                        news.1.notify_all();
+                    }
+                }
+            });
+        });
+        for alias in modaliases(Path::new("/sys/devices")) {
+            loader.request(&alias);
+        }
+        (devices, subscribed)
+    }
+
+    /// Waits until `spec` is there.
+    ///
+    /// # Errors
+    /// It did not appear within `limit`; what is there instead is named.
+    pub fn wait_for(&self, spec: &DeviceSpec, limit: Duration) -> anyhow::Result<PathBuf> {
+        let start = Instant::now();
+        let mut said = start;
+        let mut seen = 0;
+        loop {
+            if let Some(node) = find(spec, Path::new("/sys/class/block"), Path::new("/dev")) {
+                info!("{spec} is {}, found after {:.1} s", node.display(), start.elapsed().as_secs_f32());
+                return Ok(node);
+            }
+            if start.elapsed() >= limit {
+                let there = find::inventory(Path::new("/sys/class/block"), Path::new("/dev"));
+                let there = if there.is_empty() { "no block device".to_owned() } else { there.join(", ") };
+                bail!("{spec} did not appear within {} s; there is: {there}", limit.as_secs());
+            }
+            if said.elapsed() >= SAY_SO {
+                said = Instant::now();
+                warn!("waiting for {spec}, {} of {} s", start.elapsed().as_secs(), limit.as_secs());
+            }
+            let nap = LOOK_AGAIN.min(limit.saturating_sub(start.elapsed()));
+            let count = self.news.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let waited = self.news.1.wait_timeout_while(count, nap, |count| *count == seen);
+            seen = *waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! The directory of one dump.
+//!
+//! `<path>/127.0.0.1-YYYY-MM-DD-HH:MM:SS/`, in UTC, with `.1`, `.2` … if taken. A file in it is named `NAME-incomplete`
+//! until it is whole; then it is flushed, renamed, and the directory flushed, so that a name without the suffix is a
+//! promise. Directories are 0700, files 0600.
+
+use anyhow::{Context, bail};
+use sha2::{Digest, Sha256};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What a name ends in until its file is whole.
+pub const INCOMPLETE: &str = "-incomplete";
+
+/// How many dumps of one second are told apart.
+const SUFFIXES: u32 = 1000;
+
+/// The directory of one dump.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DumpDir {
+    path: PathBuf,
+}
+
+impl DumpDir {
+    /// Makes the directory below `base`, which is made as well where it is missing.
+    ///
+    /// # Errors
+    /// The file system refuses it.
+    pub fn create(base: &Path, host: &str, now: SystemTime) -> anyhow::Result<DumpDir> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(base)
+            .with_context(|| format!("cannot make the directory {}", base.display()))?;
+        let name = format!("{host}-{}", stamp(now));
+        for suffix in 0..SUFFIXES {
+            let name = if suffix == 0 { name.clone() } else { format!("{name}.{suffix}") };
+            let path = base.join(name);
+            match DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => {
+                    flush(base)?;
+                    return Ok(DumpDir { path });
+                }
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => {
+                    return Err(error).with_context(|| format!("cannot make the dump directory {}", path.display()));
+                }
+            }
+        }
+        bail!("{} has {SUFFIXES} dumps of {name}", base.display());
+    }
+
+    /// A directory that another process has made.
+    pub fn existing(path: PathBuf) -> DumpDir {
+        DumpDir { path }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where `name` is written while it is not whole.
+    pub fn pending(&self, name: &str) -> PathBuf {
+        self.path.join(format!("{name}{INCOMPLETE}"))
+    }
+
+    /// Turns the pending file of `name` into the whole one.
+    ///
+    /// # Errors
+    /// It could not be flushed or renamed.
+    pub fn finish(&self, name: &str) -> anyhow::Result<()> {
+        let pending = self.pending(name);
+        let file = File::open(&pending).with_context(|| format!("cannot open {}", pending.display()))?;
+        // A file system without modes, such as vfat, refuses this and has nothing to protect.
+        let _ = file.set_permissions(Permissions::from_mode(0o600));
+        file.sync_all().with_context(|| format!("cannot flush {}", pending.display()))?;
+        fs::rename(&pending, self.path.join(name)).with_context(|| format!("cannot rename {}", pending.display()))?;
+        flush(&self.path)
+    }
+
+    /// Writes a small file whole.
+    ///
+    /// # Errors
+    /// It could not be written, flushed or renamed.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
+        let pending = self.pending(name);
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&pending)
+            .and_then(|mut file| file.write_all(bytes))
+            .with_context(|| format!("cannot write {}", pending.display()))?;
+        self.finish(name)
+    }
+
+    /// The length of `name` and its sha256 in hexadecimal digits. `tick` is called about every 64 MiB.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn digest(&self, name: &str, mut tick: impl FnMut()) -> anyhow::Result<(u64, String)> {
+        const CHUNK: usize = 1 << 18;
+        const CHUNKS_PER_TICK: u64 = 256;
+        let path = self.path.join(name);
+        let reading = || format!("cannot read {} back", path.display());
+        let mut file = File::open(&path).with_context(reading)?;
+        let mut hash = Sha256::new();
+        let mut buffer = vec![0; CHUNK];
+        let (mut bytes, mut chunks) = (0, 0);
+        loop {
+            let length = file.read(&mut buffer).with_context(reading)?;
+            let Some(chunk) = buffer.get(..length).filter(|chunk| !chunk.is_empty()) else { break };
+            hash.update(chunk);
+            bytes += chunk.len() as u64;
+            chunks += 1;
+            if chunks % CHUNKS_PER_TICK == 0 {
+                tick();
+            }
+        }
+        let digest = hash.finalize();
+        Ok((bytes, digest.iter().map(|byte| format!("{byte:02x}")).collect()))
+    }
+}
+
+fn flush(directory: &Path) -> anyhow::Result<()> {
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .with_context(|| format!("cannot flush the directory {}", directory.display()))
+}
+
+/// `YYYY-MM-DD-HH:MM:SS` in UTC.
+pub fn stamp(now: SystemTime) -> String {
+    let seconds = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let (days, time) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = civil(days);
+    format!("{year:04}-{month:02}-{day:02}-{:02}:{:02}:{:02}", time / 3600, time / 60 % 60, time % 60)
+}
+
+/// The Gregorian date, `days` after 1970-01-01, counted in years that begin in March.
+fn civil(days: u64) -> (u64, u64, u64) {
+    const DAYS_0000_03_01_TO_1970: u64 = 719_468;
+    const DAYS_PER_400_YEARS: u64 = 146_097;
+    let days = days + DAYS_0000_03_01_TO_1970;
+    let (era, day) = (days / DAYS_PER_400_YEARS, days % DAYS_PER_400_YEARS);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    (era * 400 + year + next, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn at(seconds: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        for (seconds, text) in [
+            (0, "1970-01-01-00:00:00"),
+            (951_782_399, "2000-02-28-23:59:59"),
+            (951_782_400, "2000-02-29-00:00:00"),
+            (1_795_294_158, "2026-11-21-20:49:18"),
+            (4_107_542_399, "2100-02-28-23:59:59"),
+            (4_107_542_400, "2100-03-01-00:00:00"),
+        ] {
+            assert_eq!(stamp(at(seconds)), text);
+        }
+    }
+
+    #[test]
+    fn two_dumps_of_one_second_have_their_own_directories() {
+        let base = tempfile::tempdir().unwrap();
+        let make = || DumpDir::create(&base.path().join("var/crash"), "127.0.0.1", at(0)).unwrap();
+        let (first, second, third) = (make(), make(), make());
+        assert!(first.path().ends_with("var/crash/127.0.0.1-1970-01-01-00:00:00"));
+        assert!(second.path().ends_with("127.0.0.1-1970-01-01-00:00:00.1"));
+        assert!(third.path().ends_with("127.0.0.1-1970-01-01-00:00:00.2"));
+        assert_eq!(fs::metadata(first.path()).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_name_loses_its_suffix_only_when_the_file_is_whole() {
+        let base = tempfile::tempdir().unwrap();
+        let dir = DumpDir::create(base.path(), "h", at(0)).unwrap();
+        fs::write(dir.pending("vmcore"), b"abc").unwrap();
+        assert!(dir.path().join("vmcore-incomplete").exists());
+        dir.finish("vmcore").unwrap();
+        assert!(!dir.path().join("vmcore-incomplete").exists());
+        let mode = fs::metadata(dir.path().join("vmcore")).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600);
+        let (bytes, sha256) = dir.digest("vmcore", || {}).unwrap();
+        assert_eq!(bytes, 3);
+        assert_eq!(sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert!(dir.finish("nothing").is_err());
+    }
+}

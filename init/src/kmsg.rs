@@ -1,0 +1,149 @@
+//! The log of the capture environment: the kernel log, and the console where the kernel would not show it there.
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Mutex;
+
+/// The kernel cuts a record at about 1,000 bytes (`LOG_LINE_MAX` less its prefix).
+const LONGEST: usize = 900;
+
+/// The sink behind the `log` macros.
+#[derive(Debug)]
+struct Kmsg {
+    kernel: Mutex<File>,
+    console: Option<Mutex<File>>,
+    /// Levels that the kernel prints on the console itself.
+    shown: u8,
+}
+
+/// Makes `log` write to `/dev/kmsg`. Without that file nothing is logged, and nothing fails for it.
+pub fn install() {
+    let Ok(kernel) = OpenOptions::new().write(true).open("/dev/kmsg") else { return };
+    // By default ten messages of user space in five seconds are let through.
+    let _ = std::fs::write("/proc/sys/kernel/printk_devkmsg", "on\n");
+    let shown = std::fs::read_to_string("/proc/sys/kernel/printk")
+        .ok()
+        .and_then(|text| text.split_whitespace().next()?.parse().ok())
+        .unwrap_or(7);
+    let console = OpenOptions::new().write(true).custom_flags(nix::libc::O_NOCTTY).open("/dev/console").ok();
+    let sink = Kmsg { kernel: Mutex::new(kernel), console: console.map(Mutex::new), shown };
+    if log::set_boxed_logger(Box::new(sink)).is_ok() {
+        log::set_max_level(LevelFilter::Info);
+    }
+}
+
+impl Log for Kmsg {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= log::max_level()
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let priority = priority(record.level());
+        for line in record.args().to_string().lines() {
+            let line = cut(line);
+            if let Ok(mut kernel) = self.kernel.lock() {
+                // A record is one write.
+                let _ = kernel.write_all(format!("<{priority}>kdump: {line}\n").as_bytes());
+            }
+            if priority >= self.shown
+                && record.level() <= Level::Info
+                && let Some(console) = &self.console
+                && let Ok(mut console) = console.lock()
+            {
+                let _ = console.write_all(format!("kdump: {line}\r\n").as_bytes());
+            }
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// The syslog priority, facility user.
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
+    }
+}
+
+fn cut(line: &str) -> &str {
+    line.get(..line.floor_char_boundary(LONGEST)).unwrap_or(line)
+}
+
+/// Reads what the kernel log holds, or what is added to it.
+#[derive(Debug)]
+pub struct KernelLog {
+    file: File,
+}
+
+impl KernelLog {
+    /// From the oldest record on.
+    ///
+    /// # Errors
+    /// `/dev/kmsg` cannot be opened.
+    pub fn from_start() -> std::io::Result<KernelLog> {
+        let file = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(Path::new("/dev/kmsg"))?;
+        Ok(KernelLog { file })
+    }
+
+    /// Only what comes from now on.
+    ///
+    /// # Errors
+    /// `/dev/kmsg` cannot be opened.
+    pub fn from_now() -> std::io::Result<KernelLog> {
+        use std::io::{Seek, SeekFrom};
+        let mut log = KernelLog::from_start()?;
+        log.file.seek(SeekFrom::End(0))?;
+        Ok(log)
+    }
+
+    /// The next record as dmesg(1) prints it, if there is one now.
+    pub fn next_line(&mut self) -> Option<String> {
+        let mut record = [0; 8192];
+        // EPIPE says that records were overwritten before they could be read; the next read goes on behind the gap.
+        for _ in 0..16 {
+            match self.file.read(&mut record) {
+                Ok(length) => return format_record(&String::from_utf8_lossy(record.get(..length)?)),
+                Err(error) if error.raw_os_error() == Some(nix::libc::EPIPE) => {}
+                Err(_) => return None,
+            }
+        }
+        None
+    }
+}
+
+/// `PRIORITY,SEQUENCE,MICROSECONDS,FLAGS;TEXT` and continuation lines of ` KEY=value`, as `Documentation/ABI/testing/
+/// dev-kmsg` describes it.
+fn format_record(record: &str) -> Option<String> {
+    let (prefix, text) = record.split_once(';')?;
+    let micros: u64 = prefix.split(',').nth(2)?.parse().ok()?;
+    let text = text.lines().next().unwrap_or_default();
+    Some(format!("[{:>5}.{:06}] {text}", micros / 1_000_000, micros % 1_000_000))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_looks_as_dmesg_shows_it() {
+        let record = "6,1217,12345678,-;usb 1-1: new device\n SUBSYSTEM=usb\n DEVICE=c189:2\n";
+        assert_eq!(format_record(record).as_deref(), Some("[   12.345678] usb 1-1: new device"));
+        assert_eq!(format_record("garbage"), None);
+    }
+
+    #[test]
+    fn a_long_line_is_cut_between_characters() {
+        let line = "ä".repeat(600);
+        assert!(cut(&line).len() <= LONGEST);
+        assert!(cut(&line).chars().all(|c| c == 'ä'));
+    }
+}

@@ -1,0 +1,22 @@
+//! `/init` of every image, and `modprobe` when called by that name.
+
+use kdump_init::{aftermath, boot, modprobe, supervisor};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args();
+    let program = arguments.next().unwrap_or_default();
+    let arguments: Vec<String> = arguments.collect();
+    match (program.rsplit('/').next(), arguments.first().map(String::as_str)) {
+        (Some("modprobe"), _) => modprobe::main(&arguments),
+        (_, Some(boot::ROLE)) => boot::main(),
+        (_, Some(aftermath::ROLE)) => aftermath::main(arguments.get(1).map_or("", String::as_str)),
+        _ if std::process::id() == 1 => supervisor::main(),
+        _ => {
+            eprintln!(
+                "kdump-init is PID 1 of a capture image that mkdumprd builds; call it as `modprobe` to load a module"
+            );
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! What `status.json` says, whatever happened.
+
+use crate::config::Ending;
+use crate::modules::Report;
+use kdump_hooks::Stage;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The file's name in a dump directory.
+pub const FILE: &str = "status.json";
+
+/// The whole story of one capture boot.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// How it came out.
+    pub outcome: Outcome,
+    /// Why it is not complete.
+    pub reason: Option<String>,
+    /// The release of the capture kernel.
+    pub capture_kernel: String,
+    /// Each stage that began, in order.
+    pub stages: Vec<StageReport>,
+    /// Each target that was tried, in order.
+    pub targets: Vec<TargetReport>,
+    /// What became of the modules.
+    pub modules: Report,
+    /// The collector's report on the log.
+    pub log: Option<Value>,
+    /// The collector's report on the dump.
+    pub vmcore: Option<Value>,
+    /// The files of the dump directory.
+    pub files: Vec<FileReport>,
+    /// Memory of the capture environment, KiB.
+    pub memory: Memory,
+    /// What the capture kernel does in the end.
+    pub ending: Option<Ending>,
+}
+
+/// How a capture boot came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// A complete dump is on a target.
+    Complete,
+    /// There is a dump with pages missing.
+    Incomplete,
+    /// There is no dump.
+    Failed,
+}
+
+/// One stage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StageReport {
+    /// Its name.
+    pub name: String,
+    /// How long it took.
+    pub seconds: f64,
+    /// `ok`, or why not.
+    pub outcome: String,
+}
+
+/// One target that was tried.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetReport {
+    /// The target as the configuration names it.
+    pub target: String,
+    /// `ok` or `failed`.
+    pub outcome: String,
+    /// Why it failed.
+    pub error: Option<String>,
+}
+
+/// One file of the dump.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileReport {
+    /// Its name in the dump directory.
+    pub name: String,
+    /// Its length.
+    pub bytes: u64,
+    /// The sha256 of its content, in hexadecimal digits.
+    pub sha256: String,
+}
+
+/// Memory of the capture environment, KiB.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// `MemAvailable` when the worker started.
+    pub available_first: u64,
+    /// The least `MemAvailable` at the end of a stage.
+    pub available_least: u64,
+}
+
+impl Status {
+    /// Of a boot that has only begun: failed until shown otherwise.
+    pub fn new(capture_kernel: String) -> Status {
+        Status {
+            outcome: Outcome::Failed,
+            reason: None,
+            capture_kernel,
+            stages: Vec::new(),
+            targets: Vec::new(),
+            modules: Report::default(),
+            log: None,
+            vmcore: None,
+            files: Vec::new(),
+            memory: Memory::default(),
+            ending: None,
+        }
+    }
+
+    /// Notes how a stage came out.
+    pub fn stage(&mut self, stage: Stage, took: Duration, outcome: &anyhow::Result<()>) {
+        let outcome = outcome.as_ref().err().map_or_else(|| "ok".to_owned(), |error| format!("{error:#}"));
+        let seconds = (took.as_secs_f64() * 1000.0).round() / 1000.0;
+        self.stages.push(StageReport { name: stage.name().to_owned(), seconds, outcome });
+    }
+
+    /// The text of `status.json`.
+    pub fn json(&self) -> Vec<u8> {
+        let mut text = serde_json::to_vec_pretty(self).unwrap_or_default();
+        text.push(b'\n');
+        text
+    }
+}
+
+/// What the worker leaves for the aftermath.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Legacy {
+    /// The status so far.
+    pub status: Status,
+    /// The dump directory, once there is one.
+    pub dump_dir: Option<PathBuf>,
+}
+
+impl Legacy {
+    /// Where it lies, in the memory of the capture environment.
+    pub const FILE: &str = "legacy.json";
+
+    /// Writes it below `state`. If that fails, the aftermath has less to say.
+    pub fn save(&self, state: &Path) {
+        if let Ok(text) = serde_json::to_vec(self) {
+            let _ = std::fs::write(state.join(Legacy::FILE), text);
+        }
+    }
+
+    /// Reads what the worker left below `state`.
+    pub fn load(state: &Path) -> Option<Legacy> {
+        serde_json::from_slice(&std::fs::read(state.join(Legacy::FILE)).ok()?).ok()
+    }
+}

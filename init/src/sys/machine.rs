@@ -1,0 +1,65 @@
+//! The capture environment over system calls.
+
+use super::mounts;
+use crate::config::Ending;
+use crate::devices::Devices;
+use crate::modules::Loader;
+use kdump_hooks::{DeviceSpec, Machine, MountPlan};
+use nix::errno::Errno;
+use nix::sys::reboot::{RebootMode, reboot};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The machine that has just crashed.
+#[derive(Debug)]
+pub struct CaptureMachine {
+    /// Loads its modules.
+    pub loader: Loader,
+    /// Knows its devices.
+    pub devices: Devices,
+}
+
+impl Machine for CaptureMachine {
+    fn load_module(&mut self, request: &str) -> anyhow::Result<()> {
+        self.loader.load(request).map_err(anyhow::Error::msg)
+    }
+
+    fn wait_for_device(&mut self, device: &DeviceSpec, limit: Duration) -> anyhow::Result<PathBuf> {
+        self.devices.wait_for(device, limit)
+    }
+
+    fn mount(&mut self, plan: &MountPlan) -> anyhow::Result<()> {
+        mounts::mount(plan)
+    }
+
+    fn unmount(&mut self, point: &Path) -> anyhow::Result<()> {
+        mounts::unmount(point)
+    }
+}
+
+/// Restarts, halts or switches off. Comes back only with an error.
+pub fn end(ending: Ending) -> Errno {
+    let mode = match ending {
+        Ending::Reboot => RebootMode::RB_AUTOBOOT,
+        Ending::Halt => RebootMode::RB_HALT_SYSTEM,
+        Ending::Poweroff => RebootMode::RB_POWER_OFF,
+    };
+    match reboot(mode) {
+        Err(errno) => errno,
+        Ok(never) => match never {},
+    }
+}
+
+/// Kills every process but PID 1, which must be the caller.
+pub fn kill_everything() {
+    let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+}
+
+/// `MemAvailable` in KiB.
+pub fn memory_available() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}

@@ -1,0 +1,9 @@
+//! The only calls of the kernel; everything else of this crate is told what happened.
+
+mod machine;
+mod modules;
+mod mounts;
+
+pub use machine::{CaptureMachine, end, kill_everything, memory_available};
+pub use modules::{LinuxModules, explain};
+pub use mounts::{mount, mount_kernel_filesystems, unmount};

@@ -1,0 +1,113 @@
+//! Mounting and unmounting.
+
+use crate::kmsg::KernelLog;
+use anyhow::{Context, anyhow};
+use kdump_hooks::MountPlan;
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags};
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
+/// The file systems of the kernel itself, in the order in which they are needed.
+const KERNEL_FILESYSTEMS: [(&str, &str, MsFlags, &str); 5] = [
+    ("proc", "/proc", STRICT, ""),
+    ("sysfs", "/sys", STRICT, ""),
+    ("devtmpfs", "/dev", MsFlags::MS_NOSUID, "mode=0755"),
+    ("tmpfs", "/run", STRICT, "mode=0755,size=25%"),
+    ("tmpfs", "/tmp", STRICT, "mode=1777,size=25%"),
+];
+
+const STRICT: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
+
+/// Mounts proc, sysfs, devtmpfs and tmpfs. What fails is told and does not stop the others.
+pub fn mount_kernel_filesystems() -> Vec<anyhow::Error> {
+    KERNEL_FILESYSTEMS
+        .into_iter()
+        .filter_map(|(fstype, point, flags, data)| {
+            let _ = fs::DirBuilder::new().mode(0o755).create(point);
+            let data = (!data.is_empty()).then_some(data);
+            match nix::mount::mount(Some(fstype), point, Some(fstype), flags, data) {
+                // The kernel mounts devtmpfs itself where it was built so.
+                Ok(()) | Err(Errno::EBUSY) => None,
+                Err(errno) => Some(anyhow!(errno).context(format!("cannot mount {fstype} at {point}"))),
+            }
+        })
+        .collect()
+}
+
+/// One call of mount(2), with what the kernel says if it refuses.
+///
+/// # Errors
+/// The kernel's errno and its own words.
+pub fn mount(plan: &MountPlan) -> anyhow::Result<()> {
+    fs::create_dir_all(&plan.point).with_context(|| format!("cannot make the mount point {}", plan.point.display()))?;
+    let mut flags = MsFlags::empty();
+    let mut data = Vec::new();
+    for option in &plan.options {
+        match flag(option) {
+            Some(flag) => flags |= flag,
+            None => data.push(option.as_str()),
+        }
+    }
+    let data = data.join(",");
+    let mut log = KernelLog::from_now().ok();
+    let data = (!data.is_empty()).then_some(data.as_str());
+    nix::mount::mount(Some(&plan.source), &plan.point, Some(plan.fstype.as_str()), flags, data).map_err(|errno| {
+        let device = plan.source.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let words: Vec<String> = std::iter::from_fn(|| log.as_mut()?.next_line())
+            .filter(|line| line.contains(&device) || line.contains(&plan.fstype))
+            .take(4)
+            .collect();
+        let hint = if errno == Errno::ENODEV { " (the kernel has no such file system)" } else { "" };
+        match words.is_empty() {
+            true => anyhow!("{errno}{hint}"),
+            false => anyhow!("{errno}{hint}; the kernel says: {}", words.join(" | ")),
+        }
+    })
+}
+
+/// The options that are flags of mount(2). Those that only fstab's readers know have no effect.
+fn flag(option: &str) -> Option<MsFlags> {
+    Some(match option {
+        "noatime" => MsFlags::MS_NOATIME,
+        "nodiratime" => MsFlags::MS_NODIRATIME,
+        "relatime" => MsFlags::MS_RELATIME,
+        "nodev" => MsFlags::MS_NODEV,
+        "noexec" => MsFlags::MS_NOEXEC,
+        "nosuid" => MsFlags::MS_NOSUID,
+        "sync" => MsFlags::MS_SYNCHRONOUS,
+        "dirsync" => MsFlags::MS_DIRSYNC,
+        "rw" | "defaults" | "auto" | "noauto" | "nofail" | "_netdev" | "user" | "nouser" | "exec" | "suid" | "dev"
+        | "async" | "atime" => MsFlags::empty(),
+        _ => return None,
+    })
+}
+
+/// Flushes and unmounts. A file system that is still busy is flushed, and detached from the tree.
+///
+/// # Errors
+/// The flush failed, so data may be lost.
+pub fn unmount(point: &Path) -> anyhow::Result<()> {
+    let directory = fs::File::open(point).with_context(|| format!("cannot open {}", point.display()))?;
+    nix::unistd::syncfs(&directory).with_context(|| format!("cannot flush {}", point.display()))?;
+    drop(directory);
+    match nix::mount::umount2(point, MntFlags::empty()) {
+        Ok(()) => Ok(()),
+        Err(Errno::EBUSY) => nix::mount::umount2(point, MntFlags::MNT_DETACH)
+            .with_context(|| format!("cannot detach {}, which is in use", point.display())),
+        Err(errno) => Err(errno).with_context(|| format!("cannot unmount {}", point.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_flags_or_data_for_the_file_system() {
+        assert_eq!(flag("noatime"), Some(MsFlags::MS_NOATIME));
+        assert_eq!(flag("defaults"), Some(MsFlags::empty()));
+        assert_eq!(flag("data=ordered"), None);
+    }
+}
