@@ -1,1 +1,53 @@
-//! .
+//! mkdumprd, lsinitrd and kdumpctl: from configuration and host facts to a loaded capture kernel.
+//!
+//! # Nouns
+//!
+//! - **Config**: what the administrator wrote, each value with the `FILE:LINE` it stands at.
+//! - **Host**: the machine that the image is for: its kernel, its files below a sysroot, where its devices hang.
+//! - **Entry**: one path of an image, with its content and its *reason*. **Plan**: all entries, sorted; pure data.
+//! - **Image**: a plan as an uncompressed newc archive, the same bytes for the same input.
+//! - **Kexec**: the system calls that put kernel and image into the reserved memory; a trait, with a fake.
+//!
+//! # Flow
+//!
+//! ```text
+//!   kdump.conf, sysconfig ─▶ config ─┐
+//!   sysfs, mountinfo, /lib/modules ─▶ host ─┤─▶ target ─▶ hooks' needs ─▶ gather ─▶ plan ─▶ cpio ─▶ image
+//!                                                                                                    │
+//!   kdumpctl start:  feasible? ─▶ kernel ─▶ image there and new enough? else build ─▶ command line ─▶ kexec
+//! ```
+//!
+//! # Where to look
+//!
+//! | module | is |
+//! |---|---|
+//! | [`cli`] | what was typed; [`mkdumprd`](mod@mkdumprd) and [`kdumpctl`] are what is done about it |
+//! | [`config`] | `kdump.conf` and `/etc/sysconfig/kdump`: what is followed, what is refused and with which words |
+//! | [`host`] | sysroot, kernel, device chain, mounts |
+//! | [`target`] | where the dump goes |
+//! | [`build`] | the story of an image, step by step: read this first |
+//! | [`gather`] | one module per kind of content; each returns entries, none writes |
+//! | [`plan`], [`cpio`], [`mod@image`] | entries, archive, file: whole or not at all |
+//! | [`inspect`] | lists images, ours or not |
+//! | [`kexec`] | loading; its `sys.rs` is the one room with `unsafe` in it |
+//! | [`fake`] | a machine made of a few files, for tests |
+//!
+//! What goes into an image for a capability is said by its hook in `kdump_hooks`; what init is told is typed in
+//! `kdump_init::config`.
+
+pub mod build;
+pub mod cli;
+pub mod config;
+pub mod console;
+pub mod cpio;
+pub mod fake;
+pub mod gather;
+pub mod host;
+pub mod image;
+pub mod inspect;
+pub mod kdumpctl;
+pub mod kexec;
+pub mod mkdumprd;
+pub mod plan;
+pub mod target;
+pub mod unpack;

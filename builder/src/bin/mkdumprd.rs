@@ -1,0 +1,28 @@
+//! `mkdumprd` builds an image; called as `lsinitrd` it lists one.
+
+use clap::Parser;
+use kdump_builder::{cli, console, mkdumprd};
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let called = std::env::args_os().next().unwrap_or_default();
+    match Path::new(&called).file_name().is_some_and(|name| name == "lsinitrd") {
+        true => console::exit("lsinitrd", lsinitrd()),
+        false => console::exit("mkdumprd", mkdumprd()),
+    }
+}
+
+fn mkdumprd() -> anyhow::Result<ExitCode> {
+    let typed = cli::Mkdumprd::parse();
+    console::start(typed.verbose);
+    writeln!(std::io::stdout(), "{}", mkdumprd::run(&typed)?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn lsinitrd() -> anyhow::Result<ExitCode> {
+    let typed = cli::Lsinitrd::parse();
+    mkdumprd::list(&typed, &mut std::io::stdout().lock())?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,207 @@
+//! The story of an image: configuration and host facts become a plan, the plan becomes a file.
+//!
+//! `mkdumprd` and `kdumpctl start` both tell it.
+
+use crate::config::{Config, Files};
+use crate::cpio::write::Packing;
+use crate::gather::{drivers, firmware, indexes, modprobe_d, modules, programs, programs::Programs, skeleton};
+use crate::host::{Kernel, SystemHost, Tree};
+use crate::plan::{Entry, Plan};
+use crate::{image, target};
+use anyhow::{Context, bail};
+use kdump_hooks::{Contribution, Host, ModuleNeed, Settings, Target};
+use kdump_init::config::{self as contract, Dump, Endings, ImageConfig, Limits};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// What an image is built from.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The kernel; the configured or running one if there is none.
+    pub kver: Option<String>,
+    /// The root of the machine that the image is for.
+    pub sysroot: PathBuf,
+    /// Where the kernel's modules are, if not where a system has them.
+    pub modules_dir: Option<PathBuf>,
+    /// The configuration.
+    pub files: Files,
+    /// Where our programs are, if not beside this one.
+    pub programs: Option<PathBuf>,
+    /// How the image is to be written.
+    pub packing: Packing,
+}
+
+/// What was planned.
+#[derive(Debug)]
+pub struct Built {
+    /// The plan.
+    pub plan: Plan,
+    /// What the image is told.
+    pub config: ImageConfig,
+    /// How it is to be written.
+    pub packing: Packing,
+    /// How many modules are in it.
+    pub modules: usize,
+    /// What should be looked at, though it stops nothing.
+    pub warnings: Vec<String>,
+}
+
+/// Makes the plan of an image.
+///
+/// # Errors
+/// Why there can be none, with the remedy.
+pub fn plan(request: &Request) -> anyhow::Result<Built> {
+    let config = Config::read(&request.files)?;
+    let tree = Tree::new(&request.sysroot);
+    let kver = request.kver.clone().or_else(|| config.system.kernelver.as_ref().map(|given| given.value.clone()));
+    let kernel = Kernel::find(&tree, kver.as_deref(), request.modules_dir.as_deref())?;
+    let host = SystemHost::new(tree, kernel).with_context(|| {
+        format!("cannot read the modules of kernel {}", kver.as_deref().unwrap_or("that is running"))
+    })?;
+    if request.packing == Packing::Zstd && host.kernel.unpacks_zstd == Some(false) {
+        bail!("kernel {} cannot unpack zstd (CONFIG_RD_ZSTD is not set); use --compress none", host.kernel.release);
+    }
+    let programs = Programs::find(request.programs.as_deref())?;
+    Ok(Built { packing: request.packing, ..plan_for(&config, &host, &programs)? })
+}
+
+/// Makes the plan of an image for a host that is known.
+///
+/// # Errors
+/// As [`plan`].
+pub fn plan_for(config: &Config, host: &SystemHost, ours: &Programs) -> anyhow::Result<Built> {
+    let mut warnings = config.warnings.clone();
+    let collector = &config.dump.collector;
+    collector.value.check(&ours.capture).with_context(|| format!("{}: core_collector", collector.origin))?;
+    let (target, path) = target::find(config, host, &mut warnings)?;
+    let settings = Settings { targets: vec![target] };
+    let image = image_config(config, host, settings, path);
+
+    let mut plan = Plan::default();
+    plan.extend(skeleton::gather())?;
+    plan.extend(ours.gather(&host.kernel.modprobe)?)?;
+    if let Some(program) = collector.value.other_program() {
+        plan.extend(
+            programs::gather(&host.tree, &program, "the collector")
+                .with_context(|| format!("{}: core_collector", collector.origin))?,
+        )?;
+    }
+    for file in &config.dump.extra_bins {
+        plan.extend(
+            programs::gather(&host.tree, &file.value, "extra_bins names it")
+                .with_context(|| format!("{}: extra_bins", file.origin))?,
+        )?;
+    }
+    let (files, modprobe) = modprobe_d::gather(&host.tree, &mut warnings)?;
+    plan.extend(files)?;
+
+    let source = modules::Source { tree: &host.tree, kernel: &host.kernel, index: host.index(), config: &modprobe };
+    let chosen = source.gather(&module_needs(config, host, &image.hooks)?)?;
+    plan.extend(indexes::gather(&host.kernel.modules_dir, &format!("lib/modules/{}", host.kernel.release), &chosen)?)?;
+    let mut wanted = BTreeMap::new();
+    for (name, module) in &chosen {
+        plan.add(module.entry.clone())?;
+        wanted.extend(module.firmware.iter().map(|file| (file.clone(), name.to_string())));
+    }
+    plan.extend(firmware::gather(&host.tree, &wanted, &host.kernel.release))?;
+
+    let text = toml::to_string(&image).context("cannot write the image configuration")?;
+    plan.add(Entry::file(contract::PATH, text.into_bytes(), "what init is told"))?;
+    let manifest = Entry::file(MANIFEST, Vec::new(), "this list");
+    plan.add(manifest.clone())?;
+    let list = plan.manifest();
+    plan.replace(Entry::file(MANIFEST, list.into_bytes(), manifest.reason));
+    Ok(Built { plan, config: image, packing: Packing::None, modules: chosen.len(), warnings })
+}
+
+/// The list of what is in an image and why, in the image.
+pub const MANIFEST: &str = "etc/kdump/manifest";
+
+fn image_config(config: &Config, host: &SystemHost, hooks: Settings, path: PathBuf) -> ImageConfig {
+    ImageConfig {
+        version: contract::VERSION,
+        kernel_release: host.kernel.release.clone(),
+        built_by: concat!("kdump-rs ", env!("CARGO_PKG_VERSION")).to_owned(),
+        dump: Dump { path, collector: config.dump.collector.value.argv.clone() },
+        endings: Endings {
+            failure_action: config.dump.failure_action.value,
+            final_action: config.dump.final_action.value,
+        },
+        limits: Limits::default(),
+        hooks,
+    }
+}
+
+fn module_needs(config: &Config, host: &dyn Host, settings: &Settings) -> anyhow::Result<Vec<ModuleNeed>> {
+    let mut needs = Vec::new();
+    for hook in settings.hooks() {
+        let Contribution { modules, .. } = hook.gather(host)?;
+        needs.extend(modules);
+    }
+    let mut unknown_device = false;
+    for Target::Filesystem(target) in &settings.targets {
+        unknown_device |= host.device_chain(&target.device)?.is_none();
+    }
+    if unknown_device {
+        needs.extend(drivers::generic());
+    }
+    needs.extend(config.dump.extra_modules.iter().map(|module| ModuleNeed {
+        request: module.value.clone(),
+        reason: format!("extra_modules, {}", module.origin),
+        required: true,
+    }));
+    Ok(needs)
+}
+
+/// Writes a plan as an image and says so in one line.
+///
+/// # Errors
+/// The image cannot be written.
+pub fn write(built: &Built, output: &Path, force: bool) -> anyhow::Result<String> {
+    let size = image::write(&built.plan, built.packing, output, force)?;
+    let targets: Vec<String> = built.config.hooks.targets.iter().map(Target::to_string).collect();
+    Ok(format!(
+        "{}: {}, {} in memory; {} modules of kernel {}; dumps go to {} of {}",
+        output.display(),
+        megabytes(size),
+        megabytes(built.plan.unpacked_size()),
+        built.modules,
+        built.config.kernel_release,
+        built.config.dump.path.display(),
+        targets.join(", then ")
+    ))
+}
+
+fn megabytes(bytes: u64) -> String {
+    let tenths = bytes.div_ceil(100_000);
+    format!("{}.{} MB", tenths / 10, tenths % 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kdump_hooks::fake::FakeHost;
+
+    fn requests(chains: &[(&str, &str)], conf: &str) -> Vec<String> {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("etc")).unwrap();
+        std::fs::write(root.path().join("etc/kdump.conf"), conf).unwrap();
+        let config = Config::read(&Files::new(root.path(), None, None)).unwrap();
+        let line = config.dump.target.clone().unwrap().value;
+        let target =
+            kdump_hooks::filesystem::Filesystem { fstype: line.fstype, device: line.device, options: Vec::new() };
+        let settings = Settings { targets: vec![Target::Filesystem(target)] };
+        let chains = chains.iter().map(|(device, alias)| ((*device).to_owned(), vec![(*alias).to_owned()])).collect();
+        let host = FakeHost { chains, ..FakeHost::default() };
+        module_needs(&config, &host, &settings).unwrap().into_iter().map(|need| need.request).collect()
+    }
+
+    #[test]
+    fn a_device_that_is_here_names_its_drivers_and_any_other_gets_those_of_most_machines() {
+        let conf = "xfs UUID=12\nextra_modules dummy\n";
+        assert_eq!(requests(&[("UUID=12", "pci:v1")], conf), ["xfs", "crypto-crc32c", "pci:v1", "dummy"]);
+        let generic = requests(&[("UUID=34", "pci:v1")], conf);
+        assert!(generic.contains(&"virtio_blk".to_owned()) && generic.contains(&"nvme".to_owned()));
+        assert_eq!(generic.last().map(String::as_str), Some("dummy"));
+    }
+}

@@ -1,0 +1,79 @@
+//! What was typed. What it means is made of it elsewhere.
+
+use crate::cpio::write::Packing;
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Builds the image that saves a dump when the kernel has crashed.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "mkdumprd", version, max_term_width = 100)]
+pub struct Mkdumprd {
+    /// The kernel that the image is for [default: KDUMP_KERNELVER, else the running one]
+    #[arg(long, value_name = "RELEASE")]
+    pub kver: Option<String>,
+    /// The root of the machine that the image is for
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub sysroot: PathBuf,
+    /// Where that kernel's modules are [default: lib/modules/RELEASE below the sysroot]
+    #[arg(long, value_name = "DIR")]
+    pub modules_dir: Option<PathBuf>,
+    /// The configuration [default: etc/kdump.conf below the sysroot]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The other configuration [default: etc/sysconfig/kdump below the sysroot, if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub sysconfig: Option<PathBuf>,
+    /// Where kdump-init and kdump-capture are [default: beside this program, else /usr/lib/kdump]
+    #[arg(long, value_name = "DIR")]
+    pub programs: Option<PathBuf>,
+    /// How the image is compressed. Modules stay as the distribution packed them in any case
+    #[arg(long, value_enum, value_name = "HOW", default_value_t = Packing::None)]
+    pub compress: Packing,
+    /// Overwrite an image that is already there
+    #[arg(short, long)]
+    pub force: bool,
+    /// Say what goes into the image and why
+    #[arg(short, long)]
+    pub verbose: bool,
+    /// The image
+    pub output: PathBuf,
+}
+
+/// Lists what is in an image and why, or prints a file of it.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "lsinitrd", version, max_term_width = 100)]
+pub struct Lsinitrd {
+    /// The image; any other initramfs will do as well
+    pub image: PathBuf,
+    /// Print this file of the image
+    pub file: Option<String>,
+}
+
+/// Loads, unloads and reports the capture kernel.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "kdumpctl", version, max_term_width = 100)]
+pub struct Kdumpctl {
+    /// What to do
+    #[command(subcommand)]
+    pub word: Word,
+    /// The configuration [default: /etc/kdump.conf]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+    /// The other configuration [default: /etc/sysconfig/kdump, if it is there]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub sysconfig: Option<PathBuf>,
+    /// Where kdump-init and kdump-capture are [default: beside this program, else /usr/lib/kdump]
+    #[arg(long, value_name = "DIR", global = true)]
+    pub programs: Option<PathBuf>,
+}
+
+/// What kdumpctl is told to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+pub enum Word {
+    /// Load the capture kernel, building its image if that is missing or too old
+    Start,
+    /// Unload the capture kernel
+    Stop,
+    /// Say whether a capture kernel is loaded: exit 0 if so, 3 if not
+    Status,
+}

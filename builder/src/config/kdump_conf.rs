@@ -1,0 +1,338 @@
+//! `kdump.conf`, as RHEL writes it.
+//!
+//! One `name value` per line; a line whose first mark is `#` is skipped, a `#` inside a value starts a comment; one pair
+//! of double quotes around the whole value is dropped. Every word that RHEL knows is known here too, if only to say
+//! that this version cannot do it.
+
+use super::collector::Collector;
+use super::{Given, Origin};
+use anyhow::bail;
+use kdump_hooks::DeviceSpec;
+use kdump_init::config::Ending;
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+
+/// What `kdump.conf` asks for.
+#[derive(Clone, Debug)]
+pub struct KdumpConf {
+    /// The directory of all dumps. Relative to the target if there is one, else a path of this host.
+    pub path: Given<PathBuf>,
+    /// The file system that the dump goes to.
+    pub target: Option<Given<TargetLine>>,
+    /// The program that writes the dump.
+    pub collector: Given<Collector>,
+    /// After anything but a complete dump.
+    pub failure_action: Given<Ending>,
+    /// After a complete dump.
+    pub final_action: Given<Ending>,
+    /// Modules that must be in the image.
+    pub extra_modules: Vec<Given<String>>,
+    /// Programs and files that must be in the image.
+    pub extra_bins: Vec<Given<PathBuf>>,
+}
+
+/// A target directive such as `ext4 LABEL=crash`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetLine {
+    /// The file system's type.
+    pub fstype: String,
+    /// The device.
+    pub device: DeviceSpec,
+}
+
+/// The directives that name a file system.
+const FILESYSTEMS: [&str; 7] = ["ext2", "ext3", "ext4", "xfs", "btrfs", "minix", "vfat"];
+
+/// The other directives that are followed.
+const FOLLOWED: [&str; 8] = [
+    "path",
+    "core_collector",
+    "failure_action",
+    "default",
+    "final_action",
+    "extra_modules",
+    "extra_bins",
+    "auto_reset_crashkernel",
+];
+
+/// What RHEL follows and this version does not, or no version does any more, and what to do instead.
+const REFUSED: [(&str, &str); 20] = [
+    ("raw", UNSUPPORTED_TARGET),
+    ("nfs", UNSUPPORTED_TARGET),
+    ("ssh", UNSUPPORTED_TARGET),
+    ("sshkey", UNSUPPORTED_TARGET),
+    ("virtiofs", UNSUPPORTED_TARGET),
+    ("kdump_pre", UNSUPPORTED),
+    ("kdump_post", UNSUPPORTED),
+    ("kdump_emergency", UNSUPPORTED),
+    ("force_rebuild", "is not supported by this version; run mkdumprd -f to build the image again"),
+    ("force_no_rebuild", "is not supported by this version; kdumpctl start only builds what is missing or too old"),
+    ("dracut_args", "is not supported: the image is not built by dracut; name a target, extra_modules or extra_bins"),
+    ("fence_kdump_args", UNSUPPORTED),
+    ("fence_kdump_nodes", UNSUPPORTED),
+    ("net", "was removed from kdump.conf; this version needs a file system such as `ext4 UUID=…` in its place"),
+    ("options", "was removed from kdump.conf; write a modprobe.d file with an `options` line instead"),
+    ("link_delay", "was removed from kdump.conf; take the line out"),
+    ("disk_timeout", "was removed from kdump.conf; put rd.timeout=SECONDS in KDUMP_COMMANDLINE_APPEND instead"),
+    ("debug_mem_level", "was removed from kdump.conf; take the line out"),
+    ("blacklist", "was removed from kdump.conf; put rd.driver.blacklist=MODULE in KDUMP_COMMANDLINE_APPEND instead"),
+    ("override_resettable", "never had an effect; take the line out"),
+];
+
+const UNSUPPORTED: &str = "is not supported by this version; take the line out";
+const UNSUPPORTED_TARGET: &str = "is not supported by this version; write a file system instead, such as `ext4 UUID=…`";
+
+impl KdumpConf {
+    /// Parses the text of `file`.
+    ///
+    /// # Errors
+    /// The first line that cannot be followed, as `FILE:LINE`, with the remedy.
+    pub fn parse(text: &str, file: &Path, warnings: &mut Vec<String>) -> anyhow::Result<KdumpConf> {
+        let mut conf = KdumpConf {
+            path: Given::default("/var/crash".into()),
+            target: None,
+            collector: Given::default(Collector::default()),
+            failure_action: Given::default(Ending::Reboot),
+            final_action: Given::default(Ending::Reboot),
+            extra_modules: Vec::new(),
+            extra_bins: Vec::new(),
+        };
+        let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+        for (index, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let (name, value) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+            let place = Origin::Line(file.to_owned(), index + 1);
+            let key = match name {
+                "default" => "failure_action",
+                name if FILESYSTEMS.contains(&name) => "a dump target",
+                name => name,
+            };
+            check_known(name, &place)?;
+            let value = clean(value);
+            if value.is_empty() {
+                bail!("{place}: `{name}` has no value; give it one or take the line out");
+            }
+            if let Some(first) = seen.insert(key, index + 1) {
+                match key {
+                    "a dump target" => {
+                        bail!("{place}: `{name}` is a second dump target, line {first} names the first; keep one")
+                    }
+                    _ => bail!("{place}: `{name}` repeats what line {first} says; keep one of the two"),
+                }
+            }
+            conf.follow(name, value, &place, warnings).map_err(|error| error.context(format!("{place}: {name}")))?;
+        }
+        Ok(conf)
+    }
+
+    fn follow(&mut self, name: &str, value: &str, place: &Origin, warnings: &mut Vec<String>) -> anyhow::Result<()> {
+        match name {
+            "path" => self.path = given(directory(value)?, place),
+            "core_collector" => self.collector = given(Collector::parse(value)?, place),
+            "failure_action" => self.failure_action = given(ending(value)?, place),
+            "default" => {
+                warnings.push(format!("{place}: `default` is the old name of `failure_action`; write that"));
+                self.failure_action = given(ending(value)?, place);
+            }
+            "final_action" => self.final_action = given(ending(value)?, place),
+            "extra_modules" => {
+                self.extra_modules = value.split_whitespace().map(|module| given(module.to_owned(), place)).collect();
+            }
+            "extra_bins" => {
+                for path in value.split_whitespace() {
+                    if !path.starts_with('/') || normal(path).is_none() {
+                        bail!("`{path}` is not an absolute path; write it from / on");
+                    }
+                    self.extra_bins.push(given(path.into(), place));
+                }
+            }
+            "auto_reset_crashkernel" => match value {
+                "no" => {}
+                _ => warnings.push(format!(
+                    "{place}: crashkernel= is not reset by this version; write `auto_reset_crashkernel no`"
+                )),
+            },
+            fstype => {
+                if !kdump_hooks::filesystem::Filesystem::is_known(fstype) {
+                    bail!("{fstype} {UNSUPPORTED_TARGET}");
+                }
+                let device = value.parse().map_err(anyhow::Error::msg)?;
+                self.target = Some(given(TargetLine { fstype: fstype.to_owned(), device }, place));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn given<T>(value: T, origin: &Origin) -> Given<T> {
+    Given { value, origin: origin.clone() }
+}
+
+/// The value without its comment, its blanks and its quotes.
+fn clean(value: &str) -> &str {
+    let value = value.split('#').next().unwrap_or_default().trim();
+    value.strip_prefix('"').and_then(|inner| inner.strip_suffix('"')).unwrap_or(value)
+}
+
+fn check_known(name: &str, place: &Origin) -> anyhow::Result<()> {
+    if FILESYSTEMS.contains(&name) || FOLLOWED.contains(&name) {
+        return Ok(());
+    }
+    if let Some((_, what)) = REFUSED.iter().find(|(refused, _)| *refused == name) {
+        bail!("{place}: `{name}` {what}");
+    }
+    let words = FILESYSTEMS.iter().chain(&FOLLOWED).copied().chain(REFUSED.iter().map(|(word, _)| *word));
+    match words.map(|word| (distance(word, name), word)).min().filter(|(far, _)| *far <= 3) {
+        Some((_, near)) => bail!("{place}: there is no directive `{name}`; was `{near}` meant?"),
+        None => bail!("{place}: there is no directive `{name}`; take the line out or put a # in front of it"),
+    }
+}
+
+fn ending(value: &str) -> anyhow::Result<Ending> {
+    match value {
+        "shell" | "dump_to_rootfs" => {
+            bail!("`{value}` is not supported by this version; write reboot, halt or poweroff")
+        }
+        _ => value.parse().map_err(anyhow::Error::msg),
+    }
+}
+
+/// An absolute directory without doubled slashes; a relative one is taken from the root of the target.
+fn directory(value: &str) -> anyhow::Result<PathBuf> {
+    match normal(value) {
+        Some(path) => Ok(path),
+        None => bail!("`{value}` has `..` in it; write the directory without"),
+    }
+}
+
+fn normal(path: &str) -> Option<PathBuf> {
+    let mut whole = PathBuf::from("/");
+    for component in Path::new(path).components() {
+        match component {
+            Component::Normal(name) => whole.push(name),
+            Component::RootDir | Component::CurDir => {}
+            Component::ParentDir | Component::Prefix(_) => return None,
+        }
+    }
+    Some(whole)
+}
+
+/// How many letters have to be changed, added or taken away to make one word the other.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().take(64).collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut next = vec![i + 1];
+        for ((&y, pair), left) in b.iter().zip(row.windows(2)).zip(0..) {
+            let (&diagonal, &up) = (pair.first().unwrap_or(&0), pair.get(1).unwrap_or(&0));
+            let left = next.get(left).copied().unwrap_or(0);
+            next.push((diagonal + usize::from(x != y)).min(up + 1).min(left + 1));
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> anyhow::Result<(KdumpConf, Vec<String>)> {
+        let mut warnings = Vec::new();
+        KdumpConf::parse(text, Path::new("kdump.conf"), &mut warnings).map(|conf| (conf, warnings))
+    }
+
+    #[test]
+    fn every_directive_finds_its_place() {
+        let (conf, warnings) = parse(
+            "# comment\n\n  path  /var//crash/ # here\next4 \"LABEL=crash\"\ncore_collector makedumpfile -l -d 31\n\
+             failure_action halt\nfinal_action poweroff\nextra_modules e1000 nvme\nextra_bins /bin/a /bin/b\n",
+        )
+        .unwrap();
+        assert!(warnings.is_empty(), "{warnings:?}");
+        assert_eq!(conf.path.value, Path::new("/var/crash"));
+        assert_eq!(conf.path.origin.to_string(), "kdump.conf:3");
+        let target = conf.target.unwrap().value;
+        assert_eq!((target.fstype.as_str(), target.device), ("ext4", DeviceSpec::Label("crash".into())));
+        assert_eq!(conf.collector.value.argv, ["kdump-capture", "-l", "-d", "31"]);
+        assert_eq!((conf.failure_action.value, conf.final_action.value), (Ending::Halt, Ending::Poweroff));
+        assert_eq!(conf.extra_modules.len(), 2);
+        assert_eq!(conf.extra_bins[1].value, Path::new("/bin/b"));
+    }
+
+    #[test]
+    fn the_old_name_of_the_failure_action_still_works_with_a_warning() {
+        let (conf, warnings) = parse("default poweroff\n").unwrap();
+        assert_eq!(conf.failure_action.value, Ending::Poweroff);
+        assert_eq!(warnings, ["kdump.conf:1: `default` is the old name of `failure_action`; write that"]);
+    }
+
+    #[test]
+    fn what_cannot_be_followed_is_refused_by_name_line_and_remedy() {
+        for (text, message) in [
+            ("pth /x", "kdump.conf:1: there is no directive `pth`; was `path` meant?"),
+            ("corecollector x", "kdump.conf:1: there is no directive `corecollector`; was `core_collector` meant?"),
+            (
+                "\nabracadabra 1",
+                "kdump.conf:2: there is no directive `abracadabra`; take the line out or put a # in front of it",
+            ),
+            ("path", "kdump.conf:1: `path` has no value; give it one or take the line out"),
+            ("path # none", "kdump.conf:1: `path` has no value; give it one or take the line out"),
+            ("path /a\npath /b", "kdump.conf:2: `path` repeats what line 1 says; keep one of the two"),
+            (
+                "failure_action halt\ndefault halt",
+                "kdump.conf:2: `default` repeats what line 1 says; keep one of the two",
+            ),
+            (
+                "ext4 /dev/a\nxfs /dev/b",
+                "kdump.conf:2: `xfs` is a second dump target, line 1 names the first; keep one",
+            ),
+            (
+                "nfs host:/export",
+                "kdump.conf:1: `nfs` is not supported by this version; write a file system instead, such as `ext4 UUID=…`",
+            ),
+            (
+                "blacklist foo",
+                "kdump.conf:1: `blacklist` was removed from kdump.conf; put rd.driver.blacklist=MODULE in \
+                 KDUMP_COMMANDLINE_APPEND instead",
+            ),
+            ("kdump_pre /bin/x", "kdump.conf:1: `kdump_pre` is not supported by this version; take the line out"),
+            (
+                "failure_action shell",
+                "kdump.conf:1: failure_action: `shell` is not supported by this version; write reboot, halt or poweroff",
+            ),
+            (
+                "failure_action explode",
+                "kdump.conf:1: failure_action: `explode` is not an ending; write reboot, halt or poweroff",
+            ),
+            ("ext4 vda", "kdump.conf:1: ext4: `vda` is not a block device; write /dev/NAME, UUID=… or LABEL=…"),
+            ("path /a/../b", "kdump.conf:1: path: `/a/../b` has `..` in it; write the directory without"),
+            ("extra_bins a", "kdump.conf:1: extra_bins: `a` is not an absolute path; write it from / on"),
+            (
+                "core_collector scp",
+                "kdump.conf:1: core_collector: `scp` is neither makedumpfile nor kdump-capture nor an absolute path; \
+                 write where the program is",
+            ),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert_eq!(format!("{error:#}"), message, "{text}");
+        }
+    }
+
+    #[test]
+    fn every_word_of_rhel_is_known() {
+        for name in "auto_reset_crashkernel raw nfs ssh sshkey virtiofs path core_collector kdump_pre kdump_post \
+                     kdump_emergency extra_bins extra_modules failure_action default final_action force_rebuild \
+                     force_no_rebuild dracut_args fence_kdump_args fence_kdump_nodes net options link_delay \
+                     disk_timeout debug_mem_level blacklist"
+            .split_whitespace()
+        {
+            if let Err(error) = parse(&format!("{name} something")) {
+                assert!(!format!("{error:#}").contains("there is no directive"), "{error:#}");
+            }
+        }
+    }
+}

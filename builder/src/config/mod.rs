@@ -1,0 +1,174 @@
+//! What the administrator asked for, each value with the place it was written at.
+//!
+//! In: `kdump.conf` and `/etc/sysconfig/kdump`. Out: [`Config`]. A file that says something this version cannot do is
+//! refused with `FILE:LINE` and the remedy; nothing is passed over in silence, because the next reader of that file is
+//! a machine that has just crashed.
+
+mod collector;
+mod kdump_conf;
+mod sysconfig;
+
+pub use collector::{Collector, DEFAULT_COLLECTOR, OURS};
+pub use kdump_conf::{KdumpConf, TargetLine};
+pub use sysconfig::Sysconfig;
+
+use anyhow::{Context, bail};
+use std::fmt;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+/// Where a value comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody said anything.
+    Default,
+    /// A line of a configuration file.
+    Line(PathBuf, usize),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Default => f.write_str("the default"),
+            Origin::Line(file, line) => write!(f, "{}:{line}", file.display()),
+        }
+    }
+}
+
+/// A value, and where it comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Given<T> {
+    /// The value.
+    pub value: T,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+impl<T> Given<T> {
+    /// A value that nobody asked for.
+    pub fn default(value: T) -> Self {
+        Given { value, origin: Origin::Default }
+    }
+}
+
+/// Everything that is configured.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `kdump.conf`.
+    pub dump: KdumpConf,
+    /// `/etc/sysconfig/kdump`.
+    pub system: Sysconfig,
+    /// What should be looked at, though it stops nothing.
+    pub warnings: Vec<String>,
+}
+
+/// The configuration files, as they were named on the command line or not.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// `kdump.conf`.
+    pub kdump_conf: PathBuf,
+    /// `/etc/sysconfig/kdump`; it may be missing unless it was named.
+    pub sysconfig: PathBuf,
+    /// Whether [`Files::sysconfig`] was named.
+    pub sysconfig_named: bool,
+}
+
+impl Files {
+    /// The files of the system at `root`, those that are named in place of the usual ones.
+    pub fn new(root: &Path, kdump_conf: Option<&Path>, sysconfig: Option<&Path>) -> Self {
+        Files {
+            kdump_conf: kdump_conf.map_or_else(|| root.join("etc/kdump.conf"), Path::to_owned),
+            sysconfig: sysconfig.map_or_else(|| root.join("etc/sysconfig/kdump"), Path::to_owned),
+            sysconfig_named: sysconfig.is_some(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads both files.
+    ///
+    /// # Errors
+    /// A file cannot be read, or a line of it cannot be followed.
+    pub fn read(files: &Files) -> anyhow::Result<Config> {
+        let mut warnings = Vec::new();
+        let Some(text) = read_text(&files.kdump_conf)? else {
+            bail!(
+                "there is no configuration {}; an empty file asks for all defaults, --config names another",
+                files.kdump_conf.display()
+            );
+        };
+        let dump = KdumpConf::parse(&text, &files.kdump_conf, &mut warnings)?;
+        let system = match read_text(&files.sysconfig)? {
+            Some(text) => Sysconfig::parse(&text, &files.sysconfig, &mut warnings)?,
+            None if files.sysconfig_named => {
+                bail!("there is no configuration {}, which --sysconfig names", files.sysconfig.display())
+            }
+            None => Sysconfig::default(),
+        };
+        Ok(Config { dump, system, warnings })
+    }
+}
+
+/// The text of a file; `None` if there is no such file.
+fn read_text(path: &Path) -> anyhow::Result<Option<String>> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("cannot read the configuration {}", path.display())),
+    };
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) => {
+            let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
+            let line = good.iter().filter(|&&byte| byte == b'\n').count() + 1;
+            bail!("{}:{line}: this is not UTF-8 text; save the file as UTF-8", path.display())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(conf: Option<&[u8]>) -> (tempfile::TempDir, Files) {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("etc/sysconfig")).unwrap();
+        if let Some(conf) = conf {
+            fs::write(root.path().join("etc/kdump.conf"), conf).unwrap();
+        }
+        let files = Files::new(root.path(), None, None);
+        (root, files)
+    }
+
+    #[test]
+    fn an_empty_configuration_asks_for_the_defaults() {
+        let (_root, files) = files(Some(b""));
+        let config = Config::read(&files).unwrap();
+        assert_eq!(config.dump.path.value, Path::new("/var/crash"));
+        assert_eq!(config.dump.path.origin.to_string(), "the default");
+        assert_eq!(config.system, Sysconfig::default());
+    }
+
+    #[test]
+    fn a_missing_configuration_is_an_error_with_a_remedy() {
+        let (_root, files) = files(None);
+        let error = Config::read(&files).unwrap_err().to_string();
+        assert!(error.contains("etc/kdump.conf; an empty file asks for all defaults"), "{error}");
+    }
+
+    #[test]
+    fn a_sysconfig_file_may_be_missing_unless_it_was_named() {
+        let (root, _) = files(Some(b""));
+        let named = root.path().join("nowhere");
+        let files = Files::new(root.path(), None, Some(&named));
+        assert!(Config::read(&files).unwrap_err().to_string().contains("which --sysconfig names"));
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_named_with_their_line() {
+        let (_root, files) = files(Some(b"path /a\n\xff\n"));
+        let error = Config::read(&files).unwrap_err().to_string();
+        assert!(error.contains("kdump.conf:2: this is not UTF-8"), "{error}");
+    }
+}

@@ -1,0 +1,255 @@
+//! `/etc/sysconfig/kdump`: a file that RHEL sources as shell, read here without one.
+//!
+//! Assignments, comments, quotes and continued lines mean what they mean to a shell. Expansion and commands are errors
+//! with their place: guessing what a shell would have made of them is worse than asking.
+
+use super::{Given, Origin};
+use anyhow::bail;
+use std::path::{Path, PathBuf};
+
+/// The variables that matter to the image and to loading it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sysconfig {
+    /// `KDUMP_KERNELVER`: the capture kernel, if not the running one.
+    pub kernelver: Option<Given<String>>,
+    /// `KDUMP_COMMANDLINE`: in place of the running kernel's command line.
+    pub commandline: Option<Given<String>>,
+    /// `KDUMP_COMMANDLINE_REMOVE`: options left out of it.
+    pub remove: Option<Given<String>>,
+    /// `KDUMP_COMMANDLINE_APPEND`: options put behind it.
+    pub append: Option<Given<String>>,
+    /// `KDUMP_BOOTDIR`: where the kernel is.
+    pub bootdir: Option<Given<PathBuf>>,
+    /// `KDUMP_IMG`: the first part of the kernel's file name.
+    pub img: Option<Given<String>>,
+    /// `KDUMP_IMG_EXT`: the last part of the kernel's file name.
+    pub img_ext: Option<Given<String>>,
+}
+
+/// Accepted and without effect here: how much RHEL's scripts print, and a notice that this version does not give.
+const WITHOUT_EFFECT: [&str; 4] =
+    ["KDUMP_STDLOGLVL", "KDUMP_SYSLOGLVL", "KDUMP_KMSGLOGLVL", "VMCORE_CREATION_NOTIFICATION"];
+
+impl Sysconfig {
+    /// Parses the text of `file`. An empty value is as good as none, except for the options to append.
+    ///
+    /// # Errors
+    /// What is not an assignment, or needs a shell, as `FILE:LINE`.
+    pub fn parse(text: &str, file: &Path, warnings: &mut Vec<String>) -> anyhow::Result<Sysconfig> {
+        let mut system = Sysconfig::default();
+        for (line, name, value) in assignments(text, file)? {
+            let origin = Origin::Line(file.to_owned(), line);
+            let some = |value: String| (!value.is_empty()).then(|| Given { value, origin: origin.clone() });
+            match name.as_str() {
+                "KDUMP_KERNELVER" => system.kernelver = some(value),
+                "KDUMP_COMMANDLINE" => system.commandline = some(value),
+                "KDUMP_COMMANDLINE_REMOVE" => system.remove = Some(Given { value, origin }),
+                "KDUMP_COMMANDLINE_APPEND" => system.append = Some(Given { value, origin }),
+                "KDUMP_BOOTDIR" => {
+                    system.bootdir = some(value).map(|dir| Given { value: dir.value.into(), origin: dir.origin });
+                }
+                "KDUMP_IMG" => system.img = some(value),
+                "KDUMP_IMG_EXT" => system.img_ext = some(value),
+                "KEXEC_ARGS" => {
+                    if let Some(word) = value.split_whitespace().find(|word| *word != "-s") {
+                        bail!(
+                            "{origin}: KEXEC_ARGS: `{word}` is not supported: the kernel is always loaded by \
+                             kexec_file_load; write KEXEC_ARGS=\"-s\""
+                        );
+                    }
+                }
+                name if WITHOUT_EFFECT.contains(&name) => {}
+                "FADUMP_COMMANDLINE_APPEND" if value.is_empty() => {}
+                name => warnings.push(format!("{origin}: {name} has no effect in this version")),
+            }
+        }
+        Ok(system)
+    }
+}
+
+/// The assignments of a shell script that has nothing else, each with its line.
+fn assignments(text: &str, file: &Path) -> anyhow::Result<Vec<(usize, String, String)>> {
+    let mut found = Vec::new();
+    let mut scanner = Scanner { chars: text.chars().peekable(), line: 1, file };
+    while let Some((line, name)) = scanner.name()? {
+        let value = scanner.value()?;
+        found.push((line, name, value));
+    }
+    Ok(found)
+}
+
+struct Scanner<'a> {
+    chars: std::iter::Peekable<std::str::Chars<'a>>,
+    line: usize,
+    file: &'a Path,
+}
+
+impl Scanner<'_> {
+    fn next(&mut self) -> Option<char> {
+        let next = self.chars.next();
+        self.line += usize::from(next == Some('\n'));
+        next
+    }
+
+    fn fail<T>(&self, line: usize, problem: &str) -> anyhow::Result<T> {
+        bail!("{}:{line}: {problem}", self.file.display())
+    }
+
+    /// Goes to the next assignment and over its `=`.
+    fn name(&mut self) -> anyhow::Result<Option<(usize, String)>> {
+        while let Some(&c) = self.chars.peek() {
+            if c == '#' {
+                while self.chars.peek().is_some_and(|&c| c != '\n') {
+                    self.next();
+                }
+            } else if c.is_whitespace() || c == ';' {
+                self.next();
+            } else if c == '\\' {
+                self.next();
+                if self.next() != Some('\n') {
+                    return self.fail(self.line, "this is not an assignment; write NAME=\"value\"");
+                }
+            } else {
+                break;
+            }
+        }
+        let line = self.line;
+        let mut name = String::new();
+        while let Some(&c) = self.chars.peek() {
+            if c.is_whitespace() {
+                break;
+            }
+            self.next();
+            if c == '=' {
+                let good = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+                    && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+                return match good {
+                    true => Ok(Some((line, name))),
+                    false => self.fail(line, &format!("`{name}` is not the name of a variable; write NAME=\"value\"")),
+                };
+            }
+            name.push(c);
+        }
+        match name.is_empty() {
+            true => Ok(None),
+            false => self.fail(
+                line,
+                &format!("`{name}` is not an assignment, and no commands are run here; write NAME=\"value\""),
+            ),
+        }
+    }
+
+    fn value(&mut self) -> anyhow::Result<String> {
+        let mut value = String::new();
+        let mut quote: Option<(char, usize)> = None;
+        while let Some(&c) = self.chars.peek() {
+            match (c, quote.map(|(quote, _)| quote)) {
+                ('\'', Some('\'')) | ('"', Some('"')) => quote = None,
+                (_, Some('\'')) => value.push(c),
+                ('$' | '`', _) => {
+                    return self.fail(
+                        self.line,
+                        &format!(
+                            "`{c}` asks a shell to expand something; write the value itself, or \\{c} for the mark"
+                        ),
+                    );
+                }
+                ('\\', quoted) => {
+                    self.next();
+                    match (self.chars.peek().copied(), quoted) {
+                        (Some('\n'), _) => {}
+                        (Some(c @ ('$' | '`' | '"' | '\\')), Some(_)) => value.push(c),
+                        (Some(c), Some(_)) => value.extend(['\\', c]),
+                        (Some(c), None) => value.push(c),
+                        (None, _) => break,
+                    }
+                }
+                (c, Some(_)) => value.push(c),
+                ('\'' | '"', None) => quote = Some((c, self.line)),
+                (c, None) if c.is_whitespace() || c == ';' => break,
+                ('(' | ')' | '<' | '>' | '|' | '&', None) => {
+                    return self.fail(self.line, &format!("`{c}` is a command to a shell; put the value in quotes"));
+                }
+                (c, None) => value.push(c),
+            }
+            self.next();
+        }
+        match quote {
+            Some((quote, line)) => self.fail(line, &format!("the {quote} that opens here is never closed")),
+            None => Ok(value),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parse(text: &str) -> anyhow::Result<(Sysconfig, Vec<String>)> {
+        let mut warnings = Vec::new();
+        Sysconfig::parse(text, Path::new("kdump"), &mut warnings).map(|system| (system, warnings))
+    }
+
+    #[test]
+    fn assignments_mean_what_they_mean_to_a_shell() {
+        for (text, value) in [
+            ("KDUMP_COMMANDLINE_APPEND=\"a b\"", "a b"),
+            ("KDUMP_COMMANDLINE_APPEND='a $b'", "a $b"),
+            ("KDUMP_COMMANDLINE_APPEND=a\\ b", "a b"),
+            ("KDUMP_COMMANDLINE_APPEND=\"a \\\n  b\" # more", "a   b"),
+            ("KDUMP_COMMANDLINE_APPEND=a'b'\"c\"#d", "abc#d"),
+            ("KDUMP_COMMANDLINE_APPEND=\"\\$x \\y\"", "$x \\y"),
+            ("KDUMP_COMMANDLINE_APPEND=first\nKDUMP_COMMANDLINE_APPEND=last", "last"),
+            ("KDUMP_COMMANDLINE_APPEND=\nKEXEC_ARGS=\"-s\"", ""),
+        ] {
+            assert_eq!(parse(text).unwrap().0.append.unwrap().value, value, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_needs_a_shell_is_refused_with_its_line() {
+        for (text, message) in [
+            (
+                "A=1\nB=\"$A\"",
+                "kdump:2: `$` asks a shell to expand something; write the value itself, or \\$ for the mark",
+            ),
+            ("A=`x`", "kdump:1: ``` asks a shell to expand something; write the value itself, or \\` for the mark"),
+            ("A=x | y", "kdump:1: `|` is not an assignment, and no commands are run here; write NAME=\"value\""),
+            (
+                "\n\necho hello",
+                "kdump:3: `echo` is not an assignment, and no commands are run here; write NAME=\"value\"",
+            ),
+            ("A=(b)", "kdump:1: `(` is a command to a shell; put the value in quotes"),
+            ("A=1\nB='x\ny", "kdump:2: the ' that opens here is never closed"),
+            ("A+=1", "kdump:1: `A+` is not the name of a variable; write NAME=\"value\""),
+            (
+                "KEXEC_ARGS=\"-s --reset-vga\"",
+                "kdump:1: KEXEC_ARGS: `--reset-vga` is not supported: the kernel is always loaded by kexec_file_load; \
+                 write KEXEC_ARGS=\"-s\"",
+            ),
+        ] {
+            assert_eq!(format!("{:#}", parse(text).unwrap_err()), message, "{text}");
+        }
+    }
+
+    #[test]
+    fn other_variables_are_named_in_a_warning() {
+        let (_, warnings) = parse("KDUMP_STDLOGLVL=3\nMY_VARIABLE=1\n").unwrap();
+        assert_eq!(warnings, ["kdump:2: MY_VARIABLE has no effect in this version"]);
+    }
+
+    #[test]
+    fn an_empty_value_is_none_but_for_the_lists() {
+        let (system, _) = parse("KDUMP_KERNELVER=\"\"\nKDUMP_COMMANDLINE=\"\"\nKDUMP_IMG=bzImage").unwrap();
+        assert_eq!((system.kernelver, system.commandline), (None, None));
+        assert_eq!(system.img.unwrap().value, "bzImage");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_ends_in_a_result(text in "[A-Z=\"'\\\\$# \n;a|]{0,60}") {
+            let _ = parse(&text);
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! How the programs speak: warnings as they come, one error chain at the end, all on stderr.
+
+use simplelog::{ColorChoice, ConfigBuilder, LevelFilter, TermLogger, TerminalMode};
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Sends the log to stderr.
+pub fn start(verbose: bool) {
+    let config = ConfigBuilder::new()
+        .set_time_level(LevelFilter::Off)
+        .set_thread_level(LevelFilter::Off)
+        .set_target_level(LevelFilter::Off)
+        .set_location_level(LevelFilter::Off)
+        .build();
+    let level = if verbose { LevelFilter::Debug } else { LevelFilter::Info };
+    // A second call, as in tests, finds a logger and is content with it.
+    let _ = TermLogger::init(level, config, TerminalMode::Stderr, ColorChoice::Never);
+}
+
+/// Turns a result into an exit, the error printed as one chain.
+pub fn exit(program: &str, result: anyhow::Result<ExitCode>) -> ExitCode {
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            // Nobody may be listening; the exit says it too.
+            let _ = writeln!(std::io::stderr(), "{program}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! A machine made of a few files, for tests.
+//!
+//! It has one kernel with a handful of modules, our programs, and an empty configuration. Nothing of it can run, except
+//! that its collector agrees with every argument but `--refuse`.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// The kernel of a fake machine.
+pub const RELEASE: &str = "6.1-test";
+
+/// The files of a machine.
+#[derive(Clone, Debug)]
+pub struct FakeSystem {
+    /// Where they are.
+    pub root: PathBuf,
+}
+
+const DEP: &str = "kernel/fs/ext4.ko: kernel/lib/jbd2.ko kernel/lib/crc16.ko\nkernel/lib/jbd2.ko: kernel/lib/crc16.ko\n\
+    kernel/lib/crc16.ko:\nkernel/lib/crc32c.ko:\nkernel/lib/gcm.ko:\nkernel/block/virtio_blk.ko.xz: \
+    kernel/virtio/virtio.ko\nkernel/virtio/virtio.ko:\nkernel/net/unrelated.ko:\nkernel/net/foreign.ko:\n";
+
+impl FakeSystem {
+    /// Makes one below `root`, which is there and empty.
+    ///
+    /// # Errors
+    /// `root` cannot be written to.
+    pub fn new(root: &Path) -> io::Result<FakeSystem> {
+        let system = FakeSystem { root: root.to_owned() };
+        system.write("etc/kdump.conf", b"path /var/crash\next4 LABEL=crash\n")?;
+        system.write("proc/sys/kernel/osrelease", format!("{RELEASE}\n").as_bytes())?;
+        system.write("proc/cmdline", b"BOOT_IMAGE=/vmlinuz root=/dev/vda1 ro crashkernel=80M console=ttyS0\n")?;
+        system.write("proc/cpuinfo", b"processor\t: 0\ninitial apicid\t: 0\n\n")?;
+        system.write("sys/kernel/kexec_crash_loaded", b"0\n")?;
+        system.write("sys/kernel/kexec_crash_size", b"83886080\n")?;
+        system.write(&format!("boot/vmlinuz-{RELEASE}"), b"kernel")?;
+        system.module_file("modules.dep", DEP.as_bytes())?;
+        system.module_file(
+            "modules.alias",
+            b"alias crypto-crc32c crc32c\nalias virtio:d2v* virtio_blk\nalias net unrelated\n",
+        )?;
+        system.module_file("modules.softdep", b"softdep ext4 gcm\nsoftdep unrelated pre: gcm\n")?;
+        system.module_file("modules.builtin", b"kernel/drivers/ahci.ko\n")?;
+        system.module_file("modules.builtin.modinfo", b"ahci.license=GPL\0ahci.alias=pci:v8086*\0")?;
+        for module in ["fs/ext4", "lib/jbd2", "lib/crc16", "lib/crc32c", "lib/gcm", "virtio/virtio", "net/unrelated"] {
+            system.module_file(&format!("kernel/{module}.ko"), &object(&["vermagic=6.1-test SMP", "license=GPL"]))?;
+        }
+        system.module_file("kernel/net/foreign.ko", &object(&["vermagic=6.2-other SMP"]))?;
+        let mut packed = xz2::write::XzEncoder::new(Vec::new(), 1);
+        packed.write_all(&object(&["vermagic=6.1-test SMP", "firmware=vendor/disk.bin"]))?;
+        system.module_file("kernel/block/virtio_blk.ko.xz", &packed.finish()?)?;
+        system.write("lib/firmware/vendor/disk.bin", b"firmware")?;
+        system.write("programs/kdump-init", &object(&[]))?;
+        let agree =
+            b"#!/bin/sh\nfor word; do [ \"$word\" != --refuse ] || { echo \"no $word here\" >&2; exit 1; }; done\n";
+        system.write("programs/kdump-capture", agree)?;
+        fs::set_permissions(system.programs().join("kdump-capture"), fs::Permissions::from_mode(0o755))?;
+        Ok(system)
+    }
+
+    /// Where our programs are.
+    pub fn programs(&self) -> PathBuf {
+        self.root.join("programs")
+    }
+
+    /// Writes a file of the machine.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write(&self, path: &str, bytes: &[u8]) -> io::Result<()> {
+        let path = self.root.join(path);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::write(path, bytes)
+    }
+
+    fn module_file(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.write(&format!("lib/modules/{RELEASE}/{name}"), bytes)
+    }
+}
+
+/// The least 64-bit ELF object that has a `.modinfo` section.
+pub fn object(pairs: &[&str]) -> Vec<u8> {
+    const EHDR: usize = 64;
+    let names = b"\0.modinfo\0.shstrtab\0";
+    let info: Vec<u8> = pairs.iter().flat_map(|pair| pair.bytes().chain([0])).collect();
+    let table = EHDR + names.len() + info.len();
+    // e_ident, e_type ET_REL, e_machine EM_X86_64, e_version; e_entry and e_phoff; e_shoff; the sizes and counts.
+    let mut out = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 62, 0, 1, 0, 0, 0];
+    out.extend([0; 16]);
+    out.extend((table as u64).to_le_bytes());
+    out.extend([0, 0, 0, 0, 64, 0, 56, 0, 0, 0, 64, 0, 3, 0, 2, 0]);
+    out.extend(names);
+    out.extend(&info);
+    out.extend([0; 64]);
+    for (name, kind, offset, size) in [(1u32, 1u32, EHDR + names.len(), info.len()), (10, 3, EHDR, names.len())] {
+        out.extend(name.to_le_bytes());
+        out.extend(kind.to_le_bytes());
+        out.extend([0; 16]);
+        out.extend((offset as u64).to_le_bytes());
+        out.extend((size as u64).to_le_bytes());
+        out.extend([0; 24]);
+    }
+    out
+}

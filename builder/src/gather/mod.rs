@@ -1,0 +1,11 @@
+//! What goes into an image, asked from one place each: every module returns entries, none writes.
+
+pub mod drivers;
+pub mod elf;
+pub mod firmware;
+pub mod indexes;
+pub mod modinfo;
+pub mod modprobe_d;
+pub mod modules;
+pub mod programs;
+pub mod skeleton;

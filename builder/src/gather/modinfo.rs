@@ -1,0 +1,62 @@
+//! What a module says about itself: its `.modinfo` section.
+//!
+//! In: an ELF object. Out: `key=value` strings. Only the section headers are read; a damaged file is an error.
+
+use anyhow::{Context, bail};
+use goblin::container::{Container, Ctx};
+use goblin::elf::{Elf, SectionHeader};
+
+/// The `key=value` strings of a module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModInfo(Vec<(String, String)>);
+
+impl ModInfo {
+    /// Reads the section out of an uncompressed module.
+    ///
+    /// # Errors
+    /// The bytes are no ELF object or the section is missing.
+    pub fn read(object: &[u8]) -> anyhow::Result<ModInfo> {
+        let header = Elf::parse_header(object).context("it is not an ELF object")?;
+        let container = header.container().unwrap_or(Container::Big);
+        let ctx = Ctx::new(container, header.endianness()?);
+        let sections = SectionHeader::parse(object, usize::try_from(header.e_shoff)?, header.e_shnum.into(), ctx)
+            .context("its section headers are damaged")?;
+        let content = |section: &SectionHeader| section.file_range().and_then(|range| object.get(range));
+        let names = sections.get(usize::from(header.e_shstrndx)).and_then(content).unwrap_or_default();
+        let named =
+            |section: &&SectionHeader| names.get(section.sh_name..).is_some_and(|name| name.starts_with(b".modinfo\0"));
+        let Some(info) = sections.iter().find(named).and_then(content) else { bail!("it has no .modinfo section") };
+        let text = String::from_utf8_lossy(info);
+        let pairs = text.split('\0').filter_map(|entry| entry.split_once('='));
+        Ok(ModInfo(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()))
+    }
+
+    /// All values of a key.
+    pub fn values<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(name, _)| name == key).map(|(_, value)| value.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::object;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_key_may_have_many_values() {
+        let info = ModInfo::read(&object(&["vermagic=6.1 SMP", "firmware=a", "firmware=b=c"])).unwrap();
+        assert_eq!(info.values("vermagic").collect::<Vec<_>>(), ["6.1 SMP"]);
+        assert_eq!(info.values("firmware").collect::<Vec<_>>(), ["a", "b=c"]);
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_objects_end_in_a_result(at in 0usize..400, value: u8, cut in 0usize..400) {
+            let mut object = object(&["vermagic=6.1", "depends="]);
+            if let Some(byte) = object.get_mut(at) { *byte = value; }
+            object.truncate(cut.max(1));
+            let _ = ModInfo::read(&object);
+        }
+    }
+}

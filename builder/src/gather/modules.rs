@@ -1,0 +1,178 @@
+//! Kernel modules: from what is asked for to files in the image.
+//!
+//! In: needs, each a module name or an alias with its reason. Out: every module that any of them may come to load, with
+//! its dependencies and soft dependencies, as the distribution packed it. A module that this kernel cannot unpack itself
+//! is unpacked now; none is ever stripped, which would cost its signature.
+
+use super::modinfo::ModInfo;
+use crate::host::kernel::Compression;
+use crate::host::{Kernel, Tree};
+use crate::plan::Entry;
+use crate::unpack::unpack;
+use anyhow::{Context, bail};
+use kdump_hooks::ModuleNeed;
+use kdump_hooks::kmod::{Action, Config, Index, ModuleName, Plan, Reached, Step, plan, resolve};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+/// A module that goes into the image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chosen {
+    /// Its path in `modules.dep` of the image.
+    pub index_path: String,
+    /// The file.
+    pub entry: Entry,
+    /// The firmware files that it names.
+    pub firmware: Vec<String>,
+}
+
+/// Where modules come from.
+#[derive(Debug)]
+pub struct Source<'a> {
+    /// The files of the machine.
+    pub tree: &'a Tree,
+    /// The kernel.
+    pub kernel: &'a Kernel,
+    /// Its indexes.
+    pub index: &'a Index,
+    /// The administrator's modprobe.d.
+    pub config: &'a Config,
+}
+
+impl Source<'_> {
+    /// Finds and reads every module that `needs` come to.
+    ///
+    /// # Errors
+    /// A required module is missing, or a file is damaged or of another kernel.
+    pub fn gather(&self, needs: &[ModuleNeed]) -> anyhow::Result<BTreeMap<ModuleName, Chosen>> {
+        let mut chosen = BTreeMap::new();
+        let mut todo: Vec<ModuleNeed> = needs.iter().rev().cloned().collect();
+        while let Some(need) = todo.pop() {
+            for (module, reason) in self.resolve(&need)? {
+                if chosen.contains_key(&module) {
+                    continue;
+                }
+                let (file, info) = self.read(&module, &reason)?;
+                todo.extend(self.later(&module, &info));
+                chosen.insert(module, file);
+            }
+        }
+        Ok(chosen)
+    }
+
+    /// The modules of one need, each with its reason.
+    fn resolve(&self, need: &ModuleNeed) -> anyhow::Result<Vec<(ModuleName, String)>> {
+        let steps = match plan(self.index, self.config, &need.request) {
+            Plan::Load(steps) => steps,
+            Plan::BuiltIn => return Ok(Vec::new()),
+            Plan::Blacklisted(modules) if need.required => bail!(
+                "modprobe.d blacklists {}, without which there is no {} ({}); take the line out",
+                modules.iter().map(ModuleName::as_str).collect::<Vec<_>>().join(", "),
+                need.request,
+                need.reason
+            ),
+            Plan::Unknown if need.required => bail!(
+                "module {} is missing ({}): kernel {} has it neither in {} nor built in; install the package with the rest \
+                 of that kernel's modules, or choose something else",
+                need.request,
+                need.reason,
+                self.kernel.release,
+                self.kernel.modules_dir.display()
+            ),
+            Plan::Blacklisted(_) | Plan::Unknown => return Ok(Vec::new()),
+        };
+        let mut modules = Vec::new();
+        for Step { module, reached, action, .. } in steps {
+            match action {
+                Action::Load => {
+                    let reason = match reached {
+                        Reached::Request => need.reason.clone(),
+                        Reached::Dependency(of) => format!("needed by {of}"),
+                        Reached::Softdep(of) => format!("soft dependency of {of}"),
+                    };
+                    modules.push((module, reason));
+                }
+                Action::Forbidden(command) if need.required && !matches!(reached, Reached::Softdep(_)) => bail!(
+                    "modprobe.d has `install {module} {command}`, so there can be no {} ({}); take the line out",
+                    need.request,
+                    need.reason
+                ),
+                Action::Forbidden(_) | Action::Skip => {}
+            }
+        }
+        Ok(modules)
+    }
+
+    /// What the kernel may ask for by itself once the module is there.
+    fn later(&self, module: &ModuleName, info: &ModInfo) -> Vec<ModuleNeed> {
+        let bare =
+            resolve::softdep(self.index, self.config, module).map(|softdep| softdep.bare.clone()).unwrap_or_default();
+        let weak = info.values("weakdep").flat_map(str::split_whitespace).map(str::to_owned);
+        let need = |request| ModuleNeed { request, reason: format!("{module} may ask for it"), required: false };
+        bare.into_iter().chain(weak).map(need).collect()
+    }
+
+    fn read(&self, module: &ModuleName, reason: &str) -> anyhow::Result<(Chosen, ModInfo)> {
+        let release = &self.kernel.release;
+        let Some(file) = self.index.get(module) else {
+            bail!(
+                "module {module} ({reason}) is missing: modules.dep of kernel {release} has no line for it; run `depmod {release}`"
+            );
+        };
+        let absolute = file.path.starts_with('/');
+        let place = match absolute {
+            true => self.tree.resolve(Path::new(&file.path))?,
+            false => self.kernel.modules_dir.join(&file.path),
+        };
+        let packed = fs::read(&place).with_context(|| {
+            format!(
+                "module {module} ({reason}) is missing: cannot read {}; install kernel {release} again",
+                place.display()
+            )
+        })?;
+        let compression = Compression::of(&packed);
+        let object = match compression {
+            Some(compression) => {
+                Cow::Owned(unpack(&packed, compression).with_context(|| format!("cannot unpack {}", place.display()))?)
+            }
+            None => Cow::Borrowed(packed.as_slice()),
+        };
+        let info = ModInfo::read(&object).with_context(|| format!("{} is damaged", place.display()))?;
+        if let Some(magic) = info.values("vermagic").next()
+            && magic.split(' ').next() != Some(release)
+        {
+            bail!(
+                "{} is for kernel {magic}, not for {release}; name the kernel that it belongs to with --kver",
+                place.display()
+            );
+        }
+        let unpack_now = compression.filter(|_| compression != self.kernel.decompresses);
+        let (index_path, reason) = match unpack_now {
+            Some(compression) => (
+                file.path.strip_suffix(suffix(compression)).unwrap_or(&file.path).to_owned(),
+                format!("{reason}; unpacked, because the kernel cannot be told to unpack {compression}"),
+            ),
+            None => (file.path.clone(), reason.to_owned()),
+        };
+        let path = match absolute {
+            true => index_path.clone(),
+            false => format!("lib/modules/{release}/{index_path}"),
+        };
+        let firmware = info.values("firmware").map(str::to_owned).collect();
+        let bytes = match unpack_now {
+            Some(_) => object.into_owned(),
+            None => packed,
+        };
+        Ok((Chosen { index_path, entry: Entry::file(&path, bytes, reason), firmware }, info))
+    }
+}
+
+fn suffix(compression: Compression) -> &'static str {
+    match compression {
+        Compression::Gzip => ".gz",
+        Compression::Xz => ".xz",
+        Compression::Zstd => ".zst",
+    }
+}

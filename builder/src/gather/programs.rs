@@ -1,0 +1,113 @@
+//! The programs of an image: ours, another collector, and what extra_bins names.
+//!
+//! In: the directory of our programs, paths of the machine. Out: files at the paths where they are run, with the
+//! libraries or the interpreter that they need.
+
+use super::elf;
+use crate::config::OURS;
+use crate::host::Tree;
+use crate::plan::Entry;
+use anyhow::{Context, bail};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// Interpreters of interpreters: a script may be run by a script.
+const MAX_INTERPRETERS: usize = 4;
+
+/// Where packages put our programs that are not for people.
+const INSTALLED: &str = "/usr/lib/kdump";
+
+/// Our programs.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    /// `kdump-init`.
+    pub init: PathBuf,
+    /// `kdump-capture`.
+    pub capture: PathBuf,
+}
+
+impl Programs {
+    /// Finds them in `dir`, or else beside this program or where packages put them.
+    ///
+    /// # Errors
+    /// One is missing.
+    pub fn find(dir: Option<&Path>) -> anyhow::Result<Programs> {
+        let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.canonicalize().ok()?.parent()?.to_owned()));
+        let dirs: Vec<PathBuf> = match dir {
+            Some(dir) => vec![dir.to_owned()],
+            None => beside.into_iter().chain([INSTALLED.into()]).collect(),
+        };
+        let find = |name: &str| {
+            let places: Vec<PathBuf> = dirs.iter().map(|dir| dir.join(name)).collect();
+            places.iter().find(|place| place.is_file()).cloned().with_context(|| {
+                let places: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
+                format!("{name} is missing: {} is not there; name its directory with --programs", places.join(" or "))
+            })
+        };
+        Ok(Programs { init: find("kdump-init")?, capture: find(OURS)? })
+    }
+
+    /// Our programs as entries; the kernel calls `modprobe`, which is init under another name.
+    ///
+    /// # Errors
+    /// A program cannot be read, or init needs libraries.
+    pub fn gather(&self, modprobe: &str) -> anyhow::Result<Vec<Entry>> {
+        let init = read(&self.init)?;
+        if !elf::is_static(&init).with_context(|| format!("cannot use {}", self.init.display()))? {
+            bail!("{} needs shared libraries, which PID 1 of an image cannot; build it static", self.init.display());
+        }
+        let mut entries = vec![
+            Entry::program("init", init, "PID 1"),
+            Entry::symlink(modprobe, "/init", "the kernel asks for modules through it"),
+        ];
+        let capture = read(&self.capture)?;
+        entries.extend(with_needs(&Tree::new(Path::new("/")), &self.capture, &capture, 0)?);
+        entries.push(Entry::program(&format!("usr/bin/{OURS}"), capture, "the collector"));
+        Ok(entries)
+    }
+}
+
+/// A file of the machine at its own path, and whatever it needs to run.
+///
+/// # Errors
+/// It, its interpreter or a library is missing.
+pub fn gather(tree: &Tree, path: &Path, reason: &str) -> anyhow::Result<Vec<Entry>> {
+    gather_at(tree, path, reason, 0)
+}
+
+fn gather_at(tree: &Tree, path: &Path, reason: &str, depth: usize) -> anyhow::Result<Vec<Entry>> {
+    let file = tree.resolve(path)?;
+    let meta = fs::metadata(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    if !meta.is_file() {
+        bail!("{} is not a file", file.display());
+    }
+    let bytes = read(&file)?;
+    let mut entries = with_needs(tree, path, &bytes, depth)?;
+    let name = path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?;
+    let entry = match meta.permissions().mode() & 0o111 {
+        0 => Entry::file(name, bytes, reason),
+        _ => Entry::program(name, bytes, reason),
+    };
+    entries.push(entry);
+    Ok(entries)
+}
+
+fn with_needs(tree: &Tree, path: &Path, bytes: &[u8], depth: usize) -> anyhow::Result<Vec<Entry>> {
+    if elf::is_elf(bytes) {
+        return elf::libraries(tree, path, bytes);
+    }
+    let first = bytes.split(|&byte| byte == b'\n').next().and_then(|line| line.strip_prefix(b"#!"));
+    let Some(interpreter) = first.and_then(|line| std::str::from_utf8(line).ok()?.split_whitespace().next()) else {
+        return Ok(Vec::new());
+    };
+    if depth >= MAX_INTERPRETERS {
+        bail!("{} has too many interpreters of interpreters", path.display());
+    }
+    gather_at(tree, Path::new(interpreter), &format!("interpreter of {}", path.display()), depth + 1)
+        .with_context(|| format!("cannot take {interpreter}, the interpreter of {}", path.display()))
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}

@@ -1,0 +1,199 @@
+//! Where a block device hangs: from its name to the modaliases and drivers up to the root of its bus.
+//!
+//! In: `/dev/disk/by-*` links and `/sys/class/block`. Out: requests that `kmod` can resolve. What may surprise: a
+//! partition has no driver, its disk has; `/dev/mapper/x` is a link to a `dm-N`, which has devices below it; an NVMe
+//! namespace hangs on a virtual subsystem, which has links to the controllers that lead to it.
+
+use super::Tree;
+use anyhow::{Context, bail};
+use kdump_hooks::DeviceSpec;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The kernel's name of a block device, such as `vda1` or `dm-0`. `None` if it is not here.
+pub fn block_name(tree: &Tree, device: &DeviceSpec) -> Option<String> {
+    let path = match device {
+        DeviceSpec::Path(path) => path.clone(),
+        DeviceSpec::Uuid(uuid) => link_named(tree, "dev/disk/by-uuid", |name| name.eq_ignore_ascii_case(uuid))?,
+        DeviceSpec::Label(_) => {
+            link_named(tree, "dev/disk/by-label", |name| device.matches(None, label_of_link(name).as_deref()))?
+        }
+    };
+    // A node that this tree lacks may still be known to its sysfs under the name given.
+    let path = tree.canonical(&path).unwrap_or(path);
+    let name = path.strip_prefix("/dev").ok()?.to_str()?.replace('/', "!");
+    tree.canonical(&Path::new("/sys/class/block").join(&name)).is_ok().then_some(name)
+}
+
+/// What udev calls the device by its superblock's UUID.
+pub fn uuid_of(tree: &Tree, device: &Path) -> Option<String> {
+    let wanted = tree.canonical(device).ok()?;
+    let dir = Path::new("/dev/disk/by-uuid");
+    let mut names: Vec<String> = names_in(&tree.path(dir));
+    names.sort();
+    names.into_iter().find(|name| tree.canonical(&dir.join(name)).is_ok_and(|found| found == wanted))
+}
+
+/// The requests for all drivers between a block device and the root of its bus, device first. `None` if it is not here.
+///
+/// # Errors
+/// The device is put together by software that the image does not have.
+pub fn chain(tree: &Tree, name: &str) -> anyhow::Result<Option<Vec<String>>> {
+    let class = Path::new("/sys/class/block").join(name);
+    let Ok(device) = tree.canonical(&class) else { return Ok(None) };
+    if names_in(&tree.path(device.join("slaves"))).into_iter().next().is_some() {
+        bail!(
+            "{name} is put together from other devices (LVM, RAID, encryption), which this version cannot do in the \
+             image; write a target that is a plain disk or partition"
+        );
+    }
+    let mut requests: Vec<String> = Vec::new();
+    let mut todo = vec![device];
+    while let Some(device) = todo.pop() {
+        for place in device.ancestors().take_while(|place| place.starts_with("/sys/devices")) {
+            todo.extend(nvme_controllers(tree, place));
+            let alias = fs::read_to_string(tree.path(place.join("modalias"))).unwrap_or_default();
+            let driver = tree.canonical(&place.join("driver/module")).ok();
+            let module =
+                driver.as_deref().and_then(Path::file_name).and_then(|module| module.to_str()).unwrap_or_default();
+            for request in [alias.trim(), module] {
+                if !request.is_empty() && !requests.iter().any(|other| other == request) {
+                    requests.push(request.to_owned());
+                }
+            }
+        }
+    }
+    // A device without any driver, such as a loop device, says nothing of what it needs.
+    Ok((!requests.is_empty()).then_some(requests))
+}
+
+/// The controllers of an NVMe subsystem, if `place` is one.
+fn nvme_controllers(tree: &Tree, place: &Path) -> Vec<PathBuf> {
+    if !place.parent().is_some_and(|parent| parent.ends_with("virtual/nvme-subsystem")) {
+        return Vec::new();
+    }
+    let mut names = names_in(&tree.path(place));
+    names.sort();
+    let controllers = names.iter().map(|name| place.join(name)).filter(|link| tree.path(link).is_symlink());
+    controllers.filter_map(|link| tree.canonical(&link).ok()).filter(|real| !real.starts_with(place)).collect()
+}
+
+/// The node of the block device with that number, such as `/dev/vda1` for `254:1`.
+///
+/// # Errors
+/// sysfs does not know the number.
+pub fn node_of_number(tree: &Tree, number: &str) -> anyhow::Result<PathBuf> {
+    let uevent = tree.path("sys/dev/block").join(number).join("uevent");
+    let text = fs::read_to_string(&uevent).with_context(|| format!("cannot read {}", uevent.display()))?;
+    let name = text.lines().find_map(|line| line.strip_prefix("DEVNAME="));
+    name.map(|name| Path::new("/dev").join(name)).with_context(|| format!("{} names no device", uevent.display()))
+}
+
+fn link_named(tree: &Tree, dir: &str, is_it: impl Fn(&str) -> bool) -> Option<PathBuf> {
+    let name = names_in(&tree.path(dir)).into_iter().find(|name| is_it(name))?;
+    Some(Path::new("/").join(dir).join(name))
+}
+
+fn label_of_link(name: &str) -> Option<String> {
+    match format!("/dev/disk/by-label/{name}").parse() {
+        Ok(DeviceSpec::Label(label)) => Some(label),
+        _ => None,
+    }
+}
+
+fn names_in(dir: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
+    entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    /// A virtio disk with one partition, found by UUID and label.
+    fn machine() -> (tempfile::TempDir, Tree) {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = Tree::new(dir.path());
+        let disk = "/sys/devices/pci0000:00/0000:00:05.0/virtio1/block/vda";
+        for path in [
+            &format!("{disk}/vda1/slaves"),
+            "/sys/class/block",
+            "/sys/bus/drivers/virtio_blk",
+            "/sys/module/virtio_blk",
+            "/dev/disk/by-uuid",
+            "/dev/disk/by-label",
+            "/sys/devices/virtual/block/dm-0/slaves/vda1",
+            "/sys/dev/block/254:1",
+        ] {
+            fs::create_dir_all(tree.path(path)).unwrap();
+        }
+        let virtio = "/sys/devices/pci0000:00/0000:00:05.0/virtio1";
+        fs::write(tree.path(virtio).join("modalias"), "virtio:d00000002v00001AF4\n").unwrap();
+        fs::write(tree.path("/sys/devices/pci0000:00/0000:00:05.0/modalias"), "pci:v00001AF4d1001\n").unwrap();
+        symlink("/sys/bus/drivers/virtio_blk", tree.path(virtio).join("driver")).unwrap();
+        symlink("/sys/module/virtio_blk", tree.path("/sys/bus/drivers/virtio_blk/module")).unwrap();
+        symlink(format!("{disk}/vda1"), tree.path("/sys/class/block/vda1")).unwrap();
+        symlink("/sys/devices/virtual/block/dm-0", tree.path("/sys/class/block/dm-0")).unwrap();
+        fs::write(tree.path("/dev/vda1"), "").unwrap();
+        fs::write(tree.path("/sys/dev/block/254:1/uevent"), "MAJOR=254\nDEVNAME=vda1\n").unwrap();
+        symlink("../../vda1", tree.path("/dev/disk/by-uuid/abcd-12")).unwrap();
+        symlink("../../vda1", tree.path("/dev/disk/by-label/my\\x20dumps")).unwrap();
+        (dir, tree)
+    }
+
+    #[test]
+    fn every_name_of_a_device_leads_to_its_drivers() {
+        let (_dir, tree) = machine();
+        for spec in ["/dev/vda1", "UUID=ABCD-12", "LABEL=my dumps"] {
+            let name = block_name(&tree, &spec.parse().unwrap()).unwrap();
+            let chain = chain(&tree, &name).unwrap().unwrap();
+            assert_eq!(chain, ["virtio:d00000002v00001AF4", "virtio_blk", "pci:v00001AF4d1001"], "{spec}");
+        }
+    }
+
+    #[test]
+    fn an_nvme_namespace_leads_to_the_controllers_of_its_subsystem() {
+        let (_dir, tree) = machine();
+        let subsystem = "/sys/devices/virtual/nvme-subsystem/nvme-subsys0";
+        let controller = "/sys/devices/pci0000:00/0000:00:06.0";
+        fs::create_dir_all(tree.path(subsystem).join("nvme0n1")).unwrap();
+        fs::create_dir_all(tree.path(controller).join("nvme/nvme0")).unwrap();
+        fs::write(tree.path(controller).join("modalias"), "pci:v8086bc01\n").unwrap();
+        symlink(format!("{controller}/nvme/nvme0"), tree.path(subsystem).join("nvme0")).unwrap();
+        symlink("/sys/class/nvme-subsystem", tree.path(subsystem).join("subsystem")).unwrap();
+        symlink(format!("{subsystem}/nvme0n1"), tree.path("/sys/class/block/nvme0n1")).unwrap();
+        assert_eq!(chain(&tree, "nvme0n1").unwrap().unwrap(), ["pci:v8086bc01"]);
+    }
+
+    #[test]
+    fn a_device_without_drivers_tells_nothing() {
+        let (_dir, tree) = machine();
+        fs::create_dir_all(tree.path("/sys/devices/virtual/block/loop0")).unwrap();
+        symlink("/sys/devices/virtual/block/loop0", tree.path("/sys/class/block/loop0")).unwrap();
+        assert_eq!(chain(&tree, "loop0").unwrap(), None);
+    }
+
+    #[test]
+    fn a_device_that_is_not_here_is_not_an_error() {
+        let (_dir, tree) = machine();
+        for spec in ["/dev/vdz", "UUID=1", "LABEL=x"] {
+            assert_eq!(block_name(&tree, &spec.parse().unwrap()), None, "{spec}");
+        }
+    }
+
+    #[test]
+    fn a_device_made_of_others_is_refused_with_a_remedy() {
+        let (_dir, tree) = machine();
+        let error = chain(&tree, "dm-0").unwrap_err().to_string();
+        assert!(error.contains("dm-0 is put together from other devices"), "{error}");
+    }
+
+    #[test]
+    fn numbers_and_nodes_lead_to_names() {
+        let (_dir, tree) = machine();
+        assert_eq!(node_of_number(&tree, "254:1").unwrap(), Path::new("/dev/vda1"));
+        assert!(node_of_number(&tree, "1:1").is_err());
+        assert_eq!(uuid_of(&tree, Path::new("/dev/vda1")).as_deref(), Some("abcd-12"));
+    }
+}

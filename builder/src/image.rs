@@ -1,0 +1,131 @@
+//! From a plan to a file: whole or not at all.
+//!
+//! The image grows in a pending file beside the output, is flushed to the disk and takes the output's name in one step.
+//! Whatever goes wrong before that, the pending file is gone and an older image is what it was.
+
+use crate::cpio::write::{self, Packing};
+use crate::plan::Plan;
+use anyhow::{Context, bail};
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{BufWriter, ErrorKind, Write};
+use std::path::Path;
+
+/// Fails early if `output` cannot become an image.
+///
+/// # Errors
+/// Something is in the way.
+pub fn check_output(output: &Path, force: bool) -> anyhow::Result<()> {
+    match fs::symlink_metadata(output) {
+        Ok(meta) if !meta.is_file() => bail!("{} is there and is not a file; choose another name", output.display()),
+        Ok(_) if !force => bail!("{} is already there; -f overwrites it", output.display()),
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(|| format!("cannot look at {}", output.display())),
+    }
+    let dir = directory(output);
+    match fs::metadata(dir) {
+        Ok(meta) if meta.is_dir() => Ok(()),
+        Ok(_) => bail!("cannot write {}: {} is not a directory", output.display(), dir.display()),
+        Err(error) => Err(error).with_context(|| {
+            format!("cannot write {}: {} is not there; make the directory first", output.display(), dir.display())
+        }),
+    }
+}
+
+/// Writes `plan` as the image `output`; its size.
+///
+/// # Errors
+/// The directory cannot be written to or is full. Nothing is left behind then.
+pub fn write(plan: &Plan, packing: Packing, output: &Path, force: bool) -> anyhow::Result<u64> {
+    check_output(output, force)?;
+    let dir = directory(output);
+    let mut prefix = OsStr::new(".").to_owned();
+    prefix.push(output.file_name().unwrap_or_default());
+    let what =
+        || format!("cannot write the image {}; is {} writable and has it room?", output.display(), dir.display());
+    let pending = tempfile::Builder::new().prefix(&prefix).suffix(".pending").tempfile_in(dir).with_context(what)?;
+    let mut buffer = BufWriter::with_capacity(1 << 18, pending.as_file());
+    write::write(plan, mtime()?, packing, &mut buffer).with_context(what)?;
+    buffer.flush().with_context(what)?;
+    drop(buffer);
+    pending.as_file().sync_all().with_context(what)?;
+    let size = pending.as_file().metadata().with_context(what)?.len();
+    match force {
+        true => pending.persist(output).map_err(|error| error.error),
+        false => pending.persist_noclobber(output).map_err(|error| error.error),
+    }
+    .with_context(what)?;
+    File::open(dir).and_then(|dir| dir.sync_all()).with_context(|| format!("cannot flush {}", dir.display()))?;
+    Ok(size)
+}
+
+/// The time that all entries bear: `SOURCE_DATE_EPOCH`, or none.
+fn mtime() -> anyhow::Result<u32> {
+    match std::env::var("SOURCE_DATE_EPOCH") {
+        Ok(text) => {
+            text.parse().with_context(|| format!("SOURCE_DATE_EPOCH=`{text}` is not a number of seconds; unset it"))
+        }
+        Err(_) => Ok(0),
+    }
+}
+
+fn directory(output: &Path) -> &Path {
+    match output.parent() {
+        Some(dir) if dir != Path::new("") => dir,
+        _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Entry;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn plan(text: &str) -> Plan {
+        let mut plan = Plan::default();
+        plan.add(Entry::file("a", text.as_bytes().to_vec(), "test")).unwrap();
+        plan
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn an_image_is_private_and_the_only_thing_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let output = dir.path().join("image");
+        let size = write(&plan("x"), Packing::None, &output, false).unwrap();
+        let meta = fs::metadata(&output).unwrap();
+        assert_eq!((meta.len(), meta.permissions().mode() & 0o777), (size, 0o600));
+        assert_eq!(names(dir.path()), ["image"]);
+    }
+
+    #[test]
+    fn an_image_that_is_there_is_only_overwritten_by_force() {
+        let dir = tempfile::tempdir().unwrap();
+        let output = dir.path().join("image");
+        write(&plan("old"), Packing::None, &output, false).unwrap();
+        let old = fs::read(&output).unwrap();
+        let error = write(&plan("new"), Packing::None, &output, false).unwrap_err().to_string();
+        assert!(error.ends_with("image is already there; -f overwrites it"), "{error}");
+        assert_eq!(fs::read(&output).unwrap(), old);
+        write(&plan("new"), Packing::None, &output, true).unwrap();
+        assert_ne!(fs::read(&output).unwrap(), old);
+    }
+
+    #[test]
+    fn a_failure_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut bad = plan("x");
+        bad.add(Entry::file(&"n".repeat(5000), vec![], "too long a name")).unwrap();
+        assert!(write(&bad, Packing::None, &dir.path().join("image"), false).is_err());
+        assert!(names(dir.path()).is_empty());
+        let error = format!("{:#}", write(&plan("x"), Packing::None, &dir.path().join("no/image"), false).unwrap_err());
+        assert!(error.contains("make the directory first"), "{error}");
+        let error = format!("{:#}", write(&plan("x"), Packing::None, dir.path(), true).unwrap_err());
+        assert!(error.contains("is not a file"), "{error}");
+    }
+}

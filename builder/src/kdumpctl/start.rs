@@ -1,0 +1,114 @@
+//! Loads the capture kernel, with an image that is built first if there is none or it is too old.
+
+use super::kernel::OnDisk;
+use super::{Machine, kernel, status};
+use crate::build::{self, Built, Request};
+use crate::config::{Config, Sysconfig};
+use crate::cpio::write::Packing;
+use crate::kexec::cmdline::{self, DEFAULT_APPEND, DEFAULT_REMOVE, Parts};
+use crate::kexec::explain;
+use anyhow::{Context, bail};
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// Checks, builds, loads.
+pub(super) fn run(machine: &Machine, out: &mut dyn Write) -> anyhow::Result<()> {
+    status::feasible(&machine.tree)?;
+    let config = Config::read(&machine.files)?;
+    for warning in &config.warnings {
+        log::warn!("{warning}");
+    }
+    if status::is_loaded(&machine.tree) {
+        log::warn!("a capture kernel is already loaded; kdumpctl stop unloads it");
+        return Ok(());
+    }
+    if status::load_disabled(&machine.tree) {
+        bail!(
+            "kernel.kexec_load_disabled is 1: no capture kernel can be loaded until the next boot; start kdump before it is set"
+        );
+    }
+    let disk = kernel::find(&machine.tree, &config.system)?;
+    if let Some(built) = bring_up_to_date(machine, &disk)? {
+        for warning in built.warnings.iter().filter(|warning| !config.warnings.contains(warning)) {
+            log::warn!("{warning}");
+        }
+        writeln!(out, "{}", build::write(&built, &disk.image, true)?)?;
+    }
+    let line = command_line(machine, &config.system)?;
+    log::debug!("{}: {}", disk.kernel.display(), line.to_string_lossy());
+    let kernel =
+        File::open(&disk.kernel).with_context(|| format!("cannot read the kernel {}", disk.kernel.display()))?;
+    let image = File::open(&disk.image).with_context(|| format!("cannot read the image {}", disk.image.display()))?;
+    machine.kexec.load(&kernel, &image, &line).map_err(|error| explain(error, false)).with_context(|| {
+        format!("cannot load the capture kernel {} with {}", disk.kernel.display(), disk.image.display())
+    })?;
+    writeln!(out, "Loaded {} with {}", disk.kernel.display(), disk.image.display())?;
+    Ok(())
+}
+
+/// Plans the image anew if it is missing, or older than what it is made of.
+fn bring_up_to_date(machine: &Machine, disk: &OnDisk) -> anyhow::Result<Option<Built>> {
+    let old = match modified(&disk.image) {
+        None => None,
+        Some(built) => match newer_than(machine, disk, built) {
+            None => return Ok(None),
+            newer => newer,
+        },
+    };
+    let has_modules =
+        ["lib/modules", "usr/lib/modules"].iter().any(|dir| machine.tree.path(dir).join(&disk.release).is_dir());
+    match &old {
+        Some(newer) if !has_modules => {
+            log::warn!(
+                "{} is older than {}, and the modules of kernel {} are not here to build it again; it is loaded as it is",
+                disk.image.display(),
+                newer.display(),
+                disk.release
+            );
+            return Ok(None);
+        }
+        Some(newer) => log::info!("{} is older than {}: it is built again", disk.image.display(), newer.display()),
+        None => log::info!("{} is missing: it is built", disk.image.display()),
+    }
+    if let Some(dir) = disk.image.parent() {
+        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    }
+    let request = Request {
+        kver: Some(disk.release.clone()),
+        sysroot: machine.tree.root().to_owned(),
+        modules_dir: None,
+        files: machine.files.clone(),
+        programs: machine.programs.clone(),
+        packing: Packing::None,
+    };
+    build::plan(&request).map(Some).with_context(|| format!("cannot build {}", disk.image.display()))
+}
+
+/// The first of the things that an image is made of that has changed since it was built.
+fn newer_than(machine: &Machine, disk: &OnDisk, built: SystemTime) -> Option<PathBuf> {
+    let index = machine.tree.path("lib/modules").join(&disk.release).join("modules.dep");
+    [machine.files.kdump_conf.clone(), machine.files.sysconfig.clone(), disk.kernel.clone(), index]
+        .into_iter()
+        .find(|path| modified(path).is_some_and(|changed| changed > built))
+}
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    fs::metadata(path).and_then(|meta| meta.modified()).ok()
+}
+
+fn command_line(machine: &Machine, config: &Sysconfig) -> anyhow::Result<CString> {
+    let base = match &config.commandline {
+        Some(given) => given.value.clone(),
+        None => machine.tree.line("proc/cmdline").context("cannot read /proc/cmdline; set KDUMP_COMMANDLINE")?,
+    };
+    let cpuinfo = machine.tree.line("proc/cpuinfo").unwrap_or_default();
+    cmdline::capture(Parts {
+        base: &base,
+        remove: config.remove.as_ref().map_or(DEFAULT_REMOVE, |given| given.value.as_str()),
+        append: config.append.as_ref().map_or(DEFAULT_APPEND, |given| given.value.as_str()),
+        boot_apicid: cmdline::boot_apicid(&cpuinfo),
+    })
+}

@@ -1,0 +1,141 @@
+//! The command line of the capture kernel.
+//!
+//! In: the running kernel's command line or the configured one, and what is configured to go and to come. Out: one line
+//! that the loading kernel accepts. It is made as RHEL makes it, without what only systemd and udev would read.
+
+use anyhow::bail;
+use kdump_hooks::cmdline::{same_name, words};
+use std::ffi::CString;
+
+/// Options that would be wrong in any capture kernel: memory that is not there, a root that is not used, another init.
+const ALWAYS_REMOVED: [&str; 14] = [
+    "crashkernel",
+    "panic_on_warn",
+    "root",
+    "rd.lvm.lv",
+    "rd.luks.uuid",
+    "rd.dm.uuid",
+    "rd.md.uuid",
+    "fcoe",
+    "netroot",
+    "rd.iscsi.initiator",
+    "iscsi_initiator",
+    "disable_cpu_apicid",
+    "rdinit",
+    "initrd",
+];
+
+/// `KDUMP_COMMANDLINE_REMOVE` if nobody sets it.
+pub const DEFAULT_REMOVE: &str =
+    "hugepages hugepagesz slub_debug quiet log_buf_len swiotlb hugetlb_cma ignition.firstboot cma";
+
+/// `KDUMP_COMMANDLINE_APPEND` if nobody sets it.
+pub const DEFAULT_APPEND: &str = "irqpoll nr_cpus=1 reset_devices cgroup_disable=memory mce=off numa=off panic=10 \
+    acpi_no_memhotplug transparent_hugepage=never nokaslr hest_disable novmcoredd cma=0 hugetlb_cma=0 pcie_ports=compat \
+    kfence.sample_interval=0 initramfs_options=size=90%";
+
+/// An x86 kernel takes 2047 bytes; the loading kernel puts up to 30 with the place of the dump's headers in front and
+/// counts the NUL.
+const LIMIT: usize = 2047 - 30 - 1;
+
+/// What the command line is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Parts<'a> {
+    /// The command line to start from.
+    pub base: &'a str,
+    /// Names of options to leave out, with blanks between.
+    pub remove: &'a str,
+    /// Options to put behind it.
+    pub append: &'a str,
+    /// The APIC id of the processor that booted this kernel, which the capture kernel must not start again.
+    pub boot_apicid: Option<u32>,
+}
+
+/// Puts the command line together.
+///
+/// # Errors
+/// It is too long.
+pub fn capture(parts: Parts) -> anyhow::Result<CString> {
+    // An option to remove is named; a value that is given with it does not matter.
+    let removed: Vec<String> = words(parts.remove).iter().map(|word| name(word).to_owned()).collect();
+    let stays = |word: &String| {
+        let name = name(word);
+        !word.ends_with('=')
+            && !ALWAYS_REMOVED.iter().any(|gone| same_name(gone, name))
+            && !removed.iter().any(|gone| same_name(gone, name))
+    };
+    let mut line: Vec<String> = words(parts.base).into_iter().filter(stays).collect();
+    line.extend(words(parts.append));
+    if let Some(id) = parts.boot_apicid
+        && !line.iter().any(|word| name(word) == "disable_cpu_apicid")
+    {
+        line.push(format!("disable_cpu_apicid={id}"));
+    }
+    let line = line.join(" ");
+    if line.len() > LIMIT {
+        bail!(
+            "the command line of the capture kernel has {} bytes, {LIMIT} are possible; take options out with \
+             KDUMP_COMMANDLINE_REMOVE",
+            line.len()
+        );
+    }
+    Ok(CString::new(line)?)
+}
+
+/// The APIC id of the boot processor, from `/proc/cpuinfo`.
+pub fn boot_apicid(cpuinfo: &str) -> Option<u32> {
+    let first = cpuinfo.split("\n\n").next()?;
+    let line = first.lines().find_map(|line| line.strip_prefix("initial apicid"))?;
+    line.trim_start().strip_prefix(':')?.trim().parse().ok()
+}
+
+fn name(word: &str) -> &str {
+    word.trim_start_matches('"').split('=').next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(base: &str, remove: &str, append: &str) -> String {
+        let parts = Parts { base, remove, append, boot_apicid: Some(0) };
+        capture(parts).unwrap().into_string().unwrap()
+    }
+
+    #[test]
+    fn options_go_by_name_and_come_at_the_end() {
+        for (base, remove, append, expected) in [
+            (
+                "BOOT_IMAGE=/vmlinuz root=UUID=1 ro crashkernel=256M console=ttyS0 quiet",
+                "quiet",
+                "nr_cpus=1",
+                "BOOT_IMAGE=/vmlinuz ro console=ttyS0 nr_cpus=1 disable_cpu_apicid=0",
+            ),
+            ("a=1 a-b=2 b= c", "a_b=9", "", "a=1 c disable_cpu_apicid=0"),
+            (
+                "rootwait dyndbg=\"file x +p\" crashkernel=1M,high crashkernel=2M,low",
+                "",
+                "x",
+                "rootwait dyndbg=\"file x +p\" x disable_cpu_apicid=0",
+            ),
+            ("disable_cpu_apicid=7", "", "", "disable_cpu_apicid=0"),
+            ("", "", "disable_cpu_apicid=3", "disable_cpu_apicid=3"),
+        ] {
+            assert_eq!(line(base, remove, append), expected);
+        }
+    }
+
+    #[test]
+    fn a_line_that_the_kernel_would_not_take_is_an_error_before_it_is_asked() {
+        let long = "x".repeat(LIMIT + 1);
+        let error = capture(Parts { base: &long, remove: "", append: "", boot_apicid: None }).unwrap_err();
+        assert!(error.to_string().contains("2017 bytes, 2016 are possible"), "{error}");
+    }
+
+    #[test]
+    fn the_boot_processor_is_the_first_one() {
+        let text = "processor\t: 0\napicid\t\t: 4\ninitial apicid\t: 2\n\nprocessor\t: 1\ninitial apicid\t: 9\n";
+        assert_eq!(boot_apicid(text), Some(2));
+        assert_eq!(boot_apicid("processor: 0\n\ninitial apicid: 1"), None);
+    }
+}

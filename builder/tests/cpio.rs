@@ -1,0 +1,183 @@
+//! The archive, written and read: by ourselves, by GNU cpio, and as hostile bytes.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use kdump_builder::cpio::read::Archive;
+use kdump_builder::cpio::write::{Packing, write};
+use kdump_builder::plan::{Entry, Kind, Plan};
+use proptest::prelude::*;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+fn archive(plan: &Plan) -> Vec<u8> {
+    let mut out = Vec::new();
+    write(plan, 0, Packing::None, &mut out).unwrap();
+    out
+}
+
+fn sample() -> Plan {
+    let mut plan = Plan::default();
+    plan.add(Entry::program("init", vec![7; 4097], "test")).unwrap();
+    plan.add(Entry::symlink("sbin/modprobe", "/init", "test")).unwrap();
+    plan.add(Entry::file("etc/empty", Vec::new(), "test")).unwrap();
+    plan.add(Entry::file("etc/text", b"hello\n".to_vec(), "test")).unwrap();
+    plan
+}
+
+/// Runs GNU cpio; `None`, with the reason on stderr, if there is none.
+fn cpio(arguments: &[&str], dir: &Path, input: &[u8]) -> Option<Vec<u8>> {
+    let child = Command::new("cpio")
+        .args(arguments)
+        .current_dir(dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn();
+    let Ok(mut child) = child else {
+        eprintln!("skipped: there is no cpio program here");
+        return None;
+    };
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_vec();
+    let writer = std::thread::spawn(move || stdin.write_all(&input));
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap().unwrap();
+    assert!(output.status.success());
+    Some(output.stdout)
+}
+
+#[test]
+fn gnu_cpio_lists_and_unpacks_what_we_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = archive(&sample());
+    let Some(list) = cpio(&["-t", "--quiet"], dir.path(), &bytes) else { return };
+    assert_eq!(String::from_utf8(list).unwrap(), "etc\nsbin\netc/empty\netc/text\ninit\nsbin/modprobe\n");
+    cpio(&["-i", "--quiet", "--no-absolute-filenames"], dir.path(), &bytes).unwrap();
+    assert_eq!(fs::read(dir.path().join("etc/text")).unwrap(), b"hello\n");
+    assert_eq!(fs::metadata(dir.path().join("init")).unwrap().mode() & 0o7777, 0o755);
+    assert_eq!(fs::read_link(dir.path().join("sbin/modprobe")).unwrap(), Path::new("/init"));
+}
+
+#[test]
+fn we_read_what_gnu_cpio_writes_hard_links_too() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("one"), "shared").unwrap();
+    fs::hard_link(dir.path().join("one"), dir.path().join("two")).unwrap();
+    for format in ["newc", "crc"] {
+        let Some(bytes) = cpio(&["-o", "--quiet", "-H", format], dir.path(), b"one\ntwo\n") else { return };
+        let archive = Archive::read(&bytes).unwrap();
+        let files = archive.files();
+        for name in ["one", "two"] {
+            assert_eq!(archive.data(files[name]), b"shared", "{format} {name}");
+        }
+    }
+}
+
+#[test]
+fn a_packed_image_has_the_same_entries_with_what_is_compressed_left_alone() {
+    let mut plan = sample();
+    let module = zstd::encode_all([3; 5000].as_slice(), 1).unwrap();
+    plan.add(Entry::file("lib/x.ko.zst", module.clone(), "test")).unwrap();
+    let mut packed = Vec::new();
+    write(&plan, 0, Packing::Zstd, &mut packed).unwrap();
+    let plain = archive(&plan);
+    assert!(packed.len() < plain.len());
+    assert!(packed.windows(module.len()).any(|window| window == module));
+    let (packed, plain) = (Archive::read(&packed).unwrap(), Archive::read(&plain).unwrap());
+    let (packed_files, plain_files) = (packed.files(), plain.files());
+    assert!(packed_files.keys().eq(plain_files.keys()));
+    for (path, entry) in plain_files {
+        assert_eq!(packed.data(packed_files[&path]), plain.data(entry), "{path}");
+        assert_eq!(packed_files[&path].header, entry.header, "{path}");
+    }
+}
+
+#[test]
+fn archives_behind_each_other_are_one_image_compressed_or_not() {
+    let plain = archive(&sample());
+    let gzip = {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(&plain).unwrap();
+        encoder.finish().unwrap()
+    };
+    let xz = {
+        let mut encoder = xz2::write::XzEncoder::new(Vec::new(), 1);
+        encoder.write_all(&plain).unwrap();
+        encoder.finish().unwrap()
+    };
+    let zstd = zstd::encode_all(plain.as_slice(), 1).unwrap();
+    for second in [plain.clone(), gzip.clone(), xz, zstd] {
+        let image = [plain.as_slice(), &[0; 512], &second, &gzip, &[0; 5]].concat();
+        let archive = Archive::read(&image).unwrap();
+        assert_eq!(archive.entries.len(), 3 * 6);
+        let texts = archive.entries.iter().filter(|entry| entry.path() == "etc/text");
+        assert!(texts.map(|entry| archive.data(entry)).all(|data| data == b"hello\n"));
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_named() {
+    let plain = archive(&sample());
+    for (image, words) in [
+        (b"BZh91AY".to_vec(), "bzip2"),
+        (vec![2, 0x21, 0x4c, 0x18], "lz4"),
+        (b"hello".to_vec(), "neither a newc archive nor compressed"),
+        (Vec::new(), "there is no archive in it"),
+        (plain.get(..200).unwrap().to_vec(), "cut off"),
+        (vec![0x1f, 0x8b, 8, 0], "cannot unpack gzip"),
+    ] {
+        let error = format!("{:#}", Archive::read(&image).unwrap_err());
+        assert!(error.contains(words), "{error}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read_back(
+        files in proptest::collection::btree_map("[a-c]{1,2}(/[d-f]{1,3}){0,2}", proptest::collection::vec(any::<u8>(), 0..50), 0..8)
+    ) {
+        let mut plan = Plan::default();
+        for (path, bytes) in &files {
+            // A file may be in the way of a directory; the plan says so and goes on without it.
+            let _ = plan.add(Entry::file(path, bytes.clone(), "test"));
+        }
+        plan.add(Entry::directory("always", "test")).unwrap();
+        let bytes = archive(&plan);
+        prop_assert_eq!(bytes.len() % 4, 0);
+        let archive = Archive::read(&bytes).unwrap();
+        let written: Vec<_> = plan.entries().collect();
+        prop_assert_eq!(archive.entries.len(), written.len());
+        for (entry, read) in written.iter().zip(&archive.entries) {
+            prop_assert_eq!(&entry.path, &read.path());
+            if let Kind::File(bytes) = &entry.kind {
+                prop_assert_eq!(bytes.as_slice(), archive.data(read));
+            }
+        }
+    }
+
+    #[test]
+    fn damaged_archives_end_in_a_result(changes in proptest::collection::vec((0usize..5000, any::<u8>()), 0..6), cut in 0usize..6000) {
+        let mut bytes = archive(&sample());
+        for (at, value) in changes {
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte = value;
+            }
+        }
+        bytes.truncate(cut);
+        if let Ok(archive) = Archive::read(&bytes) {
+            for entry in &archive.entries {
+                let _ = archive.data(entry);
+            }
+        }
+    }
+
+    #[test]
+    fn arbitrary_numbers_in_a_header_end_in_a_result(field in 0usize..13, value: u32) {
+        let mut bytes = archive(&sample());
+        let at = 6 + field * 8;
+        bytes.get_mut(at..at + 8).unwrap().copy_from_slice(format!("{value:08x}").as_bytes());
+        let _ = Archive::read(&bytes);
+    }
+}

@@ -1,0 +1,143 @@
+//! `kdumpctl` on a machine made of files, with a reserved memory that only records.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use clap::Parser;
+use kdump_builder::cli::Kdumpctl;
+use kdump_builder::fake::{FakeSystem, RELEASE};
+use kdump_builder::host::Tree;
+use kdump_builder::kdumpctl;
+use kdump_builder::kexec::fake::FakeKexec;
+use std::fs::{self, File};
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+use tempfile::TempDir;
+
+struct Machine {
+    _dir: TempDir,
+    system: FakeSystem,
+    kexec: FakeKexec,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let system = FakeSystem::new(dir.path()).unwrap();
+        Machine { _dir: dir, system, kexec: FakeKexec::default() }
+    }
+
+    fn run(&self, word: &str) -> (anyhow::Result<ExitCode>, String) {
+        let programs = self.system.programs();
+        let typed = Kdumpctl::parse_from(["kdumpctl", word, "--programs", programs.to_str().unwrap()]);
+        let mut out = Vec::new();
+        let result = kdumpctl::run(&typed, Tree::new(&self.system.root), &self.kexec, &mut out);
+        (result, String::from_utf8(out).unwrap())
+    }
+
+    fn fails(&self, word: &str) -> String {
+        let (result, out) = self.run(word);
+        assert!(out.ends_with("ing kdump: [FAILED]\n"), "{out}");
+        format!("{:#}", result.unwrap_err())
+    }
+
+    fn image(&self) -> std::path::PathBuf {
+        self.system.root.join(format!("boot/initramfs-{RELEASE}kdump.img"))
+    }
+}
+
+#[test]
+fn start_builds_what_is_missing_and_loads_it() {
+    let machine = Machine::new();
+    machine
+        .system
+        .write("etc/sysconfig/kdump", b"KDUMP_COMMANDLINE_APPEND=\"nr_cpus=1 modprobe.blacklist=e1000\"\n")
+        .unwrap();
+    let (result, out) = machine.run("start");
+    assert_eq!(result.unwrap(), ExitCode::SUCCESS);
+    assert!(out.ends_with("Starting kdump: [OK]\n"), "{out}");
+    let size = fs::metadata(machine.image()).unwrap().len();
+    let line = "BOOT_IMAGE=/vmlinuz ro console=ttyS0 nr_cpus=1 modprobe.blacklist=e1000 disable_cpu_apicid=0";
+    assert_eq!(*machine.kexec.journal.borrow(), [format!("load kernel {size} `{line}`")]);
+}
+
+#[test]
+fn an_image_that_is_new_enough_is_loaded_as_it_is() {
+    let machine = Machine::new();
+    fs::write(machine.image(), "image").unwrap();
+    machine.run("start").0.unwrap();
+    assert!(machine.kexec.journal.borrow()[0].starts_with("load kernel 5 `"));
+}
+
+#[test]
+fn an_image_older_than_its_configuration_is_built_again_if_the_modules_are_here() {
+    for (modules_are_here, built_again) in [(true, true), (false, false)] {
+        let machine = Machine::new();
+        fs::write(machine.image(), "image").unwrap();
+        let old = SystemTime::now() - Duration::from_secs(3600);
+        File::options().write(true).open(machine.image()).unwrap().set_modified(old).unwrap();
+        if !modules_are_here {
+            fs::remove_dir_all(machine.system.root.join("lib/modules")).unwrap();
+        }
+        machine.run("start").0.unwrap();
+        assert_eq!(fs::metadata(machine.image()).unwrap().len() > 5, built_again);
+        assert_eq!(machine.kexec.journal.borrow().len(), 1);
+    }
+}
+
+#[test]
+fn start_says_what_stands_in_its_way() {
+    type Spoil = fn(&FakeSystem) -> std::io::Result<()>;
+    let cases: [(Spoil, &str); 6] = [
+        (
+            |s| s.write("sys/kernel/kexec_crash_size", b"0\n"),
+            "No memory reserved for crash kernel. Put crashkernel=256M on the kernel command line and reboot.",
+        ),
+        (|s| fs::remove_file(s.root.join("sys/kernel/kexec_crash_loaded")), "CONFIG_CRASH_DUMP"),
+        (|s| s.write("proc/sys/kernel/kexec_load_disabled", b"1\n"), "kernel.kexec_load_disabled is 1"),
+        (|s| s.write("etc/kdump.conf", b"nonsense 1\n"), "kdump.conf:1: there is no directive `nonsense`"),
+        (|s| fs::remove_file(s.root.join("boot/vmlinuz-6.1-test")), "there is no kernel 6.1-test: none of"),
+        (|s| fs::remove_dir_all(s.root.join("lib/modules")), "cannot build"),
+    ];
+    for (spoil, words) in cases {
+        let machine = Machine::new();
+        spoil(&machine.system).unwrap();
+        let error = machine.fails("start");
+        assert!(error.contains(words), "{error}");
+        assert!(machine.kexec.journal.borrow().is_empty());
+    }
+}
+
+#[test]
+fn a_refusal_of_the_kernel_is_explained() {
+    let mut machine = Machine::new();
+    machine.kexec.refuse = Some(libc::EADDRNOTAVAIL);
+    let error = machine.fails("start");
+    assert!(error.contains("cannot load the capture kernel") && error.contains("raise crashkernel="), "{error}");
+    assert!(machine.fails("stop").starts_with("cannot unload the capture kernel"));
+}
+
+#[test]
+fn a_kernel_that_is_loaded_stays_and_status_says_so() {
+    let machine = Machine::new();
+    assert_eq!(machine.run("status").0.unwrap(), ExitCode::from(3));
+    assert_eq!(machine.run("status").1, "Kdump is not operational\n");
+    machine.system.write("sys/kernel/kexec_crash_loaded", b"1\n").unwrap();
+    assert_eq!(machine.run("status").0.unwrap(), ExitCode::SUCCESS);
+    assert_eq!(machine.run("status").1, "Kdump is operational\n");
+    machine.run("start").0.unwrap();
+    assert!(machine.kexec.journal.borrow().is_empty());
+    assert_eq!(machine.run("stop").1, "Stopping kdump: [OK]\n");
+    assert_eq!(*machine.kexec.journal.borrow(), ["unload"]);
+}
+
+#[test]
+fn the_image_goes_where_it_can_be_written_and_the_kernel_is_found_by_its_configured_name() {
+    let machine = Machine::new();
+    machine.system.write("opt/kernels/bzImage-6.1-test.efi", b"other").unwrap();
+    machine
+        .system
+        .write("etc/sysconfig/kdump", b"KDUMP_BOOTDIR=/opt/kernels\nKDUMP_IMG=bzImage\nKDUMP_IMG_EXT=.efi\n")
+        .unwrap();
+    machine.run("start").0.unwrap();
+    assert!(machine.kexec.journal.borrow()[0].starts_with("load other "));
+    assert!(machine.system.root.join(format!("opt/kernels/initramfs-{RELEASE}kdump.img")).is_file());
+}

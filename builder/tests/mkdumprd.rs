@@ -1,0 +1,293 @@
+//! The commands `mkdumprd` and `lsinitrd` as they are run, on a machine made of files.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use kdump_builder::fake::{FakeSystem, RELEASE};
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Output};
+use tempfile::TempDir;
+
+fn system() -> (TempDir, FakeSystem) {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir_all(dir.path().join("out")).unwrap();
+    let system = FakeSystem::new(dir.path()).unwrap();
+    (dir, system)
+}
+
+fn mkdumprd(system: &FakeSystem, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_mkdumprd"))
+        .args(["--kver", RELEASE, "--sysroot"])
+        .arg(&system.root)
+        .arg("--programs")
+        .arg(system.programs())
+        .args(arguments)
+        .current_dir(&system.root)
+        .env_remove("SOURCE_DATE_EPOCH")
+        .output()
+        .unwrap()
+}
+
+fn built(system: &FakeSystem, arguments: &[&str]) -> Vec<u8> {
+    let output = mkdumprd(system, arguments);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    fs::read(system.root.join("out/image")).unwrap()
+}
+
+fn lsinitrd(arguments: &[&Path]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_mkdumprd")).arg0("lsinitrd").args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Path and reason of every entry.
+fn reasons(system: &FakeSystem) -> BTreeMap<String, String> {
+    let manifest = lsinitrd(&[&system.root.join("out/image"), Path::new("/etc/kdump/manifest")]);
+    manifest.lines().map(|line| line.split_once('\t').unwrap()).map(|(a, b)| (a.to_owned(), b.to_owned())).collect()
+}
+
+#[test]
+fn an_image_has_what_its_target_needs_and_says_why() {
+    let (_dir, system) = system();
+    built(&system, &["out/image"]);
+    let reasons = reasons(&system);
+    let module = |path: &str| reasons.get(&format!("lib/modules/{RELEASE}/kernel/{path}")).map(String::as_str);
+    assert_eq!(module("fs/ext4.ko"), Some("file system of the target ext4 LABEL=crash"));
+    assert_eq!(module("lib/jbd2.ko"), Some("needed by ext4"));
+    assert_eq!(module("lib/crc32c.ko"), Some("ext4 asks for it when mounted"));
+    assert_eq!(module("lib/gcm.ko"), Some("ext4 may ask for it"));
+    assert!(module("block/virtio_blk.ko").unwrap().contains("not on this machine; unpacked, because"));
+    assert_eq!(module("net/unrelated.ko"), None);
+    assert_eq!(reasons["lib/firmware/vendor/disk.bin"], "firmware of virtio_blk");
+    assert_eq!(reasons["init"], "PID 1");
+    let image = system.root.join("out/image");
+    let file = |name: &str| lsinitrd(&[&image, Path::new(name)]);
+    assert!(file("etc/kdump/image.toml").contains("device = \"LABEL=crash\""));
+    let dep = file(&format!("lib/modules/{RELEASE}/modules.dep"));
+    assert!(
+        dep.contains("kernel/block/virtio_blk.ko: kernel/virtio/virtio.ko\n") && !dep.contains("unrelated"),
+        "{dep}"
+    );
+    assert_eq!(file(&format!("lib/modules/{RELEASE}/modules.softdep")), "softdep ext4 gcm\n");
+    assert_eq!(file(&format!("lib/modules/{RELEASE}/modules.builtin.modinfo")), "ahci.alias=pci:v8086*\0");
+    let list = lsinitrd(&[&image]);
+    assert!(list.contains("lrwxrwxrwx         5 sbin/modprobe -> /init"), "{list}");
+    assert!(list.contains("crw-------       5,1 dev/console"), "{list}");
+}
+
+#[test]
+fn two_runs_give_the_same_bytes() {
+    let (_dir, system) = system();
+    let first = built(&system, &["out/image"]);
+    assert_eq!(first, built(&system, &["-f", "out/image"]));
+}
+
+#[test]
+fn an_image_is_compressed_on_demand_for_a_kernel_that_unpacks_it() {
+    let (_dir, system) = system();
+    let plain = built(&system, &["out/image"]);
+    let list = |system: &FakeSystem| {
+        let list = lsinitrd(&[&system.root.join("out/image")]);
+        let mut lines: Vec<String> =
+            list.lines().filter(|line| !line.contains("bytes of image")).map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    let plain_list = list(&system);
+    system.write(&format!("boot/config-{RELEASE}"), b"CONFIG_RD_ZSTD=y\n").unwrap();
+    let packed = built(&system, &["-f", "--compress", "zstd", "out/image"]);
+    assert_eq!(built(&system, &["-f", "--compress", "zstd", "out/image"]), packed);
+    assert!(packed.len() * 2 < plain.len(), "{} {}", packed.len(), plain.len());
+    assert_eq!(list(&system), plain_list);
+    assert_eq!(built(&system, &["-f", "out/image"]), plain);
+}
+
+#[test]
+fn modules_stay_packed_for_a_kernel_that_unpacks_them() {
+    let (_dir, system) = system();
+    let config = b"CONFIG_MODULE_COMPRESS_XZ=y\nCONFIG_MODULE_DECOMPRESS=y\n";
+    system.write(&format!("boot/config-{RELEASE}"), config).unwrap();
+    built(&system, &["out/image"]);
+    let path = format!("lib/modules/{RELEASE}/kernel/block/virtio_blk.ko.xz");
+    assert!(!reasons(&system)[&path].contains("unpacked"));
+    let dep = lsinitrd(&[&system.root.join("out/image"), Path::new(&format!("lib/modules/{RELEASE}/modules.dep"))]);
+    assert!(dep.contains("virtio_blk.ko.xz:"), "{dep}");
+}
+
+#[test]
+fn a_program_comes_with_its_interpreter_and_libraries() {
+    let (_dir, system) = system();
+    system
+        .write(
+            "etc/kdump.conf",
+            b"ext4 LABEL=x\nextra_bins /opt/tool /etc/motd\ncore_collector /opt/tool makedumpfile -d 1\n",
+        )
+        .unwrap();
+    system.write("opt/tool", b"#!/opt/runner -x\n").unwrap();
+    system.write("opt/runner", &kdump_builder::fake::object(&[])).unwrap();
+    system.write("etc/motd", b"hello").unwrap();
+    built(&system, &["out/image"]);
+    let reasons = reasons(&system);
+    assert_eq!(reasons["opt/runner"], "interpreter of /opt/tool");
+    assert_eq!(reasons["etc/motd"], "extra_bins names it");
+    let toml = lsinitrd(&[&system.root.join("out/image"), Path::new("etc/kdump/image.toml")]);
+    assert!(toml.contains("[\"/opt/tool\", \"kdump-capture\", \"-d\", \"1\"]"), "{toml}");
+}
+
+#[test]
+fn the_administrators_module_options_come_along_and_count() {
+    let (_dir, system) = system();
+    system.write("etc/modprobe.d/a.conf", b"install gcm /sbin/special\nblacklist crc32c\n").unwrap();
+    system.write("usr/lib/modprobe.d/a.conf", b"install ext4 /bin/false\n").unwrap();
+    let output = mkdumprd(&system, &["out/image"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("`install gcm /sbin/special`: an image has no shell"), "{said}");
+    let reasons = reasons(&system);
+    assert!(reasons.contains_key("etc/modprobe.d/a.conf"));
+    for module in ["crc32c", "gcm"] {
+        assert!(!reasons.contains_key(&format!("lib/modules/{RELEASE}/kernel/lib/{module}.ko")), "{module}");
+    }
+    system.write("etc/modprobe.d/a.conf", b"install crc16 /bin/false\n").unwrap();
+    let output = mkdumprd(&system, &["-f", "out/image"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("modprobe.d has `install crc16 /bin/false`, so there can be no ext4"), "{said}");
+}
+
+#[test]
+fn the_target_is_what_holds_the_path_where_that_can_be_told() {
+    let (_dir, system) = system();
+    system.write("etc/kdump.conf", b"path /var/crash\n").unwrap();
+    system
+        .write(
+            "proc/self/mountinfo",
+            b"1 0 254:1 / / rw - ext4 /dev/vda1 rw\n2 1 254:2 / /var rw - ext4 /dev/root rw\n",
+        )
+        .unwrap();
+    system.write("sys/dev/block/254:2/uevent", b"DEVNAME=vda2\n").unwrap();
+    system.write("sys/class/block/vda2/modalias", b"").unwrap();
+    system.write("dev/vda2", b"").unwrap();
+    fs::create_dir_all(system.root.join("dev/disk/by-uuid")).unwrap();
+    std::os::unix::fs::symlink("../../vda2", system.root.join("dev/disk/by-uuid/12-34")).unwrap();
+    built(&system, &["out/image"]);
+    let toml = lsinitrd(&[&system.root.join("out/image"), Path::new("etc/kdump/image.toml")]);
+    assert!(toml.contains("path = \"/crash\"") && toml.contains("device = \"UUID=12-34\""), "{toml}");
+}
+
+#[test]
+fn bad_input_gives_one_error_with_place_and_remedy_and_leaves_nothing() {
+    type Spoil = fn(&FakeSystem) -> std::io::Result<()>;
+    let cases: [(&str, Spoil, &[&str], &[&str]); 15] = [
+        (
+            "unknown directive",
+            |s| s.write("etc/kdump.conf", b"\npth /x\n"),
+            &["out/image"],
+            &["etc/kdump.conf:2:", "was `path` meant?"],
+        ),
+        (
+            "no configuration",
+            |s| fs::remove_file(s.root.join("etc/kdump.conf")),
+            &["out/image"],
+            &["etc/kdump.conf", "--config names another"],
+        ),
+        (
+            "unreadable configuration",
+            |s| {
+                fs::remove_file(s.root.join("etc/kdump.conf"))
+                    .and_then(|()| fs::create_dir(s.root.join("etc/kdump.conf")))
+            },
+            &["out/image"],
+            &["cannot read the configuration", "etc/kdump.conf", "Is a directory"],
+        ),
+        (
+            "no such kernel",
+            |s| fs::rename(s.root.join("lib/modules/6.1-test"), s.root.join("lib/modules/5.0")),
+            &["out/image"],
+            &["there is no kernel 6.1-test", "installed are 5.0", "--modules-dir"],
+        ),
+        (
+            "no index",
+            |s| fs::remove_file(s.root.join("lib/modules/6.1-test/modules.dep")),
+            &["out/image"],
+            &["modules.dep", "`depmod` makes it"],
+        ),
+        (
+            "missing module",
+            |s| s.write("etc/kdump.conf", b"ext4 LABEL=x\nextra_modules nvme nowhere\n"),
+            &["out/image"],
+            &["module nvme is missing", "etc/kdump.conf:2", "6.1-test", "install the package"],
+        ),
+        (
+            "missing module file",
+            |s| fs::remove_file(s.root.join("lib/modules/6.1-test/kernel/lib/jbd2.ko")),
+            &["out/image"],
+            &["module jbd2 (needed by ext4) is missing", "install kernel 6.1-test again"],
+        ),
+        (
+            "foreign module",
+            |s| s.write("etc/kdump.conf", b"ext4 LABEL=x\nextra_modules foreign\n"),
+            &["out/image"],
+            &["foreign.ko is for kernel 6.2-other", "--kver"],
+        ),
+        (
+            "damaged module",
+            |s| s.write("lib/modules/6.1-test/kernel/lib/jbd2.ko", b"not a module"),
+            &["out/image"],
+            &["jbd2.ko is damaged", "not an ELF object"],
+        ),
+        (
+            "no target",
+            |s| s.write("etc/kdump.conf", b"path /x\n"),
+            &["out/image"],
+            &["cannot tell which file system holds /x (", "kdump.conf:1", "name the target"],
+        ),
+        (
+            "refused collector",
+            |s| s.write("etc/kdump.conf", b"ext4 LABEL=x\ncore_collector makedumpfile --refuse\n"),
+            &["out/image"],
+            &["etc/kdump.conf:2: core_collector", "no --refuse here"],
+        ),
+        (
+            "missing program",
+            |s| s.write("etc/kdump.conf", b"ext4 LABEL=x\nextra_bins /opt/none\n"),
+            &["out/image"],
+            &["etc/kdump.conf:2: extra_bins", "cannot find", "opt/none"],
+        ),
+        (
+            "no programs",
+            |s| fs::remove_file(s.programs().join("kdump-init")),
+            &["out/image"],
+            &["kdump-init is missing", "--programs"],
+        ),
+        (
+            "shell in sysconfig",
+            |s| s.write("etc/sysconfig/kdump", b"A=1\nB=$A\n"),
+            &["out/image"],
+            &["etc/sysconfig/kdump:2: `$`"],
+        ),
+        ("no directory", |_| Ok(()), &["out/none/image"], &["cannot write out/none/image", "make the directory first"]),
+    ];
+    for (name, spoil, arguments, expected) in cases {
+        let (_dir, system) = system();
+        spoil(&system).unwrap();
+        let output = mkdumprd(&system, arguments);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{name}: {said}");
+        assert_eq!(said.lines().filter(|line| line.starts_with("mkdumprd: ")).count(), 1, "{name}: {said}");
+        for words in expected {
+            assert!(said.contains(words), "{name}: `{words}` is not in: {said}");
+        }
+        assert_eq!(fs::read_dir(system.root.join("out")).unwrap().count(), 0, "{name}");
+    }
+}
+
+#[test]
+fn an_image_that_is_there_stays_unless_forced() {
+    let (_dir, system) = system();
+    system.write("out/image", b"precious").unwrap();
+    let output = mkdumprd(&system, &["out/image"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("is already there; -f overwrites it"));
+    system.write("etc/kdump.conf", b"nonsense x\n").unwrap();
+    assert!(!mkdumprd(&system, &["-f", "out/image"]).status.success());
+    assert_eq!(fs::read(system.root.join("out/image")).unwrap(), b"precious");
+}
