@@ -110,10 +110,7 @@ fn boot() -> anyhow::Result<Status> {
     let mut loader = None;
     let limit = config.limits.stage();
     run.stage(Stage::Modules, limit, |_| {
-        let cmdline = command_line();
-        if let Some(seconds) = cmdline.last("rd.timeout").and_then(|value| value.parse().ok()) {
-            config.limits.device = seconds;
-        }
+        config.limits.follow(&command_line());
         loader = Some(loader_of_this_image()?);
         Ok(())
     })?;

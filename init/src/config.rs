@@ -29,6 +29,7 @@
 
 use anyhow::{Context, bail};
 use kdump_hooks::Settings;
+use kdump_hooks::cmdline::Cmdline;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs;
@@ -128,7 +129,7 @@ impl FromStr for Ending {
 pub struct Limits {
     /// Until the target's device is there. `rd.timeout=` on the kernel command line overrides it.
     pub device: u64,
-    /// The collector may write nothing for that long before it counts as stuck.
+    /// The collector may write nothing for that long before it counts as stuck. `rd.kdump.stall=` overrides it.
     pub stall: u64,
     /// For any other stage.
     pub stage: u64,
@@ -141,6 +142,13 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// Takes the limits that the kernel command line sets.
+    pub fn follow(&mut self, cmdline: &Cmdline) {
+        let seconds = |name| cmdline.last(name).and_then(|value| value.parse().ok());
+        self.device = seconds("rd.timeout").unwrap_or(self.device);
+        self.stall = seconds("rd.kdump.stall").unwrap_or(self.stall);
+    }
+
     /// The limit for the target's device.
     pub fn device(&self) -> Duration {
         Duration::from_secs(self.device)
@@ -211,6 +219,13 @@ mod tests {
     fn what_is_written_is_read_back() {
         let config = example();
         assert_eq!(ImageConfig::parse(&toml::to_string(&config).unwrap()).unwrap(), config);
+    }
+
+    #[test]
+    fn the_kernel_command_line_overrides_limits() {
+        let mut limits = Limits::default();
+        limits.follow(&Cmdline::parse("quiet rd.timeout=7 rd.kdump.stall=soon"));
+        assert_eq!(limits, Limits { device: 7, ..Limits::default() });
     }
 
     #[test]
