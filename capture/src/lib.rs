@@ -1,1 +1,57 @@
-//! .
+//! kdump-capture: a vmcore in, a filtered dump and the kernel log out.
+//!
+//! It runs in a small capture kernel, over the memory of one that has just crashed, as root. So memory is the budget,
+//! the input is hostile, and bad data costs a page or a section, never the dump.
+//!
+//! ```text
+//!  /proc/vmcore
+//!       |  bytes
+//!  vmcore/          ELF header, PT_LOADs, notes        Vmcore { segments, notes }
+//!       |  segments              \  note text
+//!  memmap/   <---  paging/  <---  vmcoreinfo, kernel   Facts { symbol, size, offset, number }
+//!       |  pfn -> struct page, in place
+//!  classify/        struct page -> Verdict             Keep | Drop(Why)        (filter: on all threads)
+//!       |  kept pfns                                   bitmap 2
+//!  compress/        page -> packed page                none | zlib | zstd
+//!       |  packed pages, in batches
+//!  dumpfile/        places, then bytes                 kdump-compressed version 6
+//! ```
+//!
+//! The nouns:
+//!
+//! | noun | is |
+//! |---|---|
+//! | segment | a range of physical memory that is in the vmcore |
+//! | pfn, page frame | a physical page, by number |
+//! | struct page | what the kernel notes about a page frame; the array of them is mem_map |
+//! | section | 128 MiB of memory with a mem_map of its own |
+//! | vmcoreinfo, facts | what the kernel says of itself: addresses, offsets, numbers |
+//! | level | which kinds of page are left out |
+//! | kept | the pages that are written: bitmap 2 |
+//! | batch | some hundred kept pages that one worker packs and writes |
+//!
+//! Where to look: [`pipeline`] tells the story from open to finish. [`classify`] has the order of the questions.
+//! [`dumpfile`] has the picture of the file. `vmcore/map.rs` is the one place with `unsafe`. Memory as the rest of the
+//! crate sees it is [`vmcore::read::PhysMem`]; [`fake::MemCore`] stands in for it in tests.
+
+#![cfg_attr(test, allow(clippy::cast_possible_truncation))]
+
+pub mod classify;
+pub mod cli;
+pub mod compress;
+pub mod dmesg;
+pub mod dumpfile;
+pub mod error;
+pub mod fake;
+pub mod filter;
+pub mod kernel;
+pub mod memmap;
+pub mod output;
+pub mod paging;
+pub mod pipeline;
+pub mod progress;
+pub mod report;
+pub mod units;
+pub mod vmcore;
+pub mod vmcoreinfo;
+pub mod workers;

@@ -1,0 +1,108 @@
+//! Page to packed page. In: one page. Out: fewer bytes, or the answer that there are none to save.
+//! May surprise: each page is compressed for itself, since every page of the format can be read alone; contexts are
+//! reused, as making one costs more than a page.
+//!
+//! A new codec is one file here, and one line in [`Kind`], [`Kind::name`], [`Kind::flag`] and [`Kind::codec`].
+
+mod raw;
+mod zlib;
+mod zstd;
+
+/// How a page is packed; one per worker.
+pub trait Codec: Send {
+    /// Packs `page` into the start of `out`, which has room for [`Kind::room`]; `None` if that is not smaller.
+    fn pack(&mut self, page: &[u8], out: &mut [u8]) -> Option<usize>;
+}
+
+/// The codecs built in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Kind {
+    /// Pages as they are.
+    #[default]
+    None,
+    /// RFC 1950 streams, by libdeflate at level 1.
+    Zlib,
+    /// One zstd frame per page, at level 1.
+    Zstd,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Kind; 3] = [Kind::None, Kind::Zlib, Kind::Zstd];
+
+    /// The name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::None => "none",
+            Kind::Zlib => "zlib",
+            Kind::Zstd => "zstd",
+        }
+    }
+
+    /// The bit that names the codec in the header's `status` and a descriptor's `flags`.
+    pub fn flag(self) -> u32 {
+        match self {
+            Kind::None => 0,
+            Kind::Zlib => 0x01,
+            Kind::Zstd => 0x20,
+        }
+    }
+
+    /// A context of its own for one worker.
+    pub fn codec(self) -> Box<dyn Codec> {
+        match self {
+            Kind::None => Box::new(raw::Raw),
+            Kind::Zlib => Box::new(zlib::Zlib::new()),
+            Kind::Zstd => Box::new(zstd::Zstd::new()),
+        }
+    }
+
+    /// Bytes of memory one context takes, measured and rounded up: part of the budget.
+    pub fn context_bytes(self) -> usize {
+        match self {
+            Kind::None => 0,
+            Kind::Zlib => 80 << 10,
+            Kind::Zstd => 160 << 10,
+        }
+    }
+
+    /// Room that packing a page of `page` bytes may touch.
+    pub fn room(self, page: usize) -> usize {
+        page + page / 128 + 512
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_without_pattern_is_left_as_it_is() {
+        let mut state = 1u64;
+        let page: Vec<u8> = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        })
+        .take(4096)
+        .collect();
+        for kind in Kind::ALL {
+            let mut out = vec![0; kind.room(4096)];
+            assert_eq!(kind.codec().pack(&page, &mut out), None, "{}", kind.name());
+        }
+    }
+
+    #[test]
+    fn a_codec_gives_the_same_bytes_whatever_it_packed_before() {
+        let pages: Vec<Vec<u8>> =
+            (0..8u8).map(|n| (0..4096usize).map(|i| (i / (7 + usize::from(n))) as u8).collect()).collect();
+        for kind in [Kind::Zlib, Kind::Zstd] {
+            let mut used = kind.codec();
+            for page in &pages {
+                let (mut a, mut b) = (vec![0; kind.room(4096)], vec![0; kind.room(4096)]);
+                let (n, m) = (used.pack(page, &mut a), kind.codec().pack(page, &mut b));
+                assert_eq!(n, m);
+                assert_eq!(a[..n.unwrap()], b[..n.unwrap()]);
+            }
+        }
+    }
+}

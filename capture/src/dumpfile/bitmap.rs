@@ -1,0 +1,252 @@
+//! Which pages are kept: bitmap 2, in memory, one bit per page that is in the vmcore; and both bitmaps as the file has
+//! them. In: runs of pages. Out: bits.
+//! May surprise: holes between runs take no memory, and bitmap 1 none at all: it follows from the runs. Bits are only
+//! ever cleared, by any worker, and clearing counts the bits that flipped, so that the statistics are exact in any order.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::units::{Pfn, to_usize};
+use crate::vmcore::segments::PageRun;
+
+/// Takes a block of bitmap bytes and its position in the bitmap.
+pub type Write<'a> = dyn FnMut(u64, &[u8]) -> io::Result<()> + 'a;
+
+#[derive(Debug)]
+struct Piece {
+    run: PageRun,
+    /// Index of the word that holds the first page; bits are where the file has them.
+    word: usize,
+}
+
+/// Bitmap 2.
+#[derive(Debug)]
+pub struct Kept {
+    pieces: Vec<Piece>,
+    words: Vec<AtomicU64>,
+}
+
+/// Bits `from..to` of one word.
+fn mask(from: u64, to: u64) -> u64 {
+    let below = |n: u64| if n >= 64 { u64::MAX } else { (1 << n) - 1 };
+    below(to) & !below(from)
+}
+
+impl Kept {
+    /// Bytes of memory a bitmap over `runs` takes.
+    pub fn bytes_for(runs: &[PageRun]) -> u64 {
+        runs.iter().map(|run| (((run.end.0 - 1) / 64) - run.start.0 / 64 + 1) * 8 + size_of::<Piece>() as u64).sum()
+    }
+
+    /// All pages of `runs` (disjoint, in order) are kept at first. `None` if there is no memory for it.
+    pub fn all(runs: &[PageRun]) -> Option<Kept> {
+        let mut words: Vec<AtomicU64> = Vec::new();
+        let total: u64 = runs.iter().map(|run| ((run.end.0 - 1) / 64) - run.start.0 / 64 + 1).sum();
+        words.try_reserve_exact(to_usize(total)?).ok()?;
+        let mut pieces = Vec::with_capacity(runs.len());
+        for run in runs {
+            pieces.push(Piece { run: *run, word: words.len() });
+            let mut base = run.start.0 & !63;
+            while base < run.end.0 {
+                words.push(AtomicU64::new(mask(run.start.0.saturating_sub(base), run.end.0 - base)));
+                base += 64;
+            }
+        }
+        Some(Kept { pieces, words })
+    }
+
+    fn word(&self, piece: &Piece, pfn: u64) -> Option<&AtomicU64> {
+        self.words.get(piece.word + to_usize(pfn / 64 - piece.run.start.0 / 64)?)
+    }
+
+    /// Whether `pfn` is kept.
+    pub fn contains(&self, pfn: Pfn) -> bool {
+        let index = self.pieces.partition_point(|p| p.run.end <= pfn);
+        let Some(piece) = self.pieces.get(index).filter(|p| p.run.start <= pfn) else { return false };
+        self.word(piece, pfn.0).is_some_and(|word| word.load(Ordering::Relaxed) >> (pfn.0 % 64) & 1 == 1)
+    }
+
+    /// Drops `pages` pages from `first` on; returns how many of them were kept until now.
+    pub fn drop_range(&self, first: Pfn, pages: u64) -> u64 {
+        let end = first.0.saturating_add(pages);
+        let mut flipped = 0;
+        for piece in &self.pieces[self.pieces.partition_point(|p| p.run.end <= first)..] {
+            if piece.run.start.0 >= end {
+                break;
+            }
+            let (mut at, stop) = (piece.run.start.0.max(first.0), piece.run.end.0.min(end));
+            while at < stop {
+                let base = at & !63;
+                let bits = mask(at - base, stop - base);
+                if let Some(word) = self.word(piece, at) {
+                    flipped += u64::from((word.fetch_and(!bits, Ordering::Relaxed) & bits).count_ones());
+                }
+                at = base + 64;
+            }
+        }
+        flipped
+    }
+
+    /// How many pages are kept.
+    pub fn count(&self) -> u64 {
+        self.words.iter().map(|word| u64::from(word.load(Ordering::Relaxed).count_ones())).sum()
+    }
+
+    /// A cursor over the kept pages.
+    pub fn cursor(&self) -> Cursor {
+        Cursor { piece: 0, pfn: 0 }
+    }
+
+    /// The next kept pages from `cursor` on, up to `room` of them, appended to `out`.
+    pub fn take(&self, cursor: &mut Cursor, room: usize, out: &mut Vec<Pfn>) {
+        while let Some(piece) = self.pieces.get(cursor.piece) {
+            let mut at = cursor.pfn.max(piece.run.start.0);
+            while at < piece.run.end.0 {
+                let word = self.word(piece, at).map_or(0, |word| word.load(Ordering::Relaxed));
+                let (base, mut left) = (at & !63, word & mask(at % 64, 64));
+                while left != 0 {
+                    let bit = u64::from(left.trailing_zeros());
+                    if out.len() >= room {
+                        cursor.pfn = base + bit;
+                        return;
+                    }
+                    out.push(Pfn(base + bit));
+                    left &= left - 1;
+                }
+                at = base + 64;
+            }
+            cursor.piece += 1;
+            cursor.pfn = 0;
+        }
+    }
+
+    /// Writes bitmap 2 as the file has it, in blocks of up to [`BLOCK`] bytes with the position of each; blocks of
+    /// zeros are left out.
+    pub fn blocks(&self, write: &mut Write<'_>) -> io::Result<()> {
+        let mut blocks = Blocks::new(write);
+        for piece in &self.pieces {
+            let mut base = piece.run.start.0 & !63;
+            while base < piece.run.end.0 {
+                let word = self.word(piece, base.max(piece.run.start.0)).map_or(0, |w| w.load(Ordering::Relaxed));
+                blocks.or(base / 64, word)?;
+                base += 64;
+            }
+        }
+        blocks.flush()
+    }
+}
+
+/// Where a walk over the kept pages stands.
+#[derive(Debug, Clone)]
+pub struct Cursor {
+    piece: usize,
+    pfn: u64,
+}
+
+/// Writes bitmap 1, which is `runs`, like [`Kept::blocks`].
+pub fn run_blocks(runs: &[PageRun], write: &mut Write<'_>) -> io::Result<()> {
+    let mut blocks = Blocks::new(write);
+    for run in runs {
+        let mut base = run.start.0 & !63;
+        while base < run.end.0 {
+            blocks.or(base / 64, mask(run.start.0.saturating_sub(base), run.end.0 - base))?;
+            base += 64;
+        }
+    }
+    blocks.flush()
+}
+
+/// The largest block written at once, in bytes.
+pub const BLOCK: usize = 64 << 10;
+
+struct Blocks<'a, 'b> {
+    write: &'a mut Write<'b>,
+    number: u64,
+    bytes: Vec<u8>,
+    used: usize,
+}
+
+impl<'a, 'b> Blocks<'a, 'b> {
+    fn new(write: &'a mut Write<'b>) -> Self {
+        Blocks { write, number: 0, bytes: vec![0; BLOCK], used: 0 }
+    }
+
+    /// Two runs may share a word, hence "or".
+    fn or(&mut self, word: u64, bits: u64) -> io::Result<()> {
+        let per_block = (BLOCK / 8) as u64;
+        if word / per_block != self.number {
+            self.flush()?;
+            self.number = word / per_block;
+        }
+        let at = to_usize(word % per_block).unwrap_or(0) * 8;
+        if bits != 0 {
+            for (byte, new) in self.bytes[at..at + 8].iter_mut().zip(bits.to_le_bytes()) {
+                *byte |= new;
+            }
+            self.used = self.used.max(at + 8);
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.used > 0 {
+            // The last word may reach beyond the bitmap's last byte, never with a bit set; whole blocks of the file do.
+            (self.write)(self.number * BLOCK as u64, &self.bytes[..self.used])?;
+            self.bytes[..self.used].fill(0);
+            self.used = 0;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    fn run(start: u64, end: u64) -> PageRun {
+        PageRun { start: Pfn(start), end: Pfn(end) }
+    }
+
+    #[test]
+    fn only_bits_that_flip_are_counted() {
+        let kept = Kept::all(&[run(3, 70), run(1000, 1001)]).unwrap();
+        assert_eq!(kept.count(), 68);
+        assert_eq!(kept.drop_range(Pfn(0), 10), 7);
+        assert_eq!(kept.drop_range(Pfn(0), 2000), 61);
+        assert_eq!(kept.count(), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn the_bitmap_is_a_set_of_pages(
+            lens in proptest::collection::vec((1u64..200, 1u64..200), 1..6),
+            drops in proptest::collection::vec((0u64..1200, 0u64..300), 0..8),
+            room in 1usize..100,
+        ) {
+            let (mut at, mut runs, mut set) = (0, vec![], BTreeSet::new());
+            for (gap, len) in lens { runs.push(run(at + gap, at + gap + len)); set.extend(at + gap..at + gap + len); at += gap + len; }
+            let kept = Kept::all(&runs).unwrap();
+            for (first, pages) in drops {
+                let before = set.len();
+                set.retain(|p| !(first..first + pages).contains(p));
+                prop_assert_eq!(kept.drop_range(Pfn(first), pages), (before - set.len()) as u64);
+            }
+            let (mut cursor, mut out) = (kept.cursor(), vec![]);
+            loop {
+                let mut some = vec![];
+                kept.take(&mut cursor, room, &mut some);
+                if some.is_empty() { break; }
+                out.extend(some);
+            }
+            let want: Vec<Pfn> = set.iter().copied().map(Pfn).collect();
+            prop_assert_eq!(&out, &want);
+            let mut file = vec![0u8; BLOCK];
+            kept.blocks(&mut |at, b| { let at = at as usize; file[at..at + b.len()].copy_from_slice(b); Ok(()) }).unwrap();
+            let read: Vec<Pfn> = (0..BLOCK as u64 * 8).filter(|p| file[(p / 8) as usize] >> (p % 8) & 1 == 1).map(Pfn).collect();
+            prop_assert_eq!(read, want);
+            for p in 0..1500 { prop_assert_eq!(kept.contains(Pfn(p)), set.contains(&p)); }
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! The kdump-compressed file, version 6. In: kept pages. Out: a file crash, drgn and libkdumpfile open.
+//! May surprise: all places are known before the first page is written, except where each page's data lies; the order
+//! of data is free, but is kept by page frame so that the same vmcore gives the same bytes.
+//!
+//! ```text
+//!  0                       header         layout.rs   status has bit 0x08 (incomplete) until the very end
+//!  1 block                 sub header     layout.rs
+//!    + 104                 notes          copied from the vmcore, vmcoreinfo among them
+//!  1 + sub_hdr_size        bitmap 1       bitmap.rs   pages the machine had
+//!                          bitmap 2                   pages with a descriptor
+//!  + bitmap_blocks         descriptors    24 bytes per page of bitmap 2, by page frame
+//!                          data           one page of zeros, then each page's data
+//! ```
+//!
+//! `write.rs` tells how batches of pages get there; `read.rs` reads a dump back and is the judge in tests.
+
+pub mod bitmap;
+pub mod layout;
+pub mod read;
+pub mod write;

@@ -1,0 +1,136 @@
+//! Reads a dump back. In: a kdump-compressed file. Out: its header and its pages.
+//! May surprise: it trusts nothing, like everything here, since a dump comes from elsewhere; it is the judge in tests
+//! and what filtering a dump once more will be built on.
+
+use std::fs::File;
+use std::io::{self, ErrorKind};
+
+use crate::units::{FileOffset, Pfn, to_usize};
+use crate::vmcore::elf::read_up_to;
+
+use super::layout::{DESCRIPTOR, Descriptor, Header};
+
+/// Bytes of a file at any position; a `File`, or bytes in memory.
+pub trait Source {
+    /// Fills as much of `buffer` as there is from `at` on.
+    fn read_at(&self, at: FileOffset, buffer: &mut [u8]) -> io::Result<usize>;
+}
+
+impl Source for File {
+    fn read_at(&self, at: FileOffset, buffer: &mut [u8]) -> io::Result<usize> {
+        read_up_to(self, at, buffer)
+    }
+}
+
+impl Source for [u8] {
+    fn read_at(&self, at: FileOffset, buffer: &mut [u8]) -> io::Result<usize> {
+        let rest = to_usize(at.0).and_then(|at| self.get(at..)).unwrap_or_default();
+        let len = rest.len().min(buffer.len());
+        buffer[..len].copy_from_slice(&rest[..len]);
+        Ok(len)
+    }
+}
+
+/// An open dump.
+pub struct Dump<'a> {
+    source: &'a (dyn Source + 'a),
+    /// Its header.
+    pub header: Header,
+    inflate: libdeflater::Decompressor,
+}
+
+impl std::fmt::Debug for Dump<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dump").field("header", &self.header).finish_non_exhaustive()
+    }
+}
+
+fn damaged(what: &str) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, what)
+}
+
+impl<'a> Dump<'a> {
+    /// Reads the header.
+    pub fn open(source: &'a (dyn Source + 'a)) -> io::Result<Dump<'a>> {
+        // The sub header lies one block in, and a block is at most 64 KiB.
+        let mut start = vec![0; (64 << 10) + 4096];
+        let got = source.read_at(FileOffset(0), &mut start)?;
+        let header = Header::parse(&start[..got]).ok_or_else(|| damaged("no kdump-compressed dump of version 6"))?;
+        Ok(Dump { source, header, inflate: libdeflater::Decompressor::new() })
+    }
+
+    /// The vmcoreinfo text.
+    pub fn vmcoreinfo(&self) -> io::Result<Vec<u8>> {
+        let (at, len) = self.header.vmcoreinfo;
+        let mut text = vec![0; to_usize(len.min(1 << 20)).unwrap_or(0)];
+        let got = self.source.read_at(FileOffset(self.header.notes_at().0 + at), &mut text)?;
+        text.truncate(got);
+        Ok(text)
+    }
+
+    /// Calls `each` for every set bit of the bitmap at `base`, in order; stops at its end or at the file's.
+    fn bits(&self, base: FileOffset, each: &mut dyn FnMut(Pfn) -> io::Result<()>) -> io::Result<()> {
+        let mut block = vec![0; 64 << 10];
+        let (mut at, end) = (0, self.header.bitmap_bytes());
+        while at < end {
+            let want = to_usize(end - at).unwrap_or(usize::MAX).min(block.len());
+            let got = self.source.read_at(FileOffset(base.0 + at), &mut block[..want])?;
+            for (index, byte) in block[..got].iter().enumerate().filter(|(_, byte)| **byte != 0) {
+                for bit in (0..8).filter(|bit| byte >> bit & 1 == 1) {
+                    each(Pfn((at + index as u64) * 8 + bit))?;
+                }
+            }
+            if got < want {
+                return Err(damaged("the file ends within a bitmap"));
+            }
+            at += got as u64;
+        }
+        Ok(())
+    }
+
+    /// The pages the machine had.
+    pub fn present(&self, each: &mut dyn FnMut(Pfn) -> io::Result<()>) -> io::Result<()> {
+        self.bits(self.header.bitmap1_at(), each)
+    }
+
+    /// The pages with a descriptor, and the place of each.
+    pub fn kept(&self, each: &mut dyn FnMut(Pfn, Descriptor) -> io::Result<()>) -> io::Result<()> {
+        let mut index = 0;
+        self.bits(self.header.bitmap2_at(), &mut |pfn| {
+            let mut bytes = [0; DESCRIPTOR];
+            let at = FileOffset(self.header.descriptors_at().0 + index * DESCRIPTOR as u64);
+            index += 1;
+            if self.source.read_at(at, &mut bytes)? < DESCRIPTOR {
+                return Err(damaged("the file ends within the descriptors"));
+            }
+            each(pfn, Descriptor::parse(&bytes).ok_or_else(|| damaged("no descriptor"))?)
+        })
+    }
+
+    /// The page behind a descriptor; `None` if it could not be saved.
+    pub fn page(&mut self, descriptor: &Descriptor) -> io::Result<Option<Vec<u8>>> {
+        let block = self.header.block.bytes();
+        if descriptor.offset == 0 {
+            return Ok(None);
+        }
+        let size = descriptor.size as usize;
+        if size > block {
+            return Err(damaged("a page larger than a page"));
+        }
+        let mut packed = vec![0; size];
+        if self.source.read_at(FileOffset(descriptor.offset), &mut packed)? < size {
+            return Err(damaged("the file ends within a page"));
+        }
+        let mut page = vec![0; block];
+        let len = match descriptor.flags {
+            0 => {
+                page = packed;
+                page.len()
+            }
+            0x01 => self.inflate.zlib_decompress(&packed, &mut page).map_err(|_| damaged("a damaged zlib page"))?,
+            0x20 => zstd::bulk::decompress_to_buffer(&packed, &mut page)?,
+            _ => return Err(damaged("a page in a codec that is not built in")),
+        };
+        if len != block { Err(damaged("a page of the wrong size")) } else { Ok(Some(page)) }
+    }
+}

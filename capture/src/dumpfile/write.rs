@@ -1,0 +1,303 @@
+//! Writes the dump. In: kept pages and a header. Out: the file, and what became of each page.
+//! May surprise: workers take batches of pages from one cursor, pack them into an arena of their own, and only then
+//! wait for their turn to be told where in the file their data goes. So there is one lock per batch, no writer that all
+//! wait for, and the same bytes with any number of workers.
+//!
+//! The header says "incomplete" from the start, and is rewritten when the last page is in: whatever ends the program
+//! early leaves a file that says so. When the disk fills up, what fits is kept: descriptors of data that did not fit
+//! stay zero, which readers take as missing.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use crate::compress::{Codec, Kind};
+use crate::output::{Output, write_all};
+use crate::progress::Meter;
+use crate::units::{FileOffset, Pfn, to_usize};
+use crate::vmcore::read::{Pages, PhysMem};
+use crate::vmcore::segments::PageRun;
+use crate::workers;
+
+use super::bitmap::{Cursor, Kept, run_blocks};
+use super::layout::{DESCRIPTOR, Descriptor, Header, INCOMPLETE};
+
+/// Pages in a batch: at 4 KiB, 1 MiB of data before compression.
+pub const BATCH: usize = 256;
+
+/// What is to be written.
+#[derive(Clone, Copy)]
+pub struct Job<'a> {
+    /// The machine's memory.
+    pub mem: &'a dyn PhysMem,
+    /// Bitmap 1.
+    pub present: &'a [PageRun],
+    /// Bitmap 2.
+    pub kept: &'a Kept,
+    /// The header; its status is written with "incomplete" added until the end.
+    pub header: &'a Header,
+    /// The bytes of the notes.
+    pub notes: &'a [u8],
+    /// How pages are packed.
+    pub codec: Kind,
+    /// Number of workers.
+    pub threads: usize,
+    /// Pages per batch.
+    pub batch: usize,
+    /// Something makes the dump incomplete whatever becomes of its pages, so its header says so for good.
+    pub incomplete: bool,
+}
+
+impl std::fmt::Debug for Job<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Job").field("header", self.header).field("codec", &self.codec).finish_non_exhaustive()
+    }
+}
+
+/// What became of the pages.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// Pages whose data is in the file, pages of zeros not counted.
+    pub saved: u64,
+    /// Pages of zeros; they share one piece of data.
+    pub zero: u64,
+    /// Pages the source did not give.
+    pub unreadable: u64,
+    /// Pages whose data did not fit.
+    pub lost: u64,
+    /// Where the file ends.
+    pub bytes: u64,
+    /// What ended the writing early.
+    pub stopped: Option<io::Error>,
+}
+
+/// Writes the dump to `out`. An error means that not even the headers fit.
+pub fn write(job: &Job<'_>, out: &dyn Output, meter: &Meter) -> io::Result<Written> {
+    let total = job.kept.count();
+    let data_at = job.header.data_at(total);
+    let block = job.header.block.bytes();
+    out.reserve(data_at.0)?;
+    put_header(job, out, INCOMPLETE)?;
+    write_all(out, FileOffset(block as u64), &job.header.sub_header()).1?;
+    write_all(out, job.header.notes_at(), job.notes).1?;
+    let bitmap = |base: FileOffset| move |at: u64, bytes: &[u8]| write_all(out, FileOffset(base.0 + at), bytes).1;
+    run_blocks(job.present, &mut bitmap(job.header.bitmap1_at()))?;
+    job.kept.blocks(&mut bitmap(job.header.bitmap2_at()))?;
+    write_all(out, data_at, &vec![0; block]).1?;
+
+    let shared = Shared {
+        job,
+        out,
+        zero: Descriptor { offset: data_at.0, size: u32::try_from(block).unwrap_or(u32::MAX), flags: 0 },
+        source: Mutex::new(Source { cursor: job.kept.cursor(), descriptor: 0, batch: 0 }),
+        order: Mutex::new(Order { next: 0, at: FileOffset(data_at.0 + block as u64), stopped: None }),
+        turn: Condvar::new(),
+        counts: Counts::default(),
+    };
+    workers::run(job.threads, meter, &|| shared.work(meter))?;
+
+    let count = |n: &AtomicU64| n.load(Ordering::Relaxed);
+    let mut written = Written {
+        saved: count(&shared.counts.saved),
+        zero: count(&shared.counts.zero),
+        unreadable: count(&shared.counts.unreadable),
+        bytes: count(&shared.counts.end).max(data_at.0 + block as u64),
+        ..Written::default()
+    };
+    written.lost = total - (written.saved + written.zero + written.unreadable).min(total);
+    written.stopped = shared.order.into_inner().unwrap_or_else(PoisonError::into_inner).stopped;
+    if written.stopped.is_none() && written.unreadable == 0 && !job.incomplete {
+        put_header(job, out, 0)?;
+    }
+    Ok(written)
+}
+
+fn put_header(job: &Job<'_>, out: &dyn Output, status: u32) -> io::Result<()> {
+    let header = Header { status: job.header.status | status, ..job.header.clone() };
+    write_all(out, FileOffset(0), &header.header_block()).1
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Where the next batch comes from.
+struct Source {
+    cursor: Cursor,
+    descriptor: u64,
+    batch: u64,
+}
+
+/// Where the next batch goes.
+struct Order {
+    next: u64,
+    at: FileOffset,
+    stopped: Option<io::Error>,
+}
+
+#[derive(Default)]
+struct Counts {
+    saved: AtomicU64,
+    zero: AtomicU64,
+    unreadable: AtomicU64,
+    end: AtomicU64,
+}
+
+struct Shared<'a> {
+    job: &'a Job<'a>,
+    out: &'a dyn Output,
+    zero: Descriptor,
+    source: Mutex<Source>,
+    order: Mutex<Order>,
+    turn: Condvar,
+    counts: Counts,
+}
+
+/// One worker's memory.
+struct Arena {
+    pfns: Vec<Pfn>,
+    descriptors: Vec<Descriptor>,
+    data: Vec<u8>,
+    used: usize,
+}
+
+impl Shared<'_> {
+    fn work(&self, meter: &Meter) {
+        // A worker that dies (in tests, where a panic unwinds) must not leave the others waiting for its turn.
+        let alarm = Alarm(Some(self));
+        let block = self.job.header.block.bytes();
+        let mut arena = Arena {
+            pfns: Vec::with_capacity(self.job.batch),
+            descriptors: Vec::with_capacity(self.job.batch),
+            data: vec![0; self.job.batch * block + self.job.codec.room(block)],
+            used: 0,
+        };
+        let mut codec = self.job.codec.codec();
+        let mut pages = Pages::new(self.job.mem, self.job.header.block);
+        while let Some((batch, descriptor)) = self.next_batch(&mut arena.pfns) {
+            self.pack(&mut arena, codec.as_mut(), &mut pages);
+            let Some(at) = self.place(batch, arena.used as u64) else { break };
+            self.store(&mut arena, at, descriptor);
+            meter.add(arena.pfns.len() as u64);
+        }
+        alarm.off();
+    }
+
+    fn next_batch(&self, pfns: &mut Vec<Pfn>) -> Option<(u64, u64)> {
+        pfns.clear();
+        let mut source = lock(&self.source);
+        if lock(&self.order).stopped.is_some() {
+            return None;
+        }
+        self.job.kept.take(&mut source.cursor, self.job.batch, pfns);
+        let taken = (source.batch, source.descriptor);
+        source.batch += 1;
+        source.descriptor += pfns.len() as u64;
+        (!pfns.is_empty()).then_some(taken)
+    }
+
+    /// Packs the batch; descriptors count from the start of its data.
+    fn pack(&self, arena: &mut Arena, codec: &mut dyn Codec, pages: &mut Pages<'_>) {
+        arena.descriptors.clear();
+        arena.used = 0;
+        for pfn in &arena.pfns {
+            let Ok(page) = pages.page(*pfn) else {
+                arena.descriptors.push(Descriptor::default());
+                continue;
+            };
+            if is_zero(page) {
+                arena.descriptors.push(self.zero);
+                continue;
+            }
+            let free = &mut arena.data[arena.used..];
+            let (len, flags) = match codec.pack(page, free) {
+                Some(len) => (len, self.job.codec.flag()),
+                None => {
+                    free[..page.len()].copy_from_slice(page);
+                    (page.len(), 0)
+                }
+            };
+            let size = u32::try_from(len).unwrap_or(u32::MAX);
+            arena.descriptors.push(Descriptor { offset: arena.used as u64, size, flags });
+            arena.used += len;
+        }
+    }
+
+    /// Waits for the batch's turn and takes its part of the file; `None` if writing has stopped.
+    fn place(&self, batch: u64, len: u64) -> Option<FileOffset> {
+        let mut order = lock(&self.order);
+        while order.next != batch && order.stopped.is_none() {
+            order = self.turn.wait(order).unwrap_or_else(PoisonError::into_inner);
+        }
+        if order.stopped.is_some() {
+            return None;
+        }
+        let at = order.at;
+        order.at = FileOffset(at.0 + len);
+        order.next += 1;
+        drop(order);
+        self.turn.notify_all();
+        Some(at)
+    }
+
+    /// Writes data, then descriptors: a descriptor never points to data that is not there.
+    fn store(&self, arena: &mut Arena, at: FileOffset, first: u64) {
+        let (fitted, result) = write_all(self.out, at, &arena.data[..arena.used]);
+        self.counts.end.fetch_max(at.0 + fitted as u64, Ordering::Relaxed);
+        let (mut saved, mut zero, mut unreadable) = (0, 0, 0);
+        let mut bytes = Vec::with_capacity(arena.descriptors.len() * DESCRIPTOR);
+        for d in &arena.descriptors {
+            let stored = if d.size == 0 {
+                unreadable += 1;
+                *d
+            } else if *d == self.zero {
+                zero += 1;
+                *d
+            } else if to_usize(d.offset + u64::from(d.size)).is_some_and(|end| end <= fitted) {
+                saved += 1;
+                Descriptor { offset: d.offset + at.0, ..*d }
+            } else {
+                Descriptor::default()
+            };
+            bytes.extend(stored.bytes());
+        }
+        let place = FileOffset(self.job.header.descriptors_at().0 + first * DESCRIPTOR as u64);
+        let (_, second) = write_all(self.out, place, &bytes);
+        let described = second.is_ok();
+        if let Err(e) = result.and(second) {
+            self.stop(e);
+        }
+        if described {
+            self.counts.saved.fetch_add(saved, Ordering::Relaxed);
+            self.counts.zero.fetch_add(zero, Ordering::Relaxed);
+            self.counts.unreadable.fetch_add(unreadable, Ordering::Relaxed);
+        }
+    }
+
+    fn stop(&self, error: io::Error) {
+        lock(&self.order).stopped.get_or_insert(error);
+        self.turn.notify_all();
+    }
+}
+
+struct Alarm<'a, 'b>(Option<&'a Shared<'b>>);
+
+impl Alarm<'_, '_> {
+    fn off(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Alarm<'_, '_> {
+    fn drop(&mut self) {
+        if let Some(shared) = self.0 {
+            shared.stop(io::Error::other("a worker ended early"));
+        }
+    }
+}
+
+/// Whether every byte is zero, 128 bytes at a time so that the loop becomes vector instructions.
+pub fn is_zero(page: &[u8]) -> bool {
+    let (chunks, rest) = page.as_chunks::<128>();
+    chunks.iter().all(|chunk| chunk.iter().fold(0, |all, byte| all | byte) == 0) && rest.iter().all(|byte| *byte == 0)
+}

@@ -1,0 +1,24 @@
+//! The program: parse, run, exit code. The story is in `kdump_capture::pipeline`.
+
+use std::process::ExitCode;
+
+use kdump_capture::cli::{self, Command};
+use kdump_capture::pipeline;
+
+fn main() -> ExitCode {
+    let command = match cli::parse(std::env::args_os()) {
+        Ok(command) => command,
+        Err(error) => {
+            eprintln!("kdump-capture: {error}");
+            return ExitCode::from(1);
+        }
+    };
+    match command {
+        Command::Say(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Command::Dump(options) => ExitCode::from(pipeline::dump(&options)),
+        Command::Log(options) => ExitCode::from(pipeline::log(&options)),
+    }
+}

@@ -1,0 +1,173 @@
+//! Where the struct page of a page frame is. In: vmcoreinfo and virtual memory. Out: [`Section`]s, and for each its
+//! struct pages, looked at in place.
+//! May surprise: the array of one section need not be contiguous in physical memory (an optimised hugetlb page maps
+//! the same frame again and again), so it is taken leaf by leaf.
+//!
+//! A new memory model is one file here and one line in [`MemMap::new`].
+
+mod page;
+mod sparsemem;
+
+pub use page::PageView;
+
+use crate::paging::Virtual;
+use crate::units::{PageSize, Pfn, VirtAddr, to_usize};
+use crate::vmcore::read::{PhysMem, PhysReader};
+use crate::vmcore::segments::PageRun;
+use crate::vmcoreinfo::Facts;
+
+use sparsemem::SparseMem;
+
+/// A stretch of page frames whose struct pages form one array.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Section {
+    /// Its first page frame.
+    pub first: Pfn,
+    /// Where the array begins; `None` if the section has none, so that its pages cannot be told apart.
+    pub map: Option<VirtAddr>,
+}
+
+/// All of them.
+#[derive(Debug)]
+pub struct MemMap {
+    /// The sections that hold pages of the dump, in order.
+    pub sections: Vec<Section>,
+    section_pages: u64,
+    page_size: usize,
+}
+
+impl MemMap {
+    /// Finds the sections behind `runs`, or says what is missing.
+    pub fn new(facts: &Facts, page: PageSize, mem: &mut Virtual<'_>, runs: &[PageRun]) -> Result<MemMap, String> {
+        let model = SparseMem::new(facts, page)?;
+        let sections = model.sections(mem, runs)?;
+        Ok(MemMap { sections, section_pages: 1 << model.section_shift(), page_size: model.page_size() })
+    }
+
+    /// One past the last page frame of `section`.
+    pub fn end(&self, section: &Section) -> Pfn {
+        Pfn(section.first.0.saturating_add(self.section_pages))
+    }
+}
+
+/// What looking at a section tells the scan to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Go on with the next page frame.
+    Next,
+    /// Go on with this page frame: what lies before it is decided.
+    Jump(Pfn),
+}
+
+/// Looks at the struct pages of sections; one per worker.
+pub struct Scan<'a> {
+    map: &'a MemMap,
+    reader: Box<dyn PhysReader + 'a>,
+    joint: Vec<u8>,
+}
+
+impl std::fmt::Debug for Scan<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scan").field("map", &self.map.sections.len()).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Scan<'a> {
+    /// A scan of `map` in `mem`.
+    pub fn new(map: &'a MemMap, mem: &'a dyn PhysMem) -> Self {
+        Scan { map, reader: mem.reader(), joint: Vec::new() }
+    }
+
+    /// Calls `look` for the struct page of every page frame of `run` that lies in `section`, in order.
+    /// Returns how many page frames had none that could be read.
+    pub fn run(
+        &mut self,
+        mem: &mut Virtual<'_>,
+        section: &Section,
+        run: PageRun,
+        look: &mut dyn FnMut(PageView<'_>) -> Step,
+    ) -> u64 {
+        let end = run.end.min(self.map.end(section));
+        let mut pfn = run.start.max(section.first);
+        let Some(array) = section.map else { return end.0.saturating_sub(pfn.0) };
+        let (size, mut blind) = (self.map.page_size, 0);
+        while pfn < end {
+            let at = (pfn.0 - section.first.0).checked_mul(size as u64).and_then(|skip| array.checked_add(skip));
+            let Some(at) = at else { return blind + (end.0 - pfn.0) };
+            let (after, seen) = self.leaf(mem, at, pfn, end, look);
+            blind += if seen { 0 } else { after.0 - pfn.0 };
+            pfn = after;
+        }
+        blind
+    }
+
+    /// Looks at the struct pages from `at` to the end of its leaf; returns the page frame to go on with, and whether
+    /// there was anything to see.
+    fn leaf(
+        &mut self,
+        mem: &mut Virtual<'_>,
+        at: VirtAddr,
+        first: Pfn,
+        end: Pfn,
+        look: &mut dyn FnMut(PageView<'_>) -> Step,
+    ) -> (Pfn, bool) {
+        let size = self.map.page_size;
+        let blind_until = |bytes: u64| Pfn((first.0 + (bytes / size as u64).max(1)).min(end.0));
+        let Ok(mapped) = mem.translate(at) else { return (blind_until(4096 - (at.0 & 4095)), false) };
+        let wanted = to_usize(end.0 - first.0).unwrap_or(usize::MAX).saturating_mul(size).saturating_add(size);
+        let len = to_usize(mapped.len).unwrap_or(usize::MAX).min(wanted).min(self.reader.longest());
+        if len < size {
+            return (Pfn(first.0 + 1), self.straddling(mem, at, first, look));
+        }
+        let len = match self.reader.bytes(mapped.phys, len) {
+            Ok(_) => len,
+            // The leaf may reach beyond the memory that is in the dump; a page of it may still be there.
+            Err(_) => to_usize(4096 - (mapped.phys.0 & 4095)).unwrap_or(0).min(len),
+        };
+        if len < size {
+            return (Pfn(first.0 + 1), self.straddling(mem, at, first, look));
+        }
+        let Ok(bytes) = self.reader.bytes(mapped.phys, len) else { return (blind_until(len as u64), false) };
+        let whole = Pfn((first.0 + (len / size) as u64).min(end.0));
+        let mut pfn = first;
+        while pfn < whole {
+            let skip = to_usize(pfn.0 - first.0).unwrap_or(0) * size;
+            let (this, rest) = bytes[skip..].split_at(size);
+            let mut next = rest.get(..size);
+            let mut beyond = [0u8; 1024];
+            // The neighbour of the leaf's last struct page; compound pages are aligned, so it is asked for only when
+            // the size of struct page is no power of two.
+            if next.is_none()
+                && let Some(after) = at.checked_add((skip + size) as u64)
+                && !size.is_power_of_two()
+            {
+                next = mem.read(after, &mut beyond[..size]).ok().map(|()| &beyond[..size]);
+            }
+            match look(PageView { pfn, this, next }) {
+                Step::Next => pfn.0 += 1,
+                Step::Jump(to) => pfn = to.max(Pfn(pfn.0 + 1)),
+            }
+        }
+        (pfn.min(end), true)
+    }
+
+    /// A struct page that lies across two leaves.
+    fn straddling(
+        &mut self,
+        mem: &mut Virtual<'_>,
+        at: VirtAddr,
+        pfn: Pfn,
+        look: &mut dyn FnMut(PageView<'_>) -> Step,
+    ) -> bool {
+        let size = self.map.page_size;
+        self.joint.resize(2 * size, 0);
+        let both = mem.read(at, &mut self.joint).is_ok();
+        if !both && mem.read(at, &mut self.joint[..size]).is_err() {
+            return false;
+        }
+        let (this, next) = self.joint.split_at(size);
+        // A jump is not taken here: pages behind it are looked at once more, which changes nothing.
+        let _ = look(PageView { pfn, this, next: both.then_some(next) });
+        true
+    }
+}

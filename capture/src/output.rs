@@ -1,0 +1,80 @@
+//! Where a dump goes. In: bytes and their position. Out: a file.
+//! May surprise: nothing is fsynced here. Whoever started the program syncs the file, renames it and syncs the
+//! directory (contract 3 of the design), and must do so before trusting the dump.
+
+use std::fs::{File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
+
+use crate::error::Error;
+use crate::units::FileOffset;
+
+/// A place that takes bytes at any position.
+pub trait Output: Sync {
+    /// Writes some of `bytes` at `at`; returns how many.
+    fn write_at(&self, at: FileOffset, bytes: &[u8]) -> io::Result<usize>;
+
+    /// Makes the first `len` bytes exist, as zeros; takes space on the disk for them where it can.
+    fn reserve(&self, len: u64) -> io::Result<()>;
+}
+
+/// Writes all of `bytes`; on error also says how many went out before it.
+pub fn write_all(out: &dyn Output, at: FileOffset, bytes: &[u8]) -> (usize, io::Result<()>) {
+    let mut done = 0;
+    while done < bytes.len() {
+        match out.write_at(FileOffset(at.0 + done as u64), &bytes[done..]) {
+            Ok(0) => return (done, Err(io::ErrorKind::WriteZero.into())),
+            Ok(n) => done += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return (done, Err(e)),
+        }
+    }
+    (done, Ok(()))
+}
+
+/// Creates `path`, readable by its owner only, since it will hold a machine's memory. An existing file is refused
+/// unless `force`.
+pub fn create(path: &Path, force: bool) -> Result<File, Error> {
+    let fail = |remedy, source| Error::CreateOutput { path: path.into(), remedy, source };
+    let mut options = OpenOptions::new();
+    options.write(true).mode(0o600).create(true).truncate(true);
+    if !force {
+        options.create_new(true);
+    }
+    let file = options.open(path).map_err(|e| {
+        let remedy = if e.kind() == io::ErrorKind::AlreadyExists { " (-f overwrites it)" } else { "" };
+        fail(remedy, e)
+    })?;
+    let meta = file.metadata().map_err(|e| fail("", e))?;
+    if meta.file_type().is_block_device() {
+        let source = io::Error::other("it is a block device, where holes would keep what was there before");
+        return Err(fail(" (give a file on a file system)", source));
+    }
+    if meta.is_file() {
+        file.set_permissions(Permissions::from_mode(0o600)).map_err(|e| fail("", e))?;
+    }
+    Ok(file)
+}
+
+impl Output for File {
+    fn write_at(&self, at: FileOffset, bytes: &[u8]) -> io::Result<usize> {
+        FileExt::write_at(self, bytes, at.0)
+    }
+
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        if !self.metadata()?.is_file() {
+            return Ok(());
+        }
+        let length = i64::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?;
+        match fallocate(self, FallocateFlags::empty(), 0, length) {
+            Ok(()) => Ok(()),
+            Err(Errno::ENOSPC) => Err(Errno::ENOSPC.into()),
+            // File systems that cannot reserve still make a file of zeros that long.
+            Err(_) => self.set_len(len),
+        }
+    }
+}

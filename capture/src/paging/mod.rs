@@ -1,0 +1,171 @@
+//! Virtual to physical. In: a virtual address of the crashed kernel. Out: the physical address, and how far the same
+//! mapping goes on.
+//! May surprise: everything is walked, the direct map too; one walk answers for a whole 2 MiB or 1 GiB leaf.
+//!
+//! A new architecture is one file here and one line in [`for_machine`].
+
+mod x86_64;
+
+use crate::units::{PageSize, PhysAddr, VirtAddr, le64, to_usize};
+use crate::vmcore::read::{PhysMem, PhysReader, ReadError};
+use crate::vmcore::segments::Load;
+use crate::vmcoreinfo::Facts;
+
+/// Where a virtual address leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapped {
+    /// The physical address.
+    pub phys: PhysAddr,
+    /// Bytes from there to the end of the same leaf, at least 1.
+    pub len: u64,
+}
+
+/// Why a virtual address leads nowhere.
+#[derive(Debug, thiserror::Error)]
+pub enum WalkError {
+    /// A page-table entry is not present.
+    #[error("virtual address {0} is not mapped")]
+    NotMapped(VirtAddr),
+    /// A page table, or the memory itself, is not in the dump.
+    #[error("unable to follow virtual address {at}")]
+    Read {
+        /// Which.
+        at: VirtAddr,
+        /// Why.
+        source: ReadError,
+    },
+}
+
+/// The paging of one architecture, as the crashed kernel had it set up.
+pub trait Translate: Sync + Send {
+    /// Walks the tables, read through `tables`, for `at`.
+    fn translate(&self, tables: &mut Tables<'_>, at: VirtAddr) -> Result<Mapped, WalkError>;
+
+    /// Whether `at` is in the kernel's half.
+    fn is_kernel(&self, at: VirtAddr) -> bool;
+}
+
+/// The paging of the machine that crashed, or what is missing to know it.
+pub fn for_machine(facts: &Facts, loads: &[Load]) -> Result<Box<dyn Translate>, String> {
+    Ok(Box::new(x86_64::X86_64::new(facts, loads)?))
+}
+
+const CACHED: usize = 8;
+
+/// Page tables as read, the last few kept.
+pub struct Tables<'a> {
+    reader: Box<dyn PhysReader + 'a>,
+    kept: Vec<(PhysAddr, Box<[u8; 4096]>)>,
+    next: usize,
+}
+
+impl std::fmt::Debug for Tables<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tables").field("kept", &self.kept.len()).finish_non_exhaustive()
+    }
+}
+
+impl Tables<'_> {
+    /// The 8-byte entry at `at`, which is aligned to 8.
+    pub fn entry(&mut self, at: PhysAddr) -> Result<u64, ReadError> {
+        let table = self.page(PhysAddr(at.0 & !4095))?;
+        le64(table, to_usize(at.0 & 4095).unwrap_or(0)).ok_or(ReadError::Absent(at))
+    }
+
+    /// The 4 KiB at `base`, which is aligned to as much.
+    fn page(&mut self, base: PhysAddr) -> Result<&[u8], ReadError> {
+        let index = match self.kept.iter().position(|(b, _)| *b == base) {
+            Some(index) => index,
+            None => self.load(base)?,
+        };
+        Ok(self.kept.get(index).map(|(_, page)| page.as_slice()).unwrap_or_default())
+    }
+
+    fn load(&mut self, base: PhysAddr) -> Result<usize, ReadError> {
+        let bytes = self.reader.bytes(base, 4096)?;
+        let table = Box::new(*bytes.first_chunk().ok_or(ReadError::Absent(base))?);
+        if self.kept.len() < CACHED {
+            self.kept.push((base, table));
+            return Ok(self.kept.len() - 1);
+        }
+        self.next = (self.next + 1) % CACHED;
+        self.kept[self.next] = (base, table);
+        Ok(self.next)
+    }
+}
+
+/// Reads virtual memory; one per worker.
+pub struct Virtual<'a> {
+    paging: &'a dyn Translate,
+    tables: Tables<'a>,
+    /// Memory as read, kept like tables: a log is read here and there by turns, and /proc/vmcore is slow to read.
+    pages: Tables<'a>,
+    reader: Box<dyn PhysReader + 'a>,
+    last: Option<(VirtAddr, Mapped)>,
+}
+
+impl std::fmt::Debug for Virtual<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Virtual").field("last", &self.last).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Virtual<'a> {
+    /// Virtual memory of `mem` under `paging`.
+    pub fn new(mem: &'a dyn PhysMem, paging: &'a dyn Translate) -> Self {
+        let tables = || Tables { reader: mem.small_reader(), kept: Vec::new(), next: 0 };
+        Virtual { paging, tables: tables(), pages: tables(), reader: mem.small_reader(), last: None }
+    }
+
+    /// Where `at` leads; the last leaf is remembered.
+    pub fn translate(&mut self, at: VirtAddr) -> Result<Mapped, WalkError> {
+        if let Some((start, mapped)) = self.last
+            && let Some(skip) = at.0.checked_sub(start.0).filter(|skip| *skip < mapped.len)
+        {
+            return Ok(Mapped { phys: PhysAddr(mapped.phys.0 + skip), len: mapped.len - skip });
+        }
+        let mapped = self.paging.translate(&mut self.tables, at)?;
+        self.last = Some((at, mapped));
+        Ok(mapped)
+    }
+
+    /// Fills `buffer` from `at` on.
+    pub fn read(&mut self, at: VirtAddr, buffer: &mut [u8]) -> Result<(), WalkError> {
+        let mut done = 0;
+        while done < buffer.len() {
+            let here = at.checked_add(done as u64).ok_or(WalkError::NotMapped(at))?;
+            let mapped = self.translate(here)?;
+            let in_page = PageSize::K4.bytes() as u64 - (mapped.phys.0 & 4095);
+            let piece = to_usize(mapped.len.min(in_page)).unwrap_or(usize::MAX).min(buffer.len() - done);
+            let skip = to_usize(mapped.phys.0 & 4095).unwrap_or(0);
+            let out = &mut buffer[done..done + piece];
+            match self.pages.page(PhysAddr(mapped.phys.0 & !4095)).ok().and_then(|page| page.get(skip..skip + piece)) {
+                Some(bytes) => out.copy_from_slice(bytes),
+                // The page is in the dump only in part.
+                None => {
+                    let bytes = self.reader.bytes(mapped.phys, piece);
+                    out.copy_from_slice(bytes.map_err(|source| WalkError::Read { at: here, source })?);
+                }
+            }
+            done += piece;
+        }
+        Ok(())
+    }
+
+    /// The `u64` at `at`.
+    pub fn u64(&mut self, at: VirtAddr) -> Result<u64, WalkError> {
+        let mut bytes = [0; 8];
+        self.read(at, &mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    /// The pointer at `at`.
+    pub fn pointer(&mut self, at: VirtAddr) -> Result<VirtAddr, WalkError> {
+        self.u64(at).map(VirtAddr)
+    }
+
+    /// Whether `at` is in the kernel's half.
+    pub fn is_kernel(&self, at: VirtAddr) -> bool {
+        self.paging.is_kernel(at)
+    }
+}

@@ -1,0 +1,153 @@
+//! What the operator sees. In: pages done. Out: a bar on a terminal, else a line every few seconds.
+//! May surprise: progress goes to stderr and what other tools look for to stdout; `--message-level` decides which kinds
+//! of message appear at all, with makedumpfile's bits.
+
+use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Which kinds of message appear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Messages(pub u8);
+
+impl Messages {
+    /// Progress.
+    pub const PROGRESS: u8 = 1;
+    /// What is good to know.
+    pub const COMMON: u8 = 2;
+    /// Errors.
+    pub const ERROR: u8 = 4;
+    /// What the vmcore says, step by step.
+    pub const DEBUG: u8 = 8;
+    /// The page statistics.
+    pub const REPORT: u8 = 16;
+
+    /// Whether `kind` appears.
+    pub fn shows(self, kind: u8) -> bool {
+        self.0 & kind != 0
+    }
+}
+
+/// Progress of one phase.
+#[derive(Debug)]
+pub struct Meter {
+    name: &'static str,
+    total: u64,
+    unit: u64,
+    shown: bool,
+    done: AtomicU64,
+    working: Mutex<usize>,
+    change: Condvar,
+    began: Mutex<Instant>,
+}
+
+/// A worker that counts as working until this is dropped.
+#[derive(Debug)]
+pub struct Working<'a>(&'a Meter);
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        *self.0.working.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.0.change.notify_all();
+    }
+}
+
+impl Meter {
+    /// A phase of `total` items of `unit` bytes each.
+    pub fn new(name: &'static str, total: u64, unit: u64, messages: Messages) -> Meter {
+        Meter {
+            name,
+            total,
+            unit,
+            shown: messages.shows(Messages::PROGRESS),
+            done: AtomicU64::new(0),
+            working: Mutex::new(0),
+            change: Condvar::new(),
+            began: Mutex::new(Instant::now()),
+        }
+    }
+
+    /// The clock starts.
+    pub fn start(&self) {
+        *self.began.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// `items` more are done.
+    pub fn add(&self, items: u64) {
+        self.done.fetch_add(items, Ordering::Relaxed);
+    }
+
+    /// One more worker.
+    pub fn worker(&self) -> Working<'_> {
+        *self.working.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        Working(self)
+    }
+
+    /// Shows progress until no worker is left.
+    pub fn watch(&self) {
+        let tty = std::io::stderr().is_terminal();
+        let pause = if tty { Duration::from_millis(200) } else { Duration::from_secs(3) };
+        let mut working = self.working.lock().unwrap_or_else(PoisonError::into_inner);
+        while *working > 0 {
+            let (guard, waited) = self.change.wait_timeout(working, pause).unwrap_or_else(PoisonError::into_inner);
+            working = guard;
+            if waited.timed_out() && *working > 0 {
+                drop(working);
+                self.show(tty, false);
+                working = self.working.lock().unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+    }
+
+    /// The last line of the phase.
+    pub fn finish(&self) {
+        self.show(std::io::stderr().is_terminal(), true);
+    }
+
+    fn show(&self, tty: bool, last: bool) {
+        if !self.shown {
+            return;
+        }
+        let line = self.line(self.began.lock().unwrap_or_else(PoisonError::into_inner).elapsed());
+        let (start, end) = match (tty, last) {
+            (true, false) => ("\r\x1b[K", ""),
+            (true, true) => ("\r\x1b[K", "\n"),
+            _ => ("", "\n"),
+        };
+        let bar = if tty { self.bar() } else { String::new() };
+        // Nobody may be listening; that is no reason to stop.
+        let _ = write!(std::io::stderr().lock(), "{start}{line}{bar}{end}");
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "shown with one decimal")]
+    fn line(&self, elapsed: Duration) -> String {
+        let done = self.done.load(Ordering::Relaxed).min(self.total);
+        let part = if self.total == 0 { 1.0 } else { done as f64 / self.total as f64 };
+        let seconds = elapsed.as_secs_f64();
+        let rate = (done * self.unit) as f64 / 1e6 / seconds.max(1e-6);
+        let eta = if part > 0.0 { seconds * (1.0 - part) / part } else { 0.0 };
+        let left = if done < self.total && part > 0.0 { format!(", ETA {eta:.0} s") } else { String::new() };
+        format!("{:<32}: [{:5.1} %] {rate:.0} MB/s{left}", self.name, part * 100.0)
+    }
+
+    fn bar(&self) -> String {
+        let done = self.done.load(Ordering::Relaxed).min(self.total);
+        let cells = usize::try_from(done * 20 / self.total.max(1)).unwrap_or(20);
+        format!(" |{:<20}|", "=".repeat(cells))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_has_part_rate_and_time_left() {
+        let meter = Meter::new("Copying data", 1000, 4096, Messages(1));
+        meter.add(250);
+        assert_eq!(meter.line(Duration::from_secs(1)), "Copying data                    : [ 25.0 %] 1 MB/s, ETA 3 s");
+        meter.add(750);
+        assert!(meter.line(Duration::from_secs(2)).contains("[100.0 %]"));
+    }
+}

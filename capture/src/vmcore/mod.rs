@@ -1,0 +1,87 @@
+//! The vmcore: the crashed kernel's memory with ELF headers around it. In: a path. Out: [`Vmcore`] with its segments,
+//! notes and readers.
+//! May surprise: /proc/vmcore refuses nothing and checks nothing; whatever comes out of it is hostile.
+//!
+//! ```text
+//!  ELF header, program headers   elf.rs        read once
+//!  PT_NOTE                       notes.rs      CPUs, vmcoreinfo
+//!  PT_LOAD … PT_LOAD             segments.rs   what memory is where
+//!  memory                        read.rs       looked at through windows (map.rs), or copied
+//! ```
+
+pub mod elf;
+mod map;
+pub mod notes;
+pub mod read;
+pub mod segments;
+
+use std::fs::File;
+use std::path::Path;
+
+use crate::error::Error;
+use crate::units::PageSize;
+
+use elf::ElfError;
+use notes::Notes;
+use read::{FileReader, PhysMem, PhysReader};
+use segments::Segments;
+
+/// An open vmcore.
+#[derive(Debug)]
+pub struct Vmcore {
+    file: File,
+    size: u64,
+    mapping: bool,
+    segments: Segments,
+    note_bytes: Vec<u8>,
+    notes: Notes,
+    /// What was wrong with the headers but could be worked around.
+    pub problems: Vec<String>,
+}
+
+impl Vmcore {
+    /// Opens `path` and reads its headers. With `mapping` false the memory is copied instead of mapped.
+    pub fn open(path: &Path, page: PageSize, mapping: bool) -> Result<Vmcore, Error> {
+        let open = |source| Error::OpenInput { path: path.into(), source };
+        let file = File::open(path).map_err(open)?;
+        let size = file.metadata().map_err(open)?.len();
+        let parts = elf::read(&file, size).map_err(|e| match e {
+            ElfError::Io(source) => open(source),
+            ElfError::Format(why) => Error::Input { path: path.into(), why },
+            ElfError::Machine(why) => Error::WrongKernel { path: path.into(), why },
+        })?;
+        let mut problems = parts.problems;
+        let segments = Segments::new(parts.loads, size, page, &mut problems);
+        let notes = notes::parse(&parts.notes);
+        Ok(Vmcore { file, size, mapping, segments, note_bytes: parts.notes, notes, problems })
+    }
+
+    /// The bytes of the PT_NOTEs.
+    pub fn note_bytes(&self) -> &[u8] {
+        &self.note_bytes
+    }
+
+    /// What the notes hold.
+    pub fn notes(&self) -> &Notes {
+        &self.notes
+    }
+
+    /// The vmcoreinfo text; empty if there is none.
+    pub fn vmcoreinfo(&self) -> &[u8] {
+        self.notes.vmcoreinfo.clone().and_then(|range| self.note_bytes.get(range)).unwrap_or_default()
+    }
+}
+
+impl PhysMem for Vmcore {
+    fn segments(&self) -> &Segments {
+        &self.segments
+    }
+
+    fn reader(&self) -> Box<dyn PhysReader + '_> {
+        Box::new(FileReader::new(&self.file, self.size, &self.segments, self.mapping))
+    }
+
+    fn small_reader(&self) -> Box<dyn PhysReader + '_> {
+        Box::new(FileReader::new(&self.file, self.size, &self.segments, false))
+    }
+}

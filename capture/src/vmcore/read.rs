@@ -1,0 +1,181 @@
+//! Physical memory as the rest of the crate sees it. In: an address and a length. Out: the bytes, in place where the
+//! source allows.
+//! May surprise: a page may lie in the source only in part (a PT_LOAD need not end on a page); [`Pages`] fills the
+//! rest with zeros.
+
+use std::fs::File;
+use std::io;
+
+use crate::units::{FileOffset, PageSize, Pfn, PhysAddr, to_usize};
+
+use super::elf::read_up_to;
+use super::map::Window;
+use super::segments::Segments;
+
+/// Mapped at once by a reader. Mapping /proc/vmcore makes its page-table entries there and then, so the whole is never
+/// mapped; 4 MiB is where the cost per page has become small (117 GiB/s, HATAYAMA 2013).
+pub const WINDOW: usize = 4 << 20;
+
+/// The longest piece [`PhysReader::bytes`] is asked for where memory is mapped: one 2 MiB leaf.
+const MAPPED_RUN: usize = 2 << 20;
+
+/// The longest piece where it has to be copied.
+const COPIED_RUN: usize = 64 << 10;
+
+/// Why bytes could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The source does not hold that memory.
+    #[error("physical memory at {0} is not in the dump")]
+    Absent(PhysAddr),
+    /// The source holds it but does not give it.
+    #[error("unable to read physical memory at {at}")]
+    Io {
+        /// Where.
+        at: PhysAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// The memory of the crashed machine: a file, or a fake made from a recipe.
+pub trait PhysMem: Sync {
+    /// Which memory there is.
+    fn segments(&self) -> &Segments;
+
+    /// A reader for one worker.
+    fn reader(&self) -> Box<dyn PhysReader + '_>;
+
+    /// A reader for small, scattered pieces (page tables): it copies and maps nothing.
+    fn small_reader(&self) -> Box<dyn PhysReader + '_> {
+        self.reader()
+    }
+}
+
+/// One worker's view of [`PhysMem`].
+pub trait PhysReader {
+    /// `len` bytes at `at`, all within one extent of the segments and no more than [`PhysReader::longest`].
+    fn bytes(&mut self, at: PhysAddr, len: usize) -> Result<&[u8], ReadError>;
+
+    /// The most bytes to ask for at once.
+    fn longest(&self) -> usize;
+}
+
+/// Reads a vmcore file through a window, or by copying where mapping is refused.
+#[derive(Debug)]
+pub struct FileReader<'a> {
+    file: &'a File,
+    size: u64,
+    segments: &'a Segments,
+    mapping: bool,
+    window: Option<Window>,
+    copy: Vec<u8>,
+    copy_at: FileOffset,
+}
+
+impl<'a> FileReader<'a> {
+    /// A reader of `file` (of `size` bytes); maps windows if `mapping`.
+    pub fn new(file: &'a File, size: u64, segments: &'a Segments, mapping: bool) -> Self {
+        FileReader { file, size, segments, mapping, window: None, copy: Vec::new(), copy_at: FileOffset(0) }
+    }
+
+    fn mapped(&mut self, offset: FileOffset, len: usize) -> io::Result<()> {
+        let inside =
+            |w: &Window| offset >= w.offset() && offset.0 + len as u64 <= w.offset().0 + w.bytes().len() as u64;
+        if self.window.as_ref().is_some_and(inside) {
+            return Ok(());
+        }
+        self.window = None;
+        self.window = Some(Window::map(self.file, FileOffset(offset.0 & !4095), WINDOW, self.size)?);
+        Ok(())
+    }
+
+    /// Copies a piece; small ones bring the rest of their 4 KiB along, since page tables are asked for again and again.
+    fn copied(&mut self, offset: FileOffset, len: usize) -> io::Result<()> {
+        let end = self.copy_at.0 + self.copy.len() as u64;
+        if offset >= self.copy_at && offset.0 + len as u64 <= end {
+            return Ok(());
+        }
+        let start = offset.0 & !4095;
+        let wanted = (offset.0 + len as u64).next_multiple_of(4096).min(self.size).saturating_sub(start);
+        self.copy.clear();
+        self.copy.resize(to_usize(wanted).ok_or(io::ErrorKind::InvalidInput)?, 0);
+        self.copy_at = FileOffset(start);
+        let got = read_up_to(self.file, self.copy_at, &mut self.copy);
+        self.copy.truncate(got.as_ref().map_or(0, |n| *n));
+        got.map(|_| ())
+    }
+}
+
+impl PhysReader for FileReader<'_> {
+    fn bytes(&mut self, at: PhysAddr, len: usize) -> Result<&[u8], ReadError> {
+        let (extent, offset) = self.segments.find(at).ok_or(ReadError::Absent(at))?;
+        if len > self.longest() || (extent.end() - at.0) < len as u64 {
+            return Err(ReadError::Absent(at));
+        }
+        if self.mapping && self.mapped(offset, len).is_err() {
+            self.mapping = false;
+        }
+        if !self.mapping {
+            self.copied(offset, len).map_err(|source| ReadError::Io { at, source })?;
+        }
+        let (base, bytes) = match &self.window {
+            Some(window) if self.mapping => (window.offset(), window.bytes()),
+            _ => (self.copy_at, self.copy.as_slice()),
+        };
+        let skip = to_usize(offset.0 - base.0).unwrap_or(usize::MAX);
+        let wanted = bytes.get(skip..).and_then(|b| b.get(..len));
+        wanted.ok_or_else(|| ReadError::Io { at, source: io::ErrorKind::UnexpectedEof.into() })
+    }
+
+    fn longest(&self) -> usize {
+        if self.mapping { MAPPED_RUN } else { COPIED_RUN }
+    }
+}
+
+/// Whole pages, wherever their bytes come from.
+pub struct Pages<'a> {
+    reader: Box<dyn PhysReader + 'a>,
+    segments: &'a Segments,
+    size: PageSize,
+    patched: Vec<u8>,
+}
+
+impl std::fmt::Debug for Pages<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pages").field("size", &self.size).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Pages<'a> {
+    /// Pages of `size` bytes out of `mem`.
+    pub fn new(mem: &'a dyn PhysMem, size: PageSize) -> Self {
+        Pages { reader: mem.reader(), segments: mem.segments(), size, patched: Vec::new() }
+    }
+
+    /// Page `pfn`; bytes of it that the source does not hold are zero.
+    pub fn page(&mut self, pfn: Pfn) -> Result<&[u8], ReadError> {
+        let start = self.size.address(pfn).ok_or(ReadError::Absent(PhysAddr(u64::MAX)))?;
+        let len = self.size.bytes();
+        let whole = self.segments.find(start).is_some_and(|(e, _)| e.end() - start.0 >= len as u64);
+        if whole {
+            return self.reader.bytes(start, len);
+        }
+        self.patched.clear();
+        self.patched.resize(len, 0);
+        let (mut at, end, mut any) = (start, start.0 + len as u64, false);
+        while let Some(extent) = self.segments.at_or_after(at).filter(|e| e.start.0 < end) {
+            let from = extent.start.max(at);
+            let to = extent.end().min(end);
+            let piece = to_usize(to - from.0).unwrap_or(0);
+            let skip = to_usize(from.0 - start.0).unwrap_or(0);
+            self.patched[skip..skip + piece].copy_from_slice(self.reader.bytes(from, piece)?);
+            any = true;
+            if to >= end {
+                break;
+            }
+            at = PhysAddr(to);
+        }
+        if any { Ok(&self.patched) } else { Err(ReadError::Absent(start)) }
+    }
+}
