@@ -1,1 +1,59 @@
-//! .
+//! Boots real kernels, panics them, and judges the dumps from outside.
+//!
+//! Nothing of the project is linked: its programs are built and run, as an administrator would. `cargo demo` is the
+//! program `src/bin/demo`, `cargo test` runs the tables in `tests/`.
+//!
+//! # Nouns
+//!
+//! - *Scenario*: one crash, described by what is different about it.
+//! - *First kernel*: the one that crashes; its PID 1 is `src/bin/guest-init`. *Capture kernel*: the one that is booted by
+//!   the crash; its image is what `mkdumprd` made.
+//! - *Source*, or *raw*: the whole `/proc/vmcore`, which the collector of `src/bin/keep-raw.rs` puts on a disk of its own.
+//! - *Oracle*: our reader of both files, and Debian's makedumpfile on the same source.
+//! - *Outcome*: console, ending, the dump's directory, the source.
+//!
+//! # Flow
+//!
+//! ```text
+//!  provision ─▶ programs ─▶ ┌──────────── crash(Scenario) ────────────┐ ─▶ judge(Outcome)
+//!  apt, kernels  cargo      │ mkdumprd ─▶ disk ─▶ machine ─▶ take off │     oracle, status.json
+//!                           └──────────────────────┬──────────────────┘
+//!                  inside the machine:  guest-init ▼
+//!                  kdumpctl start ─▶ fill memory ─▶ marker ─▶ sysrq c ─▶ capture kernel ─▶ ending
+//! ```
+//!
+//! # Where to look
+//!
+//! - [`provision`]: what has to be there, and where it comes from; [`folders`]: where it is kept.
+//! - [`scenario`], [`mod@crash`]: what is tried, and the story of trying it.
+//! - [`machine`], [`console`], [`disk`], [`mod@accel`]: QEMU and what is around it.
+//! - [`oracle`], [`judge`], [`status`], [`initramfs`]: whether the dump, or the image, is right.
+//! - [`sys`]: the one room for `unsafe`.
+
+pub mod accel;
+pub mod console;
+pub mod crash;
+pub mod disk;
+mod emulation;
+pub mod folders;
+mod guest_image;
+pub mod initramfs;
+pub mod judge;
+pub mod machine;
+pub mod oracle;
+pub mod programs;
+pub mod progress;
+pub mod provision;
+pub mod scenario;
+pub mod status;
+pub mod sys;
+pub mod tools;
+
+/// What a test's table needs.
+pub mod prelude {
+    pub use crate::crash::crash;
+    pub use crate::judge;
+    pub use crate::machine::Ending;
+    pub use crate::provision::{Codec, Suite, kernel};
+    pub use crate::scenario::{PageTables, Scenario, UUID};
+}

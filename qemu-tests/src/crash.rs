@@ -1,0 +1,240 @@
+//! The story: from a scenario to what came of it.
+//!
+//! ```text
+//!  files of the guest ─▶ mkdumprd ─▶ disks ─▶ boot ─▶ kdumpctl start ─▶ panic ─▶ capture ─▶ ending ─▶ files taken off
+//! ```
+//!
+//! Surprising: everything stays in the run's folder when something fails. After a success the guest's disk is removed,
+//! and the raw source once the dump has been judged against it.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::accel::{Accel, accel, accel_with_five_levels};
+use crate::console::Console;
+use crate::machine::{Disk, Ending, Machine};
+use crate::programs::{Programs, programs};
+use crate::scenario::{CRASH_FOLDER, KEEP_RAW, LABEL, PageTables, RAW_SERIAL, Scenario, UUID};
+use crate::status::Status;
+use crate::{disk, emulation, folders, guest_image, progress, provision, tools};
+
+/// Each part of a run ends within this; emulation on a busy machine is slow, and nothing may wait for ever.
+const LIMIT: Duration = Duration::from_secs(300);
+const MIB: u64 = 1 << 20;
+/// How often a run is tried that the emulator spoils.
+const ATTEMPTS: u32 = 4;
+
+/// How long a part of the run took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stage {
+    /// What was done.
+    pub name: &'static str,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// What came of a scenario.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The run's folder, with console.log.
+    pub folder: PathBuf,
+    /// What both kernels printed.
+    pub console: String,
+    /// How the capture kernel ended.
+    pub ending: Ending,
+    /// Parts of the run, as seen from outside.
+    pub stages: Vec<Stage>,
+    /// The dump's directory, if there is one.
+    pub dump: Option<PathBuf>,
+    /// The whole source, if it was asked for.
+    pub raw: Option<PathBuf>,
+    /// What was written into the kernel log before the crash.
+    pub marker: String,
+}
+
+impl Outcome {
+    /// The dump's directory; an error that shows the console when there is none.
+    pub fn dump(&self) -> Result<&Path> {
+        self.dump.as_deref().with_context(|| {
+            format!("no dump is on the guest's disk; the console said last:\n{}", tools::tail(&self.console, 40))
+        })
+    }
+
+    /// What the capture environment reports.
+    pub fn status(&self) -> Result<Status> {
+        Status::read(&self.dump()?.join("status.json"))
+    }
+}
+
+/// Crashes a kernel as the scenario says. A run whose first kernel the emulator killed before its init, and no other, is
+/// made again.
+pub fn crash(scenario: &Scenario) -> Result<Outcome> {
+    for _ in 1..ATTEMPTS {
+        let outcome = attempt(scenario);
+        let console = fs::read_to_string(scenario.folder().join("console.log")).unwrap_or_default();
+        if !emulation::died_early(&console) {
+            return outcome;
+        }
+        progress::note(&format!("{}: the emulator killed the first kernel before its init; once more", scenario.name));
+    }
+    attempt(scenario)
+}
+
+fn attempt(scenario: &Scenario) -> Result<Outcome> {
+    run(scenario).with_context(|| format!("the run \"{}\" failed; see {}", scenario.name, scenario.folder().display()))
+}
+
+fn run(scenario: &Scenario) -> Result<Outcome> {
+    folders::fresh(&scenario.folder())?;
+    provision::tools()?;
+    let programs = programs()?;
+    let accel = match scenario.page_tables {
+        PageTables::Four => accel()?,
+        PageTables::Five => accel_with_five_levels()?,
+    };
+    let folder = scenario.folder();
+    let mut stages = Vec::new();
+    let tree = folder.join("disk");
+    fill_disk(scenario, &programs, &tree)?;
+    stage(&mut stages, "mkdumprd", || make_image(scenario, &programs, &tree))?;
+    let (marker, machine) = stage(&mut stages, "disks", || make_machine(scenario, &programs, &folder, accel))?;
+
+    let running = machine.start(&folder)?;
+    stages.extend(follow_to_the_panic(scenario, running.console())?);
+    let console = running.console().clone();
+    let ending = running.wait_for_ending(LIMIT)?;
+    progress::note(&format!("{}: the capture kernel's ending: {ending:?}", scenario.name));
+    stages.push(Stage { name: "panic to ending", took: time_between(&console, PANIC, "reboot: ") });
+
+    let dump = stage(&mut stages, "taking the dump off the disk", || take_dump(&folder))?;
+    let raw = scenario.keep_raw.then(|| take_raw(&folder)).transpose()?;
+    fs::remove_file(folder.join("vda.img")).context("unable to remove the guest's disk")?;
+    Ok(Outcome { folder, console: console.text(), ending, stages, dump, raw, marker })
+}
+
+fn stage<T>(stages: &mut Vec<Stage>, name: &'static str, step: impl FnOnce() -> Result<T>) -> Result<T> {
+    let began = Instant::now();
+    let result = step()?;
+    stages.push(Stage { name, took: began.elapsed() });
+    Ok(result)
+}
+
+/// What the first kernel goes through: the words that begin each part, what it is called, and what is said of it.
+const PARTS: [(&str, &str, &str); 4] = [
+    ("GUEST: ", "first kernel, to its init", "booting"),
+    ("GUEST: kdumpctl start", "modules and disk", "kdumpctl start"),
+    ("GUEST: filling memory", "kdumpctl start", "the crash kernel is loaded; filling memory"),
+    (PANIC, "filling memory", "panicked; the capture kernel is at work"),
+];
+const PANIC: &str = "Kernel panic - not syncing: sysrq";
+
+fn follow_to_the_panic(scenario: &Scenario, console: &Console) -> Result<Vec<Stage>> {
+    let mut stages = Vec::new();
+    let mut before = Duration::ZERO;
+    for (words, name, note) in PARTS {
+        let (which, line) = console.wait_for_any(&["GUEST: failed", words], LIMIT)?;
+        ensure!(which == 1, "the first kernel did not get as far as the crash; it said last:\n{}", console.tail());
+        stages.push(Stage { name, took: line.at.saturating_sub(before) });
+        before = line.at;
+        progress::note(&format!("{}: {note}", scenario.name));
+    }
+    Ok(stages)
+}
+
+fn time_between(console: &Console, from: &str, to: &str) -> Duration {
+    let at = |words| console.find(words).map(|line| line.at).unwrap_or_default();
+    at(to).saturating_sub(at(from))
+}
+
+/// Makes the files of the guest's disk below `tree`, all but the capture image.
+pub fn fill_disk(scenario: &Scenario, programs: &Programs, tree: &Path) -> Result<()> {
+    for folder in ["boot", "dev", "etc/sysconfig", "proc", "sys", "tmp", CRASH_FOLDER.trim_start_matches('/')] {
+        fs::create_dir_all(tree.join(folder))?;
+    }
+    let vmlinuz = tree.join("boot").join(format!("vmlinuz-{}", scenario.kernel.release));
+    tools::copy(&scenario.kernel.vmlinuz, &vmlinuz)?;
+    for name in ["kdumpctl", "mkdumprd", "kdump-init", "kdump-capture"] {
+        tools::copy(&programs.path(name), &tree.join("usr/sbin").join(name))?;
+    }
+    if scenario.keep_raw {
+        tools::copy(&programs.path("keep-raw"), &tree.join(KEEP_RAW.trim_start_matches('/')))?;
+    }
+    fs::write(tree.join("etc/kdump.conf"), scenario.kdump_conf())?;
+    fs::write(tree.join("etc/sysconfig/kdump"), scenario.sysconfig())?;
+    Ok(())
+}
+
+/// The command line by which the scenario's capture image is made; `image` is where it goes.
+pub fn mkdumprd(scenario: &Scenario, programs: &Programs, tree: &Path, image: &Path) -> Command {
+    let mut command = Command::new(programs.path("mkdumprd"));
+    command.args(["--kver", &scenario.kernel.release]).arg("--modules-dir").arg(&scenario.kernel.modules);
+    command.arg("--sysroot").arg(tree).arg("--config").arg(tree.join("etc/kdump.conf"));
+    command.arg("--sysconfig").arg(tree.join("etc/sysconfig/kdump")).arg(image);
+    command
+}
+
+fn make_image(scenario: &Scenario, programs: &Programs, tree: &Path) -> Result<()> {
+    let image = tree.join("boot").join(format!("initramfs-{}kdump.img", scenario.kernel.release));
+    tools::run(&mut mkdumprd(scenario, programs, tree, &image))?;
+    let size = fs::metadata(&image).context("mkdumprd reported success, yet wrote no image")?.len();
+    progress::note(&format!("{}: capture image of {:.1} MiB", scenario.name, size as f64 / MIB as f64));
+    Ok(())
+}
+
+fn make_machine(scenario: &Scenario, programs: &Programs, folder: &Path, accel: Accel) -> Result<(String, Machine)> {
+    let (disk, raw, initrd) = (folder.join("vda.img"), folder.join("raw"), folder.join("first.img"));
+    disk::make_ext4(&disk, &folder.join("disk"), u64::from(scenario.memory_mib) + 256, LABEL, UUID)?;
+    guest_image::write(&scenario.kernel, programs, &initrd)?;
+    let random = fs::read_to_string("/proc/sys/kernel/random/uuid").context("unable to get a random marker")?;
+    let marker = format!("kdump-marker-{}", random.trim());
+    let append = format!(
+        "crashkernel={}M panic=-1 loglevel=5 guest.mode=crash guest.load=16 guest.huge=8 guest.marker={marker}",
+        scenario.crashkernel_mib,
+    );
+    let cpu = match scenario.page_tables {
+        PageTables::Four => "Haswell",
+        PageTables::Five => "max",
+    };
+    let mut machine = Machine::new(&scenario.kernel.vmlinuz, &initrd, &append, accel)
+        .cpu(cpu)
+        .memory_mib(scenario.memory_mib)
+        .echo(scenario.echo)
+        .disk(Disk { image: disk, serial: "root".into() });
+    if scenario.keep_raw {
+        disk::empty(&raw, u64::from(scenario.memory_mib) * MIB + 64 * MIB)?;
+        machine = machine.disk(Disk { image: raw, serial: RAW_SERIAL.into() });
+    }
+    for device in &scenario.devices {
+        machine = machine.device(device);
+    }
+    Ok((marker, machine))
+}
+
+/// Takes the crash folder off the disk and returns the dump in it.
+fn take_dump(folder: &Path) -> Result<Option<PathBuf>> {
+    disk::take_off(&folder.join("vda.img"), CRASH_FOLDER, folder)?;
+    let crash = folder.join("crash");
+    let mut dumps = Vec::new();
+    for entry in fs::read_dir(&crash).with_context(|| format!("unable to list {}", crash.display()))? {
+        dumps.push(entry?.path());
+    }
+    ensure!(dumps.len() <= 1, "one crash left {} directories: {dumps:?}", dumps.len());
+    Ok(dumps.pop())
+}
+
+/// Cuts the raw disk to the length that its trailer tells.
+fn take_raw(folder: &Path) -> Result<PathBuf> {
+    let path = folder.join("raw");
+    let file = File::options().read(true).write(true).open(&path).context("unable to open the raw disk")?;
+    let mut trailer = [0; 16];
+    file.read_exact_at(&mut trailer, file.metadata()?.len() - 4096)?;
+    let (magic, length) = trailer.split_at(8);
+    ensure!(magic == b"KEEP-RAW", "the source was not kept to its end");
+    file.set_len(u64::from_le_bytes(length.try_into()?))?;
+    Ok(path)
+}

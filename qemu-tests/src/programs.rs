@@ -1,0 +1,54 @@
+//! The project's programs, built once per process and static, as an image needs them.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use crate::{folders, progress, tools};
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+const PACKAGES: [&str; 4] = ["kdump-init", "kdump-capture", "kdump-builder", "qemu-tests"];
+const BINARIES: [&str; 6] = ["kdump-init", "kdump-capture", "mkdumprd", "kdumpctl", "guest-init", "keep-raw"];
+
+/// Where the built programs are.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    folder: PathBuf,
+}
+
+impl Programs {
+    /// The file of a program.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+}
+
+/// Builds what is out of date; cargo's own progress is shown.
+pub fn programs() -> Result<Programs> {
+    static BUILT: OnceLock<Result<Programs, String>> = OnceLock::new();
+    let built = BUILT.get_or_init(|| build().map_err(|error| format!("{error:#}")));
+    built.clone().map_err(|error| anyhow!(error))
+}
+
+fn build() -> Result<Programs> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.current_dir(folders::workspace()).args(["build", "--release", "--target", TARGET, "--target-dir"]);
+    command.arg(folders::target());
+    for package in PACKAGES {
+        command.args(["--package", package]);
+    }
+    for binary in BINARIES {
+        command.args(["--bin", binary]);
+    }
+    progress::timed("building the programs", || {
+        let status = command.status().with_context(|| format!("unable to start {}", tools::shown(&command)))?;
+        if !status.success() {
+            bail!("{} ended with {status}", tools::shown(&command));
+        }
+        Ok(())
+    })?;
+    Ok(Programs { folder: folders::target().join(TARGET).join("release") })
+}

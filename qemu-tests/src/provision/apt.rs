@@ -1,0 +1,108 @@
+//! The machine's own apt: installs packages, downloads and unpacks others without installing them.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Once;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{folders, progress, tools};
+
+/// Which apt answers: its options come before the command's own words.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Apt {
+    options: Vec<String>,
+}
+
+impl Apt {
+    /// An apt with these `-o` options; without any it is the machine's.
+    pub(super) fn with_options(options: Vec<String>) -> Self {
+        Apt { options }
+    }
+
+    pub(super) fn command(&self, program: &str) -> Command {
+        let mut command = tools::command(program);
+        command.env("DEBIAN_FRONTEND", "noninteractive");
+        for option in &self.options {
+            command.arg("-o").arg(option);
+        }
+        command
+    }
+
+    /// Fetches the package lists.
+    pub(super) fn update(&self) -> Result<()> {
+        tools::run(self.command("apt-get").arg("update")).map(drop).context("unable to fetch apt's package lists")
+    }
+
+    /// What `package`, usually one without content, depends on in the version that would be installed.
+    pub(super) fn first_dependency(&self, package: &str) -> Result<String> {
+        let listing = tools::text(self.command("apt-cache").args(["depends", package]))?;
+        let first = listing.lines().find_map(|line| line.trim().strip_prefix("Depends: "));
+        first.map(str::to_owned).with_context(|| format!("apt knows no dependency of {package}"))
+    }
+
+    /// Downloads packages into `folder` and returns the files.
+    pub(super) fn download(&self, packages: &[String], folder: &Path) -> Result<Vec<PathBuf>> {
+        let fetch = || tools::run(self.command("apt-get").arg("download").args(packages).current_dir(folder));
+        if let Err(error) = fetch() {
+            // A list from last month names files that the archive has dropped since.
+            progress::note("the download failed; fetching newer package lists, then once more");
+            if self.update().is_err() {
+                return Err(error);
+            }
+            fetch()?;
+        }
+        let mut files = Vec::new();
+        for entry in folder.read_dir().with_context(|| format!("unable to list {}", folder.display()))? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "deb") {
+                files.push(path);
+            }
+        }
+        if files.len() < packages.len() {
+            bail!("apt-get downloaded {} of these packages: {}", files.len(), packages.join(" "));
+        }
+        Ok(files)
+    }
+
+    /// Downloads packages and unpacks them, side by side, into `folder`.
+    pub(super) fn unpack(&self, packages: &[String], folder: &Path) -> Result<()> {
+        let downloads = tempfile::tempdir_in(folder.parent().unwrap_or(folder))
+            .with_context(|| format!("unable to make a temporary folder beside {}", folder.display()))?;
+        for file in self.download(packages, downloads.path())? {
+            tools::run(tools::command("dpkg-deb").arg("-x").arg(file).arg(folder))?;
+        }
+        Ok(())
+    }
+}
+
+/// Fetches the machine's package lists, once per process, when there are none; only root can.
+pub(super) fn update_machine_once() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        if nix::unistd::geteuid().is_root() {
+            progress::note("fetching the machine's package lists");
+            let update = || {
+                let _lock = folders::lock("machine-apt")?;
+                Apt::default().update()
+            };
+            if let Err(error) = update() {
+                progress::note(&format!("{error:#}"));
+            }
+        }
+    });
+}
+
+/// Installs packages; the lists are fetched first when the machine has none, and again when the install fails.
+pub(super) fn install(packages: &[&str]) -> Result<()> {
+    let apt = Apt::default();
+    let install = || {
+        let words = ["install", "--yes", "--no-install-recommends"];
+        tools::run(apt.command("apt-get").args(words).args(packages))
+    };
+    if install().is_err() {
+        apt.update()?;
+        install()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,77 @@
+//! The incumbent as oracle: a newer makedumpfile than the machine's release has, with its own libraries.
+//!
+//! It is not installed: package and libraries lie side by side in one folder, and its own dynamic loader runs it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::later;
+use crate::{folders, tools};
+
+const SUITE: &str = "sid";
+const PACKAGES: [&str; 9] =
+    ["makedumpfile", "libc6", "libdw1t64", "libelf1t64", "liblzo2-2", "libzstd1", "zlib1g", "libbz2-1.0", "liblzma5"];
+
+/// How pages are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Codec {
+    /// As they are.
+    None,
+    /// `-c`
+    Zlib,
+    /// `-z`
+    Zstd,
+}
+
+impl Codec {
+    /// The option by which both collectors know it.
+    pub fn option(self) -> Option<&'static str> {
+        match self {
+            Codec::None => None,
+            Codec::Zlib => Some("-c"),
+            Codec::Zstd => Some("-z"),
+        }
+    }
+}
+
+/// A makedumpfile that can be run.
+#[derive(Clone, Debug)]
+pub struct Makedumpfile {
+    folder: PathBuf,
+}
+
+/// The oracle, fetched when it is not there.
+pub fn makedumpfile() -> Result<Makedumpfile> {
+    let folder = folders::qemu().join("oracle");
+    folders::made_once(&folder, "makedumpfile, as oracle", |folder| {
+        let packages: Vec<String> = PACKAGES.iter().map(|package| format!("{package}/{SUITE}")).collect();
+        later::apt(SUITE)?.unpack(&packages, folder)
+    })?;
+    Ok(Makedumpfile { folder })
+}
+
+impl Makedumpfile {
+    /// Filters a raw vmcore.
+    pub fn filter(&self, level: u8, codec: Codec, vmcore: &Path, dump: &Path) -> Result<()> {
+        let mut command = self.command();
+        command.args(["--message-level", "4", "-d", &level.to_string()]).args(codec.option()).arg(vmcore).arg(dump);
+        tools::run(&mut command).map(drop)
+    }
+
+    /// The kernel log of a raw vmcore or of a dump, byte for byte.
+    pub fn log(&self, vmcore: &Path, text: &Path) -> Result<Vec<u8>> {
+        let mut command = self.command();
+        command.args(["--message-level", "4", "--dump-dmesg"]).arg(vmcore).arg(text);
+        tools::run(&mut command)?;
+        std::fs::read(text).with_context(|| format!("makedumpfile wrote no {}", text.display()))
+    }
+
+    fn command(&self) -> Command {
+        let libraries = self.folder.join("usr/lib/x86_64-linux-gnu");
+        let mut command = Command::new(libraries.join("ld-linux-x86-64.so.2"));
+        command.arg("--library-path").arg(&libraries).arg(self.folder.join("usr/bin/makedumpfile"));
+        command
+    }
+}

@@ -1,0 +1,20 @@
+//! Everything that the demo and the tests need and a fresh Debian lacks: installed by apt, or fetched and unpacked
+//! below `target/qemu`. What is there already is left alone; nothing is fetched twice.
+//!
+//! | wanted | comes from | kept in |
+//! |---|---|---|
+//! | QEMU, mkfs.ext4, cpio, depmod | the machine's apt, installed | the system |
+//! | the machine's own cloud kernel | the machine's apt, downloaded | `target/qemu/kernels/` |
+//! | a newer cloud kernel, a newer makedumpfile | later suites of the same archive, private apt state | `target/qemu/{kernels,oracle}/` |
+//!
+//! Surprising: only root can install. Anyone else gets one error that names the packages.
+
+mod apt;
+mod kernels;
+mod later;
+mod makedumpfile;
+mod packages;
+
+pub use kernels::{Kernel, Suite, debug_vmlinux, kernel};
+pub use makedumpfile::{Codec, Makedumpfile, makedumpfile};
+pub use packages::{crash_utility, tools};

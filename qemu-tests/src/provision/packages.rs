@@ -1,0 +1,62 @@
+//! Host programs, and the packages that bring them.
+
+use anyhow::{Context, Result, bail};
+
+use crate::{folders, progress, tools};
+
+/// Program and package, for the demo and for every test that boots.
+const NEEDED: &[(&str, &str)] = &[
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("mkfs.ext4", "e2fsprogs"),
+    ("debugfs", "e2fsprogs"),
+    ("cpio", "cpio"),
+    ("depmod", "kmod"),
+    ("modprobe", "kmod"),
+    ("tar", "tar"),
+];
+
+/// Sees to it that QEMU and the other host programs are there.
+pub fn tools() -> Result<()> {
+    ensure(NEEDED)
+}
+
+/// Sees to it that the crash utility is there; it is large, and one ignored test alone wants it.
+pub fn crash_utility() -> Result<()> {
+    ensure(&[("crash", "crash")])
+}
+
+fn missing(wanted: &[(&str, &'static str)]) -> Vec<&'static str> {
+    let mut packages: Vec<&str> =
+        wanted.iter().filter(|(program, _)| tools::find(program).is_none()).map(|(_, package)| *package).collect();
+    packages.dedup();
+    packages
+}
+
+fn ensure(wanted: &[(&str, &'static str)]) -> Result<()> {
+    let packages = missing(wanted);
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let remedy = format!("apt-get install --no-install-recommends {}", packages.join(" "));
+    if tools::find("apt-get").is_none() {
+        bail!("this machine has no apt-get; install the counterparts of these Debian packages: {}", packages.join(" "));
+    }
+    if !nix::unistd::geteuid().is_root() {
+        bail!("these packages are missing, and only root can install them: {remedy}");
+    }
+    let _lock = folders::lock("machine-apt")?;
+    // Another process may have installed them meanwhile.
+    let packages = missing(wanted);
+    if packages.is_empty() {
+        return Ok(());
+    }
+    progress::timed(&format!("installing {}", packages.join(", ")), || {
+        super::apt::install(&packages).with_context(|| format!("unable to install what is missing; try: {remedy}"))
+    })?;
+    match missing(wanted).as_slice() {
+        [] => Ok(()),
+        still => {
+            bail!("apt-get reported success, yet the programs of these packages are not found: {}", still.join(" "))
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! What is to be tried: one crash, described by the few things in which it differs from the ordinary one.
+
+use std::path::PathBuf;
+
+use crate::console::Echo;
+use crate::folders;
+use crate::provision::{Codec, Kernel};
+
+/// The label of the guest's disk.
+pub const LABEL: &str = "guest-disk";
+/// The UUID of the guest's disk.
+pub const UUID: &str = "6b64756d-7072-7364-8969-736b00000001";
+/// Where the guest's kdump.conf puts dumps.
+pub const CRASH_FOLDER: &str = "/var/crash";
+/// Where the collector that keeps the source is, in guest and image.
+pub(crate) const KEEP_RAW: &str = "/usr/libexec/keep-raw";
+/// The serial number of the disk to which the source is copied.
+pub(crate) const RAW_SERIAL: &str = "raw";
+
+/// Levels of page tables, which the processor model decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageTables {
+    /// A processor without 5-level page tables.
+    Four,
+    /// The newest processor QEMU can be.
+    Five,
+}
+
+/// One crash. Start from [`Scenario::of`] and say what is different.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// The run's name, and its folder's.
+    pub name: String,
+    /// The kernel that crashes, and captures.
+    pub kernel: Kernel,
+    /// Chooses the processor.
+    pub page_tables: PageTables,
+    /// The guest's memory.
+    pub memory_mib: u32,
+    /// What is reserved of it.
+    pub crashkernel_mib: u32,
+    /// The target line of kdump.conf.
+    pub target: String,
+    /// The collector's dump level.
+    pub level: u8,
+    /// The collector's codec.
+    pub codec: Codec,
+    /// A program and its arguments instead of our collector.
+    pub other_collector: Option<String>,
+    /// Further lines of kdump.conf.
+    pub conf: Vec<String>,
+    /// `nr_cpus=` of the capture kernel.
+    pub capture_cpus: u32,
+    /// Further words of the capture kernel's command line.
+    pub append: String,
+    /// Further devices of the machine.
+    pub devices: Vec<String>,
+    /// Keep the whole source too.
+    pub keep_raw: bool,
+    /// Who sees the console.
+    pub echo: Echo,
+}
+
+impl Scenario {
+    /// The ordinary crash of a kernel: a guest of 512 MiB with 128 MiB reserved, a dump at level 31 with zstd to the
+    /// disk known by its label, and a reboot.
+    pub fn of(kernel: Kernel, name: &str) -> Scenario {
+        Scenario {
+            name: name.into(),
+            kernel,
+            page_tables: PageTables::Five,
+            memory_mib: 512,
+            crashkernel_mib: 128,
+            target: format!("ext4 LABEL={LABEL}"),
+            level: 31,
+            codec: Codec::Zstd,
+            other_collector: None,
+            conf: Vec::new(),
+            capture_cpus: 1,
+            append: String::new(),
+            devices: Vec::new(),
+            keep_raw: false,
+            echo: Echo::Silent,
+        }
+    }
+
+    /// Where everything of this run is kept.
+    pub fn folder(&self) -> PathBuf {
+        folders::qemu().join("runs").join(&self.name)
+    }
+
+    /// The text of /etc/kdump.conf.
+    pub(crate) fn kdump_conf(&self) -> String {
+        let collector = self.other_collector.clone().unwrap_or_else(|| self.collector());
+        let mut lines =
+            vec![self.target.clone(), format!("path {CRASH_FOLDER}"), format!("core_collector {collector}")];
+        lines.extend(self.conf.iter().cloned());
+        lines.join("\n") + "\n"
+    }
+
+    fn collector(&self) -> String {
+        let keep = if self.keep_raw { format!("{KEEP_RAW} {RAW_SERIAL} ") } else { String::new() };
+        let codec = self.codec.option().unwrap_or_default();
+        format!("{keep}kdump-capture {codec} -d {}", self.level)
+    }
+
+    /// The text of /etc/sysconfig/kdump.
+    pub(crate) fn sysconfig(&self) -> String {
+        let words = format!("irqpoll nr_cpus={} reset_devices console=ttyS0 {}", self.capture_cpus, self.append);
+        format!("KDUMP_COMMANDLINE_APPEND=\"{}\"\n", words.trim())
+    }
+}

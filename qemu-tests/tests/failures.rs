@@ -1,0 +1,49 @@
+//! What goes wrong in the capture kernel is said on the console, and an ending is reached in time.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use qemu_tests::prelude::*;
+
+#[test]
+fn a_missing_target_leads_to_the_failure_action_within_its_limit() -> Result<()> {
+    const MISSING: &str = "00000000-0000-4000-8000-00000000dead";
+    let scenario = Scenario {
+        target: format!("ext4 UUID={MISSING}"),
+        conf: vec!["failure_action poweroff".into()],
+        append: "rd.timeout=8".into(),
+        ..Scenario::of(kernel(Suite::Own)?, "missing-target")
+    };
+    let outcome = crash(&scenario)?;
+    ensure!(outcome.ending == Ending::PowerOff, "the failure action was {:?}", outcome.ending);
+    ensure!(outcome.dump.is_none(), "a dump was written to {:?}", outcome.dump);
+    let reason = outcome.console.lines().find(|line| line.contains(MISSING) && line.contains("did not appear"));
+    reason.with_context(|| format!("the console does not give the reason:\n{}", outcome.console))?;
+    let stage =
+        outcome.stages.iter().find(|stage| stage.name == "panic to ending").context("the stage was not timed")?;
+    // 8 s for the target; the rest is for an emulated kernel to boot and to end.
+    ensure!(stage.took < Duration::from_secs(60), "it took {:.0} s", stage.took.as_secs_f64());
+    Ok(())
+}
+
+#[test]
+fn a_collector_that_fails_leaves_the_log_and_the_reason() -> Result<()> {
+    let scenario = Scenario {
+        // Any program that refuses its arguments will do; this one is on the guest's disk.
+        other_collector: Some("/usr/sbin/kdumpctl collect".into()),
+        conf: vec!["failure_action halt".into()],
+        ..Scenario::of(kernel(Suite::Own)?, "failing-collector")
+    };
+    let outcome = crash(&scenario)?;
+    ensure!(outcome.ending == Ending::Halt, "the failure action was {:?}", outcome.ending);
+    let dump = outcome.dump()?;
+    let log = std::fs::read_to_string(dump.join("vmcore-dmesg.txt")).context("the log was not saved first")?;
+    ensure!(log.contains(&outcome.marker), "the log lacks the marker");
+    ensure!(!dump.join("vmcore").exists(), "something is called vmcore that is none");
+    let status = outcome.status()?;
+    status.expect_outcome("failed")?;
+    let reason = status.text("/reason")?;
+    ensure!(reason.contains("kdumpctl"), "the reason does not name the collector: {reason}");
+    ensure!(outcome.console.contains("kdumpctl failed"), "the console does not give the reason:\n{}", outcome.console);
+    Ok(())
+}
