@@ -19,7 +19,7 @@ use crate::accel::{Accel, accel, accel_with_five_levels};
 use crate::console::Console;
 use crate::machine::{Disk, Ending, Machine};
 use crate::programs::{Programs, programs};
-use crate::scenario::{CRASH_FOLDER, KEEP_RAW, LABEL, PageTables, RAW_SERIAL, Scenario, UUID};
+use crate::scenario::{COLLECTORS, CRASH_FOLDER, LABEL, PageTables, RAW_SERIAL, Scenario, UUID};
 use crate::status::Status;
 use crate::{disk, emulation, folders, guest_image, progress, provision, tools};
 
@@ -161,8 +161,8 @@ pub fn fill_disk(scenario: &Scenario, programs: &Programs, tree: &Path) -> Resul
     for name in ["kdumpctl", "mkdumprd", "kdump-init", "kdump-capture"] {
         tools::copy(&programs.path(name), &tree.join("usr/sbin").join(name))?;
     }
-    if scenario.keep_raw {
-        tools::copy(&programs.path("keep-raw"), &tree.join(KEEP_RAW.trim_start_matches('/')))?;
+    for name in ["keep-raw", "saboteur"] {
+        tools::copy(&programs.path(name), &tree.join(COLLECTORS.trim_start_matches('/')).join(name))?;
     }
     fs::write(tree.join("etc/kdump.conf"), scenario.kdump_conf())?;
     fs::write(tree.join("etc/sysconfig/kdump"), scenario.sysconfig())?;

@@ -55,5 +55,5 @@ pub mod prelude {
     pub use crate::judge;
     pub use crate::machine::Ending;
     pub use crate::provision::{Codec, Suite, kernel};
-    pub use crate::scenario::{PageTables, Scenario, UUID};
+    pub use crate::scenario::{LABEL, PageTables, Scenario, UUID};
 }

@@ -10,7 +10,8 @@ use crate::{folders, progress, tools};
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 const PACKAGES: [&str; 4] = ["kdump-init", "kdump-capture", "kdump-builder", "qemu-tests"];
-const BINARIES: [&str; 6] = ["kdump-init", "kdump-capture", "mkdumprd", "kdumpctl", "guest-init", "keep-raw"];
+const BINARIES: [&str; 7] =
+    ["kdump-init", "kdump-capture", "mkdumprd", "kdumpctl", "guest-init", "keep-raw", "saboteur"];
 
 /// Where the built programs are.
 #[derive(Clone, Debug)]

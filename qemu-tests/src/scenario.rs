@@ -12,8 +12,8 @@ pub const LABEL: &str = "guest-disk";
 pub const UUID: &str = "6b64756d-7072-7364-8969-736b00000001";
 /// Where the guest's kdump.conf puts dumps.
 pub const CRASH_FOLDER: &str = "/var/crash";
-/// Where the collector that keeps the source is, in guest and image.
-pub(crate) const KEEP_RAW: &str = "/usr/libexec/keep-raw";
+/// Where the tests' own collectors are, in guest and image.
+pub(crate) const COLLECTORS: &str = "/usr/libexec";
 /// The serial number of the disk to which the source is copied.
 pub(crate) const RAW_SERIAL: &str = "raw";
 
@@ -99,7 +99,7 @@ impl Scenario {
     }
 
     fn collector(&self) -> String {
-        let keep = if self.keep_raw { format!("{KEEP_RAW} {RAW_SERIAL} ") } else { String::new() };
+        let keep = if self.keep_raw { format!("{COLLECTORS}/keep-raw {RAW_SERIAL} ") } else { String::new() };
         let codec = self.codec.option().unwrap_or_default();
         format!("{keep}kdump-capture {codec} -d {}", self.level)
     }

@@ -27,6 +27,59 @@ fn a_missing_target_leads_to_the_failure_action_within_its_limit() -> Result<()>
 }
 
 #[test]
+fn a_collector_that_hangs_is_killed_and_the_failure_action_follows() -> Result<()> {
+    let scenario = Scenario {
+        other_collector: Some("/usr/libexec/saboteur hang".into()),
+        conf: vec!["failure_action poweroff".into()],
+        append: "rd.kdump.stall=5".into(),
+        ..Scenario::of(kernel(Suite::Own)?, "hanging-collector")
+    };
+    let outcome = crash(&scenario)?;
+    ensure!(outcome.ending == Ending::PowerOff, "the failure action was {:?}", outcome.ending);
+    let dump = outcome.dump()?;
+    ensure!(dump.join("vmcore-incomplete").exists() && !dump.join("vmcore").exists(), "the dump's name is a lie");
+    ensure!(dump.join("vmcore-dmesg.txt").exists(), "the log was not saved first");
+    let status = outcome.status()?;
+    status.expect_outcome("incomplete")?;
+    let reason = status.text("/reason")?;
+    ensure!(reason.contains("stuck for 5 s"), "the reason is: {reason}");
+    Ok(())
+}
+
+#[test]
+fn a_worker_that_is_killed_leaves_a_status_and_the_failure_action_follows() -> Result<()> {
+    let scenario = Scenario {
+        other_collector: Some("/usr/libexec/saboteur kill".into()),
+        conf: vec!["failure_action halt".into()],
+        ..Scenario::of(kernel(Suite::Own)?, "killed-worker")
+    };
+    let outcome = crash(&scenario)?;
+    ensure!(outcome.ending == Ending::Halt, "the failure action was {:?}", outcome.ending);
+    let dump = outcome.dump()?;
+    ensure!(dump.join("kexec-dmesg.log").exists(), "the log of the capture environment was not saved");
+    ensure!(!dump.join("vmcore").exists(), "something is called vmcore that is none");
+    let status = outcome.status()?;
+    status.expect_outcome("failed")?;
+    let reason = status.text("/reason")?;
+    ensure!(reason.contains("SIGKILL") && reason.contains("stage vmcore"), "the reason is: {reason}");
+    Ok(())
+}
+
+#[test]
+fn a_target_of_another_type_is_refused_in_the_kernel_s_own_words() -> Result<()> {
+    let scenario = Scenario {
+        target: format!("xfs LABEL={LABEL}"),
+        conf: vec!["failure_action poweroff".into()],
+        ..Scenario::of(kernel(Suite::Own)?, "wrong-type")
+    };
+    let outcome = crash(&scenario)?;
+    ensure!(outcome.ending == Ending::PowerOff, "the failure action was {:?}", outcome.ending);
+    let says = |words: &str| outcome.console.lines().any(|line| line.contains("cannot mount") && line.contains(words));
+    ensure!(says("xfs LABEL=") && says("the kernel says: "), "the reason is not on the console:\n{}", outcome.console);
+    Ok(())
+}
+
+#[test]
 fn a_collector_that_fails_leaves_the_log_and_the_reason() -> Result<()> {
     let scenario = Scenario {
         // Any program that refuses its arguments will do; this one is on the guest's disk.
