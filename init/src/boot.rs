@@ -1,6 +1,6 @@
 //! The story: what happens between the panic and the reboot, in order. This is the worker's whole life.
 //!
-//! [`main`] sets the machine up (early, modules, devices); [`dump`] does what the image is for, against any
+//! [`main`] sets the machine up (early, modules, devices); `dump` does what the image is for, against any
 //! [`Machine`], target by target, until one has a complete dump.
 
 use crate::beat::{Beat, Pulse, ToSupervisor};
@@ -212,7 +212,8 @@ fn dump(
     last_words: &mut dyn FnMut(&mut Status),
 ) -> anyhow::Result<Status> {
     let mut reasons = Vec::new();
-    for target in &config.hooks.targets {
+    let mut targets = config.hooks.targets.iter().peekable();
+    while let Some(target) = targets.next() {
         let outcome = dump_to(&mut run, config, target, machine, last_words);
         let error = outcome.as_ref().err().map(|error| format!("{error:#}"));
         run.status.targets.push(target_report(target, error.as_deref()));
@@ -222,8 +223,10 @@ fn dump(
                 return Ok(run.status);
             }
             Err(error) => {
-                error!("no dump on the target {target}: {error:#}");
                 reasons.push(format!("target {target}: {error:#}"));
+                if let Some(next) = targets.peek() {
+                    warn!("going on with the next target, {next}");
+                }
             }
         }
     }
