@@ -28,6 +28,9 @@ struct Arguments {
     /// The kernel's levels of page tables
     #[arg(long, value_name = "4|5", default_value = "5", value_parser = ["4", "5"])]
     levels: String,
+    /// The memory that is reserved for the capture kernel
+    #[arg(long, value_name = "MIB", default_value_t = 128)]
+    crashkernel: u32,
     /// Show the steps only, not the guest's console
     #[arg(long, short)]
     quiet: bool,
@@ -62,6 +65,7 @@ fn scenario(arguments: &Arguments) -> Result<Scenario> {
     };
     let mut scenario = Scenario::of(kernel, "demo");
     scenario.echo = if arguments.quiet { Echo::Silent } else { Echo::Lines };
+    scenario.crashkernel_mib = arguments.crashkernel;
     if arguments.levels == "4" {
         scenario.page_tables = qemu_tests::scenario::PageTables::Four;
     }
