@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 
 /// For the worker's first beat.
 const FIRST_BEAT: Duration = Duration::from_secs(60);
+/// For the worker to end once it has said how it came out: a thread of it may be stuck in a driver.
+const FAREWELL: Duration = Duration::from_secs(5);
 /// For saving what is left after a failure.
 const AFTERMATH: Duration = Duration::from_secs(60);
 /// For the kernel to shut down devices before it is made to restart at once.
@@ -108,16 +110,14 @@ fn watch(inbox: &Receiver<Event>, worker: i32, first: Duration) -> Verdict {
                 limit = time;
                 deadline = Instant::now() + limit;
             }
-            Ok(Event::Beat(Beat::Complete)) => said = Some(Verdict::Complete),
-            Ok(Event::Beat(Beat::Failed(reason))) => said = Some(Verdict::Failed(reason)),
+            Ok(Event::Beat(last_word @ (Beat::Complete | Beat::Failed(_)))) => {
+                said = verdict_of(last_word);
+                deadline = Instant::now() + FAREWELL.min(limit);
+            }
             Ok(Event::Ended(pid, how)) if pid == worker => {
                 // Beats that were sent before the end may still be behind it in the queue.
                 while let Ok(Event::Beat(beat)) = inbox.recv_timeout(Duration::from_millis(200)) {
-                    match beat {
-                        Beat::Complete => said = Some(Verdict::Complete),
-                        Beat::Failed(reason) => said = Some(Verdict::Failed(reason)),
-                        _ => {}
-                    }
+                    said = verdict_of(beat).or(said);
                 }
                 return said.unwrap_or_else(|| Verdict::Broken(format!("the worker {how} in stage {stage}")));
             }
@@ -130,6 +130,15 @@ fn watch(inbox: &Receiver<Event>, worker: i32, first: Duration) -> Verdict {
             }
             Err(RecvTimeoutError::Disconnected) => return Verdict::Broken("the supervisor lost its ears".to_owned()),
         }
+    }
+}
+
+/// What a beat says about the whole run, if it does.
+fn verdict_of(beat: Beat) -> Option<Verdict> {
+    match beat {
+        Beat::Complete => Some(Verdict::Complete),
+        Beat::Failed(reason) => Some(Verdict::Failed(reason)),
+        Beat::Stage(..) | Beat::Still(_) => None,
     }
 }
 
@@ -245,6 +254,11 @@ mod tests {
     fn a_stage_that_takes_too_long_ends_the_watch() {
         let stage = Event::Beat(Beat::Stage("target".into(), Duration::ZERO));
         assert_eq!(verdict(vec![stage]), Verdict::Broken("stage target did not end within its limit of 0 s".into()));
+    }
+
+    #[test]
+    fn a_worker_that_said_its_last_word_and_does_not_end_is_not_waited_for() {
+        assert_eq!(verdict(vec![Event::Beat(Beat::Complete)]), Verdict::Complete);
     }
 
     #[test]
