@@ -13,7 +13,9 @@
 mod compare;
 mod kdump_file;
 mod raw_core;
+mod struct_pages;
 
 pub use compare::{Differences, Verdict, compare, differences, read_back};
 pub use kdump_file::{KdumpFile, PageReader, Place, Stored};
 pub use raw_core::RawCore;
+pub use struct_pages::StructPages;

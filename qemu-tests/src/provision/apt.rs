@@ -34,11 +34,10 @@ impl Apt {
         tools::run(self.command("apt-get").arg("update")).map(drop).context("unable to fetch apt's package lists")
     }
 
-    /// What `package`, usually one without content, depends on in the version that would be installed.
-    pub(super) fn first_dependency(&self, package: &str) -> Result<String> {
+    /// The packages that `package` depends on in the version that would be installed.
+    pub(super) fn dependencies(&self, package: &str) -> Result<Vec<String>> {
         let listing = tools::text(self.command("apt-cache").args(["depends", package]))?;
-        let first = listing.lines().find_map(|line| line.trim().strip_prefix("Depends: "));
-        first.map(str::to_owned).with_context(|| format!("apt knows no dependency of {package}"))
+        Ok(listing.lines().filter_map(|line| line.trim().strip_prefix("Depends: ")).map(str::to_owned).collect())
     }
 
     /// Downloads packages into `folder` and returns the files.

@@ -18,6 +18,8 @@ pub enum Suite {
     Own,
     /// The release after Debian 12; it has 6.12, its modules compressed by xz.
     Trixie,
+    /// What is under development; the newest kernel there is.
+    Sid,
 }
 
 impl Suite {
@@ -25,13 +27,14 @@ impl Suite {
         match self {
             Suite::Own => "own",
             Suite::Trixie => "trixie",
+            Suite::Sid => "sid",
         }
     }
 
     fn apt(self) -> Result<Apt> {
         match self {
             Suite::Own => Ok(Apt::default()),
-            Suite::Trixie => later::apt("trixie"),
+            Suite::Trixie | Suite::Sid => later::apt(self.name()),
         }
     }
 }
@@ -52,12 +55,12 @@ pub fn kernel(suite: Suite) -> Result<Kernel> {
     let root = folders::qemu().join("kernels").join(suite.name());
     folders::made_once(&root, &format!("Debian's cloud kernel ({})", suite.name()), |folder| {
         let apt = suite.apt()?;
-        let package = apt.first_dependency(META_PACKAGE).or_else(|_| {
+        let packages = packages(&apt).or_else(|_| {
             update_machine_once();
-            apt.first_dependency(META_PACKAGE)
+            packages(&apt)
         });
-        let package = package.context("apt cannot resolve the kernel package; run as root: apt-get update")?;
-        apt.unpack(&[package], folder)?;
+        let packages = packages.context("apt cannot resolve the kernel package; run as root: apt-get update")?;
+        apt.unpack(&packages, folder)?;
         let modules = folder.join("usr/lib/modules");
         if modules.exists() && !folder.join("lib").exists() {
             std::os::unix::fs::symlink("usr/lib", folder.join("lib"))?;
@@ -65,8 +68,21 @@ pub fn kernel(suite: Suite) -> Result<Kernel> {
         index_modules(folder, &only_entry(&folder.join("lib/modules"))?)
     })?;
     let release = only_entry(&root.join("lib/modules"))?;
-    let vmlinuz = root.join("boot").join(format!("vmlinuz-{release}"));
-    Ok(Kernel { vmlinuz, modules: root.join("lib/modules").join(&release), release })
+    let modules = root.join("lib/modules").join(&release);
+    let places = [root.join("boot").join(format!("vmlinuz-{release}")), modules.join("vmlinuz")];
+    let vmlinuz = places.into_iter().find(|place| place.exists());
+    Ok(Kernel { vmlinuz: vmlinuz.context("the kernel package has no vmlinuz")?, modules, release })
+}
+
+/// The packages of which the kernel consists: one, or since Debian 14 several, for the kernel, its modules and what is
+/// known of both. They are named after its release.
+fn packages(apt: &Apt) -> Result<Vec<String>> {
+    let mut dependencies = apt.dependencies(META_PACKAGE)?.into_iter();
+    let image = dependencies.find(|name| name.starts_with("linux-image-"));
+    let image = image.with_context(|| format!("{META_PACKAGE} depends on no kernel"))?;
+    let release = image.trim_start_matches("linux-image-");
+    let parts = apt.dependencies(&image)?.into_iter().filter(|name| name.ends_with(release));
+    Ok(parts.chain([image.clone()]).collect())
 }
 
 impl Kernel {
