@@ -149,6 +149,7 @@ fn module_needs(config: &Config, host: &dyn Host, settings: &Settings) -> anyhow
         request: module.value.clone(),
         reason: format!("extra_modules, {}", module.origin),
         required: true,
+        by_device: false,
     }));
     Ok(needs)
 }

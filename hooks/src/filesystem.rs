@@ -18,13 +18,12 @@ use std::time::Duration;
 pub const MOUNT_POINT: &str = "/kdump/target";
 
 /// File systems that kdump.conf can name, and the modules that they ask for only once they are mounted.
-const KNOWN: [(&str, &[&str]); 7] = [
+const KNOWN: [(&str, &[&str]); 6] = [
     ("ext2", &[]),
     ("ext3", &["crypto-crc32c"]),
     ("ext4", &["crypto-crc32c"]),
     ("xfs", &["crypto-crc32c"]),
     ("btrfs", &["crypto-crc32c"]),
-    ("vfat", &["nls_cp437", "nls_iso8859-1", "nls_ascii", "nls_utf8"]),
     ("minix", &[]),
 ];
 
@@ -64,19 +63,23 @@ impl Hook for Filesystem {
             bail!("{} is not a file system that a dump can go to", self.fstype);
         };
         let reason = format!("file system of the target {self}");
-        let mut modules = vec![ModuleNeed { request: self.fstype.clone(), reason: reason.clone(), required: true }];
+        let mut modules =
+            vec![ModuleNeed { request: self.fstype.clone(), reason: reason.clone(), required: true, by_device: false }];
         modules.extend(late.iter().map(|request| ModuleNeed {
             request: (*request).to_owned(),
             reason: format!("{} asks for it when mounted", self.fstype),
             required: false,
+            by_device: false,
         }));
         let chain = host
             .device_chain(&self.device)
             .with_context(|| format!("cannot find the drivers of the target device {}", self.device))?;
         modules.extend(chain.into_iter().flatten().map(|request| ModuleNeed {
+            // An alias may be answered by nothing; a driver that is at work has a name and must be there.
+            required: !request.contains(':'),
             request,
             reason: format!("driver of the target device {}", self.device),
-            required: false,
+            by_device: true,
         }));
         Ok(Contribution { modules })
     }

@@ -32,4 +32,6 @@ pub struct ModuleNeed {
     pub reason: String,
     /// Whether the image is useless without it. One that is not required and not found is left out.
     pub required: bool,
+    /// Whether init loads it only because a device asks for it, so that a blacklist would keep it out.
+    pub by_device: bool,
 }

@@ -13,6 +13,23 @@ pub const OURS: &str = "kdump-capture";
 /// What collects the dump if nobody says anything.
 pub const DEFAULT_COLLECTOR: [&str; 6] = [OURS, "-z", "--message-level", "7", "-d", "31"];
 
+/// Options of our collector that make it do something else, or tell init less.
+const NO_DUMP: [&str; 13] = [
+    "-h",
+    "--help",
+    "-v",
+    "--version",
+    "-R",
+    "--check-params",
+    "--dry-run",
+    "--dump-dmesg",
+    "--partial-dmesg",
+    "--mem-usage",
+    "--reassemble",
+    "--split",
+    "--report",
+];
+
 /// The program that writes the dump.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Collector {
@@ -35,6 +52,9 @@ impl Collector {
         let mut argv: Vec<String> = value.split_whitespace().map(ours).collect();
         let Some(program) = argv.first() else { bail!("no program is named") };
         if program == OURS {
+            if let Some(word) = argv.iter().find(|word| NO_DUMP.contains(&word.split('=').next().unwrap_or_default())) {
+                bail!("with `{word}` the collector would write no dump or no report of it; take it out");
+            }
             // The dump goes to a file: there is nothing to flatten.
             argv.retain(|word| word != "-F");
         } else if !program.starts_with('/') || program.split('/').any(|part| part == "..") {
@@ -97,6 +117,14 @@ mod tests {
             ("/usr/bin/strace -F makedumpfile -d 1", "/usr/bin/strace -F kdump-capture -d 1"),
         ] {
             assert_eq!(Collector::parse(value).unwrap().argv.join(" "), argv);
+        }
+    }
+
+    #[test]
+    fn what_would_write_no_dump_is_no_collector() {
+        for value in ["makedumpfile -h", "kdump-capture --check-params -d 31", "makedumpfile --report=/x -d 31"] {
+            let error = Collector::parse(value).unwrap_err().to_string();
+            assert!(error.contains("take it out"), "{error}");
         }
     }
 

@@ -41,7 +41,7 @@ pub struct TargetLine {
 }
 
 /// The directives that name a file system.
-const FILESYSTEMS: [&str; 7] = ["ext2", "ext3", "ext4", "xfs", "btrfs", "minix", "vfat"];
+const FILESYSTEMS: [&str; 6] = ["ext2", "ext3", "ext4", "xfs", "btrfs", "minix"];
 
 /// The other directives that are followed.
 const FOLLOWED: [&str; 8] = [
@@ -56,7 +56,8 @@ const FOLLOWED: [&str; 8] = [
 ];
 
 /// What RHEL follows and this version does not, or no version does any more, and what to do instead.
-const REFUSED: [(&str, &str); 20] = [
+const REFUSED: [(&str, &str); 21] = [
+    ("vfat", "cannot hold a dump: it knows no `:` in names and no file of 4 GiB; write another file system"),
     ("raw", UNSUPPORTED_TARGET),
     ("nfs", UNSUPPORTED_TARGET),
     ("ssh", UNSUPPORTED_TARGET),
@@ -159,7 +160,10 @@ impl KdumpConf {
                 if !kdump_hooks::filesystem::Filesystem::is_known(fstype) {
                     bail!("{fstype} {UNSUPPORTED_TARGET}");
                 }
-                let device = value.parse().map_err(anyhow::Error::msg)?;
+                let device: DeviceSpec = value.parse().map_err(anyhow::Error::msg)?;
+                if fstype == "minix" && !matches!(device, DeviceSpec::Path(_)) {
+                    bail!("a minix file system has neither label nor UUID; write its device, such as /dev/sdb1");
+                }
                 self.target = Some(given(TargetLine { fstype: fstype.to_owned(), device }, place));
             }
         }

@@ -26,6 +26,7 @@ pub fn generic() -> Vec<ModuleNeed> {
         request: module.to_owned(),
         reason: format!("driver of {kind}: the target's device is not on this machine"),
         required: false,
+        by_device: true,
     };
     GENERIC.iter().flat_map(|(kind, modules)| modules.iter().map(move |module| need(kind, module))).collect()
 }

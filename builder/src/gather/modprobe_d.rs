@@ -8,6 +8,7 @@ use crate::plan::Entry;
 use anyhow::Context;
 use kdump_hooks::kmod::Config;
 use std::fs;
+use std::io::ErrorKind;
 
 /// The files, and the configuration that they make.
 ///
@@ -17,7 +18,14 @@ pub fn gather(tree: &Tree, warnings: &mut Vec<String>) -> anyhow::Result<(Vec<En
     let mut entries = Vec::new();
     let mut config = Config::default();
     for path in Config::files(tree.root())? {
-        let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                warnings.push(format!("{} is a link to nothing and is passed over", path.display()));
+                continue;
+            }
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+        };
         let name = path
             .file_name()
             .and_then(|name| name.to_str())

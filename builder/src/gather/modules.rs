@@ -86,6 +86,17 @@ impl Source<'_> {
         let mut modules = Vec::new();
         for Step { module, reached, action, .. } in steps {
             match action {
+                Action::Load
+                    if need.required
+                        && need.by_device
+                        && reached == Reached::Request
+                        && self.config.is_blacklisted(&module) =>
+                {
+                    bail!(
+                        "modprobe.d blacklists {module} ({}), so nothing would load it in the capture kernel; take the line out",
+                        need.reason
+                    )
+                }
                 Action::Load => {
                     let reason = match reached {
                         Reached::Request => need.reason.clone(),
@@ -110,7 +121,12 @@ impl Source<'_> {
         let bare =
             resolve::softdep(self.index, self.config, module).map(|softdep| softdep.bare.clone()).unwrap_or_default();
         let weak = info.values("weakdep").flat_map(str::split_whitespace).map(str::to_owned);
-        let need = |request| ModuleNeed { request, reason: format!("{module} may ask for it"), required: false };
+        let need = |request| ModuleNeed {
+            request,
+            reason: format!("{module} may ask for it"),
+            required: false,
+            by_device: false,
+        };
         bare.into_iter().chain(weak).map(need).collect()
     }
 

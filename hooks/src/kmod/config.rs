@@ -20,8 +20,10 @@ pub struct Config {
     aliases: Vec<(String, ModuleName)>,
     blacklist: BTreeSet<ModuleName>,
     options: Vec<(String, String)>,
-    install: BTreeMap<ModuleName, String>,
-    softdeps: BTreeMap<ModuleName, Softdep>,
+    /// Name pattern and command; the first that matches counts.
+    install: Vec<(String, String)>,
+    /// Name pattern and dependencies; the first that matches counts.
+    softdeps: Vec<(String, Softdep)>,
     /// Lines that were passed over.
     pub warnings: Vec<Warning>,
 }
@@ -51,7 +53,7 @@ impl Config {
             };
             for entry in entries {
                 let path = entry.with_context(|| format!("cannot list {}", directory.display()))?.path();
-                if path.extension().is_some_and(|extension| extension == "conf")
+                if path.extension().is_some_and(|extension| extension == "conf" || extension == "alias")
                     && let Some(name) = path.file_name()
                 {
                     files.entry(name.to_owned()).or_insert_with(|| path.clone());
@@ -68,7 +70,12 @@ impl Config {
     pub fn read(root: &Path) -> anyhow::Result<Config> {
         let mut config = Config::default();
         for path in Config::files(root)? {
-            let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            let text = match fs::read(&path) {
+                Ok(text) => text,
+                // A link to nothing says nothing.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+            };
             config.add(&String::from_utf8_lossy(&text), &path.display().to_string());
         }
         Ok(config)
@@ -81,11 +88,12 @@ impl Config {
             let problem = match words.as_slice() {
                 [] => continue,
                 [first, ..] if first.starts_with('#') => continue,
-                ["alias", alias, module] => {
+                // What stands behind the arguments is passed over, as kmod does.
+                ["alias", alias, module, ..] => {
                     self.aliases.push((normalise_alias(alias), ModuleName::new(module)));
                     continue;
                 }
-                ["blacklist", module] => {
+                ["blacklist", module, ..] => {
                     self.blacklist.insert(ModuleName::new(module));
                     continue;
                 }
@@ -94,11 +102,11 @@ impl Config {
                     continue;
                 }
                 ["install", module, _, ..] => {
-                    self.install.insert(ModuleName::new(module), rest_of(&line, 2));
+                    self.install.push((normalise_alias(module), rest_of(&line, 2)));
                     continue;
                 }
                 ["softdep", module, rest @ ..] => {
-                    self.softdeps.entry(ModuleName::new(module)).or_default().extend(Softdep::parse(rest));
+                    self.softdeps.push((normalise_alias(module), Softdep::parse(rest)));
                     continue;
                 }
                 // Neither unloads nor weak dependencies concern a boot.
@@ -160,18 +168,22 @@ impl Config {
 
     /// The command that an `install` line puts in place of loading.
     pub fn install(&self, name: &ModuleName) -> Option<&str> {
-        self.install.get(name).map(String::as_str)
+        first_match(&self.install, name).map(String::as_str)
     }
 
-    /// All `install` lines.
-    pub fn installs(&self) -> impl Iterator<Item = (&ModuleName, &str)> {
-        self.install.iter().map(|(module, command)| (module, command.as_str()))
+    /// All `install` lines: name pattern and command.
+    pub fn installs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.install.iter().map(|(pattern, command)| (pattern.as_str(), command.as_str()))
     }
 
     /// The soft dependencies that `softdep` lines give a module.
     pub fn softdep(&self, name: &ModuleName) -> Option<&Softdep> {
-        self.softdeps.get(name)
+        first_match(&self.softdeps, name)
     }
+}
+
+fn first_match<'a, T>(lines: &'a [(String, T)], name: &ModuleName) -> Option<&'a T> {
+    lines.iter().find(|(of, _)| pattern::matches(of, name.as_str())).map(|(_, what)| what)
 }
 
 /// Lines with `\` continuations joined, each with the number of its first line.
@@ -226,6 +238,20 @@ mod tests {
         assert_eq!(config.by_alias("net-pf-10"), [&ModuleName::new("nope")]);
         assert_eq!(config.install(&"evil".into()), Some("/bin/false"));
         assert_eq!(config.softdep(&"top".into()).unwrap().pre, ["a", "b"]);
+    }
+
+    #[test]
+    fn of_several_lines_for_a_module_the_first_counts_and_names_may_be_patterns() {
+        let config = config(
+            "install a /bin/true\ninstall a /bin/false\ninstall virtio-* /bin/false # why\nsoftdep b pre: x\nsoftdep b pre: \
+             y\nblacklist c # reason\nalias d e # reason\n",
+        );
+        assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+        assert_eq!(config.install(&"a".into()), Some("/bin/true"));
+        assert_eq!(config.install(&"virtio_rng".into()), Some("/bin/false # why"));
+        assert_eq!(config.softdep(&"b".into()).unwrap().pre, ["x"]);
+        assert!(config.is_blacklisted(&"c".into()));
+        assert_eq!(config.by_alias("d"), [&ModuleName::new("e")]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::names::{ModuleName, module_of_file, normalise_alias};
 use super::pattern;
 use anyhow::Context;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind;
@@ -62,11 +63,9 @@ impl Softdep {
         softdep
     }
 
-    /// Adds the words of another line for the same module.
-    pub fn extend(&mut self, other: Softdep) {
-        self.pre.extend(other.pre);
-        self.post.extend(other.post);
-        self.bare.extend(other.bare);
+    /// Adds another line for the same module. kmod follows the first line alone; what others name is only good to have.
+    fn add_later_line(&mut self, other: Softdep) {
+        self.bare.extend(other.bare.into_iter().chain(other.pre).chain(other.post));
     }
 }
 
@@ -129,7 +128,11 @@ impl Index {
         for (number, words) in entries(text) {
             match words.as_slice() {
                 ["softdep", module, rest @ ..] => {
-                    self.softdeps.entry(ModuleName::new(module)).or_default().extend(Softdep::parse(rest));
+                    let softdep = Softdep::parse(rest);
+                    match self.softdeps.entry(ModuleName::new(module)) {
+                        Entry::Vacant(entry) => drop(entry.insert(softdep)),
+                        Entry::Occupied(mut entry) => entry.get_mut().add_later_line(softdep),
+                    }
                 }
                 _ => self.problems.push(format!("modules.softdep:{number}: `{}` is no softdep", words.join(" "))),
             }

@@ -150,8 +150,10 @@ impl Walk<'_> {
         }
         match self.config.install(module).map(str::trim) {
             None => Action::Load,
-            Some("/bin/true" | "/usr/bin/true" | "true" | ":") => Action::Skip,
-            Some(command) => Action::Forbidden(command.to_owned()),
+            Some(command) => match command.split_whitespace().next() {
+                Some("/bin/true" | "/usr/bin/true" | "true" | ":") => Action::Skip,
+                _ => Action::Forbidden(command.to_owned()),
+            },
         }
     }
 }
