@@ -7,7 +7,7 @@ use std::fmt;
 pub enum Stage {
     /// Kernel file systems, log, image configuration.
     Early,
-    /// Modules that the configuration names.
+    /// What is known of modules: the indexes, modprobe.d, the kernel command line.
     Modules,
     /// Modules that the devices ask for.
     Devices,

@@ -4,14 +4,18 @@
 use crate::boot::{self, Places};
 use crate::dump_dir::DumpDir;
 use crate::kmsg;
-use crate::status::{self, Legacy, Outcome};
+use crate::status::{self, Legacy, StageReport, TargetReport};
 use crate::sys;
 use log::{error, info, warn};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// How PID 1 calls it.
 pub const ROLE: &str = "aftermath";
+
+/// Larger files are not read back: the time is limited.
+const MOST: u64 = 64 << 20;
 
 /// Entry of the process.
 pub fn main(reason: &str) -> ExitCode {
@@ -34,12 +38,17 @@ pub fn main(reason: &str) -> ExitCode {
 /// Writes what the worker could not write any more.
 fn save(legacy: Legacy, dump_dir: DumpDir, reason: &str) {
     let mut status = legacy.status;
-    status.outcome = Outcome::Failed;
+    status.outcome = boot::outcome_on_disk(&dump_dir);
     status.reason = Some(reason.to_owned());
+    if let Some((stage, since)) = legacy.stage {
+        status.stages.push(StageReport::new(&stage, since.elapsed().unwrap_or_default(), reason.to_owned()));
+    }
+    status.targets.extend(legacy.target.map(|target| TargetReport::new(target, Some(reason.to_owned()))));
     info!("saving the status to {}", dump_dir.path().display());
     if let Err(error) = boot::save_environment_log(&dump_dir) {
         warn!("{error:#}");
     }
+    status.files = boot::digests_up_to(&dump_dir, MOST, &mut Vec::new(), Duration::ZERO);
     if let Err(error) = dump_dir.write(status::FILE, &status.json()) {
         error!("{error:#}");
     }

@@ -64,6 +64,7 @@ impl Places {
 /// Entry of the worker process.
 pub fn main() -> ExitCode {
     kmsg::install();
+    std::panic::set_hook(Box::new(|panic| error!("the worker has a bug: {panic}")));
     match boot() {
         Ok(status) if status.outcome == Outcome::Complete => {
             ToSupervisor.beat(Beat::Complete);
@@ -118,7 +119,7 @@ fn boot() -> anyhow::Result<Status> {
     loader.start(LOADERS);
 
     let mut devices = None;
-    run.stage(Stage::Devices, limit, |_| {
+    run.stage(Stage::Devices, limit + config.limits.device(), |_| {
         let (watched, subscribed) = Devices::watch(&loader);
         devices = Some(watched);
         // A driver that takes long is no reason not to look for the target.
@@ -164,12 +165,14 @@ struct Run {
     status: Status,
     places: Places,
     pulse: Box<dyn Pulse>,
+    /// The target in hand.
+    target: Option<String>,
     dump_dir: Option<DumpDir>,
 }
 
 impl Run {
     fn new(status: Status, places: Places, pulse: Box<dyn Pulse>) -> Run {
-        Run { status, places, pulse, dump_dir: None }
+        Run { status, places, pulse, target: None, dump_dir: None }
     }
 
     /// Does one stage: announced, timed, noted.
@@ -180,6 +183,7 @@ impl Run {
         work: impl FnOnce(&mut Run) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         self.pulse.beat(Beat::Stage(stage.name().to_owned(), limit));
+        self.leave_legacy(Some(stage));
         let start = Instant::now();
         let outcome = work(self);
         let took = start.elapsed();
@@ -194,13 +198,18 @@ impl Run {
             least => least.min(available),
         };
         self.status.stage(stage, took, &outcome);
-        self.leave_legacy();
+        self.leave_legacy(None);
         outcome
     }
 
-    fn leave_legacy(&self) {
-        let dump_dir = self.dump_dir.as_ref().map(|dir| dir.path().to_owned());
-        Legacy { status: self.status.clone(), dump_dir }.save(&self.places.state);
+    fn leave_legacy(&self, stage: Option<Stage>) {
+        let legacy = Legacy {
+            status: self.status.clone(),
+            stage: stage.map(|stage| (stage.name().to_owned(), SystemTime::now())),
+            target: self.target.clone(),
+            dump_dir: self.dump_dir.as_ref().map(|dir| dir.path().to_owned()),
+        };
+        legacy.save(&self.places.state);
     }
 }
 
@@ -244,15 +253,18 @@ fn dump_to(
 ) -> anyhow::Result<()> {
     let hook = target.hook();
     let (stage_limit, device_limit) = (config.limits.stage(), config.limits.device());
+    run.target = Some(target.to_string());
     run.stage(Stage::Target, stage_limit + device_limit, |run| {
         let Destination::Directory(root) = hook.open(machine, device_limit)?;
         let root = run.places.root.join(relative(&root)).join(relative(&config.dump.path));
-        let dump_dir = DumpDir::create(&root, LOCAL, SystemTime::now())?;
-        info!("writing to {}", dump_dir.path().display());
-        run.dump_dir = Some(dump_dir);
+        run.dump_dir = Some(DumpDir::create(&root, LOCAL, SystemTime::now()).inspect_err(|_| {
+            // Whatever goes wrong after the target has been opened, it is let go.
+            hook.close(machine).unwrap_or_else(|error| warn!("{error:#}"));
+        })?);
         Ok(())
     })?;
     let dump_dir = run.dump_dir.clone().context("no dump directory")?;
+    info!("writing to {}", dump_dir.path().display());
 
     // The log is worth having without the dump, and the dump without the log.
     let stall = config.limits.stall();
@@ -260,11 +272,7 @@ fn dump_to(
     let vmcore = run.stage(Stage::Vmcore, stall + stage_limit, |run| save_vmcore(run, config, &dump_dir));
 
     let outcome = vmcore.map_err(|error| error.context("the dump was not saved"));
-    run.status.outcome = match (&outcome, dump_dir.pending(VMCORE).exists()) {
-        (Ok(()), _) => Outcome::Complete,
-        (Err(_), true) => Outcome::Incomplete,
-        (Err(_), false) => Outcome::Failed,
-    };
+    run.status.outcome = outcome_on_disk(&dump_dir);
     run.status.reason = outcome.as_ref().err().or(log.as_ref().err()).map(|error| format!("{error:#}"));
     let endings = config.endings;
     run.status.ending = Some(if outcome.is_ok() { endings.final_action } else { endings.failure_action });
@@ -275,18 +283,23 @@ fn dump_to(
         let mut status = run.status.clone();
         status.targets.push(target_report(target, status.reason.as_deref().filter(|_| outcome.is_err())));
         last_words(&mut status);
-        dump_dir.write(status::FILE, &status.json())?;
+        // A disk that is too full for the status has the dump all the same.
+        dump_dir.write(status::FILE, &status.json()).unwrap_or_else(|error| warn!("{error:#}"));
         hook.close(machine)
     });
-    if outcome.is_ok() && ending.is_ok() {
-        info!("dump complete: {}", dump_dir.path().display());
+    (run.dump_dir, run.target) = (None, None);
+    match (outcome, ending) {
+        (Ok(()), Ok(())) => {
+            info!("dump complete: {}", dump_dir.path().display());
+            Ok(())
+        }
+        (Err(error), Err(also)) => Err(anyhow!("{error:#}; and {also:#}")),
+        (outcome, ending) => outcome.and(ending),
     }
-    outcome.and(ending)
 }
 
 fn target_report(target: &Target, error: Option<&str>) -> TargetReport {
-    let outcome = if error.is_none() { "ok" } else { "failed" };
-    TargetReport { target: target.to_string(), outcome: outcome.to_owned(), error: error.map(str::to_owned) }
+    TargetReport::new(target.to_string(), error.map(str::to_owned))
 }
 
 /// The old kernel's log, with our own collector whatever collects the dump.
@@ -333,13 +346,27 @@ pub fn save_environment_log(dump_dir: &DumpDir) -> anyhow::Result<()> {
     dump_dir.write(ENVIRONMENT_LOG, text.as_bytes())
 }
 
+/// How much of a dump there is.
+pub fn outcome_on_disk(dump_dir: &DumpDir) -> Outcome {
+    match (dump_dir.path().join(VMCORE).exists(), dump_dir.pending(VMCORE).exists()) {
+        (true, _) => Outcome::Complete,
+        (false, true) => Outcome::Incomplete,
+        (false, false) => Outcome::Failed,
+    }
+}
+
 /// Reads back what has been written.
 fn digests(dump_dir: &DumpDir, pulse: &mut dyn Pulse, limit: Duration) -> Vec<FileReport> {
+    digests_up_to(dump_dir, u64::MAX, pulse, limit)
+}
+
+/// Reads back those files that are not longer than `most`.
+pub fn digests_up_to(dump_dir: &DumpDir, most: u64, pulse: &mut dyn Pulse, limit: Duration) -> Vec<FileReport> {
     let incomplete = format!("{VMCORE}{}", crate::dump_dir::INCOMPLETE);
     let names = [LOG, VMCORE, &incomplete, ENVIRONMENT_LOG];
     names
         .into_iter()
-        .filter(|name| dump_dir.path().join(name).exists())
+        .filter(|name| fs::metadata(dump_dir.path().join(name)).is_ok_and(|metadata| metadata.len() <= most))
         .filter_map(|name| match dump_dir.digest(name, || pulse.beat(Beat::Still(limit))) {
             Ok((bytes, sha256)) => Some(FileReport { name: name.to_owned(), bytes, sha256 }),
             Err(error) => {
@@ -489,6 +516,24 @@ mod tests {
             "target ext4 LABEL=first: LABEL=first did not appear within 5 s; \
              target ext4 LABEL=second: LABEL=second did not appear within 5 s"
         );
+    }
+
+    #[test]
+    fn a_target_is_let_go_even_if_there_is_no_room_for_a_directory_or_a_status() {
+        let mut rehearsal = Rehearsal::new("echo data > $out").with_device("first").with_device("second");
+        fs::create_dir_all(rehearsal.tree.path().join("kdump/target")).unwrap();
+        fs::write(rehearsal.tree.path().join("kdump/target/var"), "in the way").unwrap();
+        let status = rehearsal.run();
+        assert_eq!(status.outcome, Outcome::Failed);
+        let unmounted = |rehearsal: &Rehearsal| {
+            rehearsal.machine.journal.iter().filter(|line| *line == "unmount /kdump/target").count()
+        };
+        assert_eq!(unmounted(&rehearsal), 2);
+
+        let script = "mkdir -p $(dirname $out)/status.json-incomplete; echo data > $out";
+        let mut rehearsal = Rehearsal::new(script).with_device("first");
+        assert_eq!(rehearsal.run().outcome, Outcome::Complete);
+        assert_eq!(unmounted(&rehearsal), 1);
     }
 
     #[test]

@@ -9,11 +9,12 @@ use log::{info, warn};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -28,6 +29,10 @@ const GRACE: Duration = Duration::from_secs(30);
 const AT_MOST: Duration = Duration::from_secs(24 * 3600);
 /// How many of the child's last lines an error shows.
 const LAST_WORDS: usize = 3;
+/// How long the child's last lines may take to arrive.
+const LAST_WORDS_TIME: Duration = Duration::from_secs(1);
+/// Longer lines are told in parts.
+const LONGEST_LINE: usize = 4096;
 
 /// One run of a collector.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,15 +78,17 @@ impl Collection {
             .spawn()
             .with_context(|| format!("cannot start the collector {program}"))?;
         let words = Words::default();
-        let relays: Vec<_> =
-            [child.stdout.take().map(|pipe| words.relay(pipe)), child.stderr.take().map(|pipe| words.relay(pipe))]
-                .into_iter()
-                .flatten()
-                .collect();
-        let outcome = self.watch(&mut child, &words, pulse);
-        for relay in relays {
-            let _ = relay.join();
+        let (at_work, at_rest) = mpsc::channel();
+        if let Some(pipe) = child.stdout.take() {
+            words.relay(pipe, at_work.clone());
         }
+        if let Some(pipe) = child.stderr.take() {
+            words.relay(pipe, at_work);
+        }
+        let outcome = self.watch(&mut child, &words, pulse);
+        // The pipes close when nobody holds them any more. A child that cannot die, or one that it has left behind, may
+        // hold them for ever.
+        let _ = at_rest.recv_timeout(LAST_WORDS_TIME);
         outcome.with_context(|| match words.last() {
             said if said.is_empty() => format!("{program} failed"),
             said => format!("{program} failed ({said})"),
@@ -136,29 +143,43 @@ struct Words {
 }
 
 impl Words {
-    /// Sends each line to the log. A progress line that ends in a carriage return is a line.
-    fn relay(&self, pipe: impl Read + Send + 'static) -> thread::JoinHandle<()> {
+    /// Sends each line to the log; a progress line that ends in a carriage return is one. `at_work` is dropped when the
+    /// pipe is closed.
+    fn relay(&self, mut pipe: impl Read + Send + 'static, at_work: Sender<()>) {
         let words = self.clone();
         thread::spawn(move || {
-            let mut pipe = BufReader::new(pipe);
+            let _at_work = at_work;
+            let mut chunk = [0; LONGEST_LINE];
             let mut line = Vec::new();
             loop {
-                line.clear();
-                match (&mut pipe).take(4096).read_until(b'\n', &mut line) {
-                    Ok(0) | Err(_) => return,
-                    Ok(_) => {}
-                }
+                let length = match pipe.read(&mut chunk) {
+                    Ok(0) | Err(_) => return words.say(&line),
+                    Ok(length) => length,
+                };
                 words.count.fetch_add(1, Ordering::Relaxed);
-                for part in String::from_utf8_lossy(&line).split(['\r', '\n']).filter(|part| !part.trim().is_empty()) {
-                    info!("{}", part.trim_end());
-                    let mut last = words.last.lock().unwrap_or_else(PoisonError::into_inner);
-                    if last.len() == LAST_WORDS {
-                        last.pop_front();
+                for &byte in chunk.iter().take(length) {
+                    if matches!(byte, b'\r' | b'\n') || line.len() == LONGEST_LINE {
+                        words.say(&line);
+                        line.clear();
                     }
-                    last.push_back(part.trim().to_owned());
+                    line.push(byte);
                 }
             }
-        })
+        });
+    }
+
+    fn say(&self, line: &[u8]) {
+        let line = String::from_utf8_lossy(line);
+        let line = line.trim();
+        if line.is_empty() {
+            return;
+        }
+        info!("{line}");
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.len() == LAST_WORDS {
+            last.pop_front();
+        }
+        last.push_back(line.to_owned());
     }
 
     fn last(&self) -> String {
@@ -200,6 +221,18 @@ mod tests {
         let error = shell("sleep 60", Duration::from_millis(300)).unwrap_err();
         assert!(format!("{error:#}").contains("stuck"));
         assert!(start.elapsed() < Duration::from_secs(20));
+    }
+
+    #[test]
+    fn a_child_that_is_left_behind_does_not_hold_the_dump_up() {
+        let start = Instant::now();
+        shell("setsid sleep 30 & exit 0", Duration::from_secs(9)).unwrap();
+        assert!(start.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn progress_without_line_feeds_is_a_sign_of_life() {
+        shell("for i in 1 2 3 4 5 6; do printf \"$i\\r\"; sleep 0.2; done", Duration::from_millis(900)).unwrap();
     }
 
     #[test]

@@ -142,11 +142,14 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Takes the limits that the kernel command line sets.
+    /// Takes the limits that the kernel command line sets: from one second to a day. 0, which is for ever elsewhere, is
+    /// a day: nothing here waits for ever.
     pub fn follow(&mut self, cmdline: &Cmdline) {
-        let seconds = |name| cmdline.last(name).and_then(|value| value.parse().ok());
-        self.device = seconds("rd.timeout").unwrap_or(self.device);
-        self.stall = seconds("rd.kdump.stall").unwrap_or(self.stall);
+        const DAY: u64 = 86_400;
+        let seconds = |name| cmdline.last(name).and_then(|value| value.parse::<u64>().ok());
+        let limit = |seconds: u64| if seconds == 0 { DAY } else { seconds.min(DAY) };
+        self.device = seconds("rd.timeout").map_or(self.device, limit);
+        self.stall = seconds("rd.kdump.stall").map_or(self.stall, limit);
     }
 
     /// The limit for the target's device.
@@ -222,10 +225,12 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_command_line_overrides_limits() {
+    fn the_kernel_command_line_overrides_limits_within_reason() {
         let mut limits = Limits::default();
         limits.follow(&Cmdline::parse("quiet rd.timeout=7 rd.kdump.stall=soon"));
         assert_eq!(limits, Limits { device: 7, ..Limits::default() });
+        limits.follow(&Cmdline::parse("rd.timeout=18446744073709551615 rd.kdump.stall=0"));
+        assert_eq!(limits, Limits { device: 86_400, stall: 86_400, ..Limits::default() });
     }
 
     #[test]

@@ -28,7 +28,9 @@ pub fn install() {
         .ok()
         .and_then(|text| text.split_whitespace().next()?.parse().ok())
         .unwrap_or(7);
-    let console = OpenOptions::new().write(true).custom_flags(nix::libc::O_NOCTTY).open("/dev/console").ok();
+    // A terminal that has been told to wait (XOFF) must not make the writer wait; what it does not take is lost.
+    let flags = nix::libc::O_NOCTTY | nix::libc::O_NONBLOCK;
+    let console = OpenOptions::new().write(true).custom_flags(flags).open("/dev/console").ok();
     let sink = Kmsg { kernel: Mutex::new(kernel), console: console.map(Mutex::new), shown };
     if log::set_boxed_logger(Box::new(sink)).is_ok() {
         log::set_max_level(LevelFilter::Info);

@@ -6,7 +6,7 @@ use kdump_hooks::Stage;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// The file's name in a dump directory.
 pub const FILE: &str = "status.json";
@@ -61,6 +61,13 @@ pub struct StageReport {
     pub outcome: String,
 }
 
+impl StageReport {
+    /// Of a stage that took that long.
+    pub fn new(name: &str, took: Duration, outcome: String) -> StageReport {
+        StageReport { name: name.to_owned(), seconds: (took.as_secs_f64() * 1000.0).round() / 1000.0, outcome }
+    }
+}
+
 /// One target that was tried.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TargetReport {
@@ -70,6 +77,14 @@ pub struct TargetReport {
     pub outcome: String,
     /// Why it failed.
     pub error: Option<String>,
+}
+
+impl TargetReport {
+    /// Of a target that failed with `error`, or did not.
+    pub fn new(target: String, error: Option<String>) -> TargetReport {
+        let outcome = if error.is_none() { "ok" } else { "failed" };
+        TargetReport { target, outcome: outcome.to_owned(), error }
+    }
 }
 
 /// One file of the dump.
@@ -113,8 +128,7 @@ impl Status {
     /// Notes how a stage came out.
     pub fn stage(&mut self, stage: Stage, took: Duration, outcome: &anyhow::Result<()>) {
         let outcome = outcome.as_ref().err().map_or_else(|| "ok".to_owned(), |error| format!("{error:#}"));
-        let seconds = (took.as_secs_f64() * 1000.0).round() / 1000.0;
-        self.stages.push(StageReport { name: stage.name().to_owned(), seconds, outcome });
+        self.stages.push(StageReport::new(stage.name(), took, outcome));
     }
 
     /// The text of `status.json`.
@@ -130,7 +144,11 @@ impl Status {
 pub struct Legacy {
     /// The status so far.
     pub status: Status,
-    /// The dump directory, once there is one.
+    /// The stage under way, and since when.
+    pub stage: Option<(String, SystemTime)>,
+    /// The target in hand.
+    pub target: Option<String>,
+    /// The dump directory, while there is one.
     pub dump_dir: Option<PathBuf>,
 }
 

@@ -52,6 +52,7 @@ pub fn main() -> ExitCode {
         end(DEFAULT_ENDINGS.failure_action);
     }));
     let mounted = sys::mount_kernel_filesystems();
+    sys::restart_on_panic();
     kmsg::install();
     for problem in mounted {
         warn!("{problem:#}");
@@ -59,7 +60,10 @@ pub fn main() -> ExitCode {
     let endings = ImageConfig::read(Path::new(config::PATH)).map_or(DEFAULT_ENDINGS, |config| config.endings);
     let (events, inbox) = mpsc::channel();
     reap(events.clone());
-    let ending = match supervise(&events, &inbox) {
+    let verdict = supervise(&events, &inbox);
+    // From here on even a console that takes nothing any more cannot keep the machine down.
+    last_call(AFTERMATH + LAST_CALL);
+    let ending = match verdict {
         Verdict::Complete => {
             info!("the dump is complete; final action: {}", endings.final_action);
             endings.final_action
@@ -97,27 +101,32 @@ fn supervise(events: &Sender<Event>, inbox: &Receiver<Event>) -> Verdict {
 fn watch(inbox: &Receiver<Event>, worker: i32, first: Duration) -> Verdict {
     let mut stage = "start".to_owned();
     let mut limit = first;
-    let mut deadline = Instant::now() + limit;
+    let mut deadline = from_now(limit);
     let mut said: Option<Verdict> = None;
     loop {
         match inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(Event::Beat(Beat::Stage(name, time))) => {
                 stage = name;
                 limit = time;
-                deadline = Instant::now() + limit;
+                deadline = from_now(limit);
             }
             Ok(Event::Beat(Beat::Still(time))) => {
                 limit = time;
-                deadline = Instant::now() + limit;
+                deadline = from_now(limit);
             }
             Ok(Event::Beat(last_word @ (Beat::Complete | Beat::Failed(_)))) => {
                 said = verdict_of(last_word);
-                deadline = Instant::now() + FAREWELL.min(limit);
+                deadline = from_now(FAREWELL.min(limit));
             }
             Ok(Event::Ended(pid, how)) if pid == worker => {
                 // Beats that were sent before the end may still be behind it in the queue.
-                while let Ok(Event::Beat(beat)) = inbox.recv_timeout(Duration::from_millis(200)) {
-                    said = verdict_of(beat).or(said);
+                let last_chance = from_now(Duration::from_millis(200));
+                while said.is_none()
+                    && let Ok(event) = inbox.recv_timeout(last_chance.saturating_duration_since(Instant::now()))
+                {
+                    if let Event::Beat(beat) = event {
+                        said = verdict_of(beat);
+                    }
                 }
                 return said.unwrap_or_else(|| Verdict::Broken(format!("the worker {how} in stage {stage}")));
             }
@@ -131,6 +140,11 @@ fn watch(inbox: &Receiver<Event>, worker: i32, first: Duration) -> Verdict {
             Err(RecvTimeoutError::Disconnected) => return Verdict::Broken("the supervisor lost its ears".to_owned()),
         }
     }
+}
+
+/// No limit is longer than two days, whoever sets it.
+fn from_now(limit: Duration) -> Instant {
+    Instant::now() + limit.min(Duration::from_secs(48 * 3600))
 }
 
 /// What a beat says about the whole run, if it does.
@@ -196,13 +210,20 @@ fn reap(events: Sender<Event>) {
     });
 }
 
+/// Restarts the machine at once if it is still there after `time`.
+fn last_call(time: Duration) {
+    let watch = thread::Builder::new().spawn(move || {
+        thread::sleep(time);
+        let _ = std::fs::write("/proc/sysrq-trigger", "b");
+    });
+    // Without memory for a thread there is nobody to wait.
+    drop(watch);
+}
+
 /// The one place where the capture kernel ends.
 fn end(ending: Ending) {
     // Shutting a device down can hang as well.
-    thread::spawn(|| {
-        thread::sleep(LAST_CALL);
-        let _ = std::fs::write("/proc/sysrq-trigger", "b");
-    });
+    last_call(LAST_CALL);
     let error = sys::end(ending);
     error!("cannot {ending}: {error}; restarting at once");
     let _ = std::fs::write("/proc/sysrq-trigger", "b");
@@ -239,6 +260,7 @@ mod tests {
     #[test]
     fn a_beat_behind_the_end_still_counts() {
         assert_eq!(verdict(vec![ended(WORKER), Event::Beat(Beat::Complete)]), Verdict::Complete);
+        assert_eq!(verdict(vec![ended(WORKER), ended(99), Event::Beat(Beat::Complete)]), Verdict::Complete);
     }
 
     #[test]
@@ -252,8 +274,12 @@ mod tests {
 
     #[test]
     fn a_stage_that_takes_too_long_ends_the_watch() {
+        let endless = Event::Beat(Beat::Still(Duration::MAX));
         let stage = Event::Beat(Beat::Stage("target".into(), Duration::ZERO));
-        assert_eq!(verdict(vec![stage]), Verdict::Broken("stage target did not end within its limit of 0 s".into()));
+        assert_eq!(
+            verdict(vec![endless, stage]),
+            Verdict::Broken("stage target did not end within its limit of 0 s".into())
+        );
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::kexec::Kexec;
 use anyhow::{Context, bail};
 use std::fs::{self, File, TryLockError};
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
@@ -65,14 +66,14 @@ pub fn run(typed: &Kdumpctl, tree: Tree, kexec: &dyn Kexec, out: &mut dyn Write)
 
 /// One kdumpctl at a time. The lock goes with the file.
 fn lock(tree: &Tree, out: &mut dyn Write) -> anyhow::Result<File> {
-    let dir = tree.path("run/lock");
-    let path = match fs::create_dir_all(&dir) {
-        Ok(()) => dir.join("kdump"),
-        Err(_) => tree.path("tmp/kdump.lock"),
-    };
-    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    // /run belongs to root alone; where others may write, others may lock.
+    let dir = tree.path("run");
+    fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let path = dir.join("kdump.lock");
+    let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(&path);
     let file = file.with_context(|| format!("cannot open the lock {}; run it as root", path.display()))?;
     let since = Instant::now();
+    let mut told = false;
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(file),
@@ -84,10 +85,11 @@ fn lock(tree: &Tree, out: &mut dyn Write) -> anyhow::Result<File> {
                 )
             }
             Err(TryLockError::WouldBlock) => {
-                if since.elapsed() < Duration::from_millis(100) {
+                if !told && since.elapsed() > Duration::from_secs(1) {
+                    told = true;
                     writeln!(out, "Another kdumpctl is at work, waiting for it to end")?;
                 }
-                thread::sleep(Duration::from_millis(200));
+                thread::sleep(Duration::from_millis(100));
             }
             Err(TryLockError::Error(error)) => {
                 return Err(error).with_context(|| format!("cannot lock {}", path.display()));

@@ -1,25 +1,26 @@
-//! Arbitrary patterns and texts, against fnmatch(3) of the C library.
+//! Arbitrary patterns and texts, against the definition of a wildcard match.
 
 #![no_main]
 
 use kdump_hooks::kmod::matches;
 use libfuzzer_sys::fuzz_target;
-use std::ffi::{CString, c_char, c_int};
 
-unsafe extern "C" {
-    fn fnmatch(pattern: *const c_char, text: *const c_char, flags: c_int) -> c_int;
+/// `*` and `?` as they are defined. Takes exponential time, so texts are short.
+fn defined(pattern: &[u8], text: &[u8]) -> bool {
+    match pattern.split_first() {
+        None => text.is_empty(),
+        Some((b'*', rest)) => (0..=text.len()).any(|skipped| defined(rest, &text[skipped..])),
+        Some((first, rest)) => {
+            text.split_first().is_some_and(|(byte, tail)| (*first == b'?' || first == byte) && defined(rest, tail))
+        }
+    }
 }
 
 fuzz_target!(|texts: (String, String)| {
     let (pattern, text) = texts;
     let ours = matches(&pattern, &text);
-    // Where the C library's rules are unclear (unbalanced brackets, trailing backslash, classes, bytes beyond ASCII), it
-    // is enough that ours ends.
-    let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic() && !b"[]\\".contains(&byte));
-    if plain(&pattern) && plain(&text) {
-        let (pattern, text) = (CString::new(pattern).unwrap(), CString::new(text).unwrap());
-        // SAFETY: two strings that end in NUL and live through the call.
-        let theirs = unsafe { fnmatch(pattern.as_ptr(), text.as_ptr(), 0) } == 0;
-        assert_eq!(ours, theirs, "{pattern:?} {text:?}");
+    // Sets and escapes have tables of their own; here it is enough that they end.
+    if !pattern.contains(['[', ']', '\\']) && pattern.len() <= 12 && text.len() <= 16 {
+        assert_eq!(ours, defined(pattern.as_bytes(), text.as_bytes()), "{pattern:?} {text:?}");
     }
 });

@@ -52,6 +52,14 @@ pub fn end(ending: Ending) -> Errno {
     }
 }
 
+/// Makes a panic of this kernel, such as the death of PID 1, a restart, if the command line has not said otherwise.
+pub fn restart_on_panic() {
+    const FILE: &str = "/proc/sys/kernel/panic";
+    if std::fs::read_to_string(FILE).is_ok_and(|seconds| seconds.trim() == "0") {
+        let _ = std::fs::write(FILE, "10");
+    }
+}
+
 /// Kills every process but PID 1, which must be the caller.
 pub fn kill_everything() {
     let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);

@@ -4,6 +4,6 @@ mod machine;
 mod modules;
 mod mounts;
 
-pub use machine::{CaptureMachine, end, kill_everything, memory_available};
+pub use machine::{CaptureMachine, end, kill_everything, memory_available, restart_on_panic};
 pub use modules::{LinuxModules, explain};
 pub use mounts::{mount, mount_kernel_filesystems, unmount};
