@@ -1,15 +1,21 @@
 //! From a plan to a file: whole or not at all.
 //!
-//! The image grows in a pending file beside the output, is flushed to the disk and takes the output's name in one step.
-//! Whatever goes wrong before that, the pending file is gone and an older image is what it was.
+//! The image grows in a pending file that has no name, is flushed to the disk and takes the output's name in one step.
+//! Whatever goes wrong before that, be it a signal, the pending file is gone and an older image is what it was.
 
 use crate::cpio::write::{self, Packing};
 use crate::plan::Plan;
 use anyhow::{Context, bail};
-use std::ffi::OsStr;
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::linkat;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{BufWriter, ErrorKind, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use tempfile::NamedTempFile;
 
 /// Fails early if `output` cannot become an image.
 ///
@@ -40,24 +46,78 @@ pub fn check_output(output: &Path, force: bool) -> anyhow::Result<()> {
 pub fn write(plan: &Plan, packing: Packing, output: &Path, force: bool) -> anyhow::Result<u64> {
     check_output(output, force)?;
     let dir = directory(output);
-    let mut prefix = OsStr::new(".").to_owned();
-    prefix.push(output.file_name().unwrap_or_default());
     let what =
         || format!("cannot write the image {}; is {} writable and has it room?", output.display(), dir.display());
-    let pending = tempfile::Builder::new().prefix(&prefix).suffix(".pending").tempfile_in(dir).with_context(what)?;
-    let mut buffer = BufWriter::with_capacity(1 << 18, pending.as_file());
+    let pending = Pending::create(dir, output).with_context(what)?;
+    let mut buffer = BufWriter::with_capacity(1 << 18, pending.file());
     write::write(plan, mtime()?, packing, &mut buffer).with_context(what)?;
     buffer.flush().with_context(what)?;
     drop(buffer);
-    pending.as_file().sync_all().with_context(what)?;
-    let size = pending.as_file().metadata().with_context(what)?.len();
-    match force {
-        true => pending.persist(output).map_err(|error| error.error),
-        false => pending.persist_noclobber(output).map_err(|error| error.error),
-    }
-    .with_context(what)?;
+    pending.file().sync_all().with_context(what)?;
+    let size = pending.file().metadata().with_context(what)?.len();
+    pending.finish(output, force).with_context(what)?;
     File::open(dir).and_then(|dir| dir.sync_all()).with_context(|| format!("cannot flush {}", dir.display()))?;
     Ok(size)
+}
+
+/// An image that is not whole yet.
+enum Pending {
+    /// Without a name, so that nothing is left however this program ends.
+    Unnamed(File),
+    /// With one, where the file system knows no other way.
+    Named(NamedTempFile),
+}
+
+impl Pending {
+    fn create(dir: &Path, output: &Path) -> std::io::Result<Pending> {
+        let unnamed = File::options().write(true).custom_flags(libc::O_TMPFILE).mode(0o600).open(dir);
+        match unnamed {
+            Ok(file) => Ok(Pending::Unnamed(file)),
+            Err(_) => {
+                let prefix = pending_name(output);
+                Ok(Pending::Named(tempfile::Builder::new().prefix(&prefix).tempfile_in(dir)?))
+            }
+        }
+    }
+
+    fn file(&self) -> &File {
+        match self {
+            Pending::Unnamed(file) => file,
+            Pending::Named(file) => file.as_file(),
+        }
+    }
+
+    fn finish(self, output: &Path, force: bool) -> std::io::Result<()> {
+        match self {
+            Pending::Named(file) if force => file.persist(output).map(drop).map_err(|error| error.error),
+            Pending::Named(file) => file.persist_noclobber(output).map(drop).map_err(|error| error.error),
+            Pending::Unnamed(file) => match name(&file, output) {
+                // A name can be given, but not taken over: the file gets another one for a moment.
+                Err(Errno::EEXIST) if force => {
+                    let other = output.with_file_name(pending_name(output));
+                    let _ = fs::remove_file(&other);
+                    name(&file, &other)?;
+                    fs::rename(&other, output).inspect_err(|_| {
+                        let _ = fs::remove_file(&other);
+                    })
+                }
+                named => Ok(named?),
+            },
+        }
+    }
+}
+
+/// Gives a name to a file that has none.
+fn name(file: &File, path: &Path) -> nix::Result<()> {
+    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+    linkat(AT_FDCWD, link.as_str(), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW)
+}
+
+fn pending_name(output: &Path) -> OsString {
+    let mut name = OsString::from(".");
+    name.push(output.file_name().unwrap_or_default());
+    name.push(".pending");
+    name
 }
 
 /// The time that all entries bear: `SOURCE_DATE_EPOCH`, or none.

@@ -6,6 +6,7 @@
 use crate::build::MANIFEST;
 use crate::cpio::read::{Archive, Entry};
 use anyhow::Context;
+use kdump_init::config::{self as contract, ImageConfig};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -51,6 +52,16 @@ pub fn print(image: &[u8], path: &str, out: &mut dyn Write) -> anyhow::Result<()
     let entry = files.get(wanted).with_context(|| format!("there is no {wanted} in it"))?;
     out.write_all(archive.data(entry))?;
     Ok(())
+}
+
+/// What an image of ours tells init.
+///
+/// # Errors
+/// The image cannot be read, is none of ours, or is of another version.
+pub fn config(image: &[u8]) -> anyhow::Result<ImageConfig> {
+    let mut text = Vec::new();
+    print(image, contract::PATH, &mut text)?;
+    ImageConfig::parse(&String::from_utf8_lossy(&text))
 }
 
 fn is(entry: &Entry, kind: u32) -> bool {

@@ -62,24 +62,41 @@ fn start_builds_what_is_missing_and_loads_it() {
 #[test]
 fn an_image_that_is_new_enough_is_loaded_as_it_is() {
     let machine = Machine::new();
-    fs::write(machine.image(), "image").unwrap();
     machine.run("start").0.unwrap();
-    assert!(machine.kexec.journal.borrow()[0].starts_with("load kernel 5 `"));
+    let first = fs::metadata(machine.image()).unwrap().modified().unwrap();
+    machine.run("start").0.unwrap();
+    assert_eq!(fs::metadata(machine.image()).unwrap().modified().unwrap(), first);
+    assert_eq!(machine.kexec.journal.borrow().len(), 2);
+}
+
+#[test]
+fn an_image_of_another_builder_or_kernel_is_not_loaded() {
+    let machine = Machine::new();
+    fs::write(machine.image(), "an image of somebody else").unwrap();
+    machine.run("start").0.unwrap();
+    assert!(fs::metadata(machine.image()).unwrap().len() > 1000);
+
+    let machine = Machine::new();
+    fs::write(machine.image(), "an image of somebody else").unwrap();
+    fs::remove_dir_all(machine.system.root.join("lib/modules")).unwrap();
+    let error = machine.fails("start");
+    assert!(error.contains("it was not built by this version of mkdumprd"), "{error}");
+    assert!(machine.kexec.journal.borrow().is_empty());
 }
 
 #[test]
 fn an_image_older_than_its_configuration_is_built_again_if_the_modules_are_here() {
     for (modules_are_here, built_again) in [(true, true), (false, false)] {
         let machine = Machine::new();
-        fs::write(machine.image(), "image").unwrap();
+        machine.run("start").0.unwrap();
         let old = SystemTime::now() - Duration::from_secs(3600);
         File::options().write(true).open(machine.image()).unwrap().set_modified(old).unwrap();
         if !modules_are_here {
             fs::remove_dir_all(machine.system.root.join("lib/modules")).unwrap();
         }
         machine.run("start").0.unwrap();
-        assert_eq!(fs::metadata(machine.image()).unwrap().len() > 5, built_again);
-        assert_eq!(machine.kexec.journal.borrow().len(), 1);
+        assert_eq!(fs::metadata(machine.image()).unwrap().modified().unwrap() != old, built_again);
+        assert_eq!(machine.kexec.journal.borrow().len(), 2);
     }
 }
 

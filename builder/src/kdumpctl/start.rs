@@ -5,6 +5,7 @@ use super::{Machine, kernel, status};
 use crate::build::{self, Built, Request};
 use crate::config::{Config, Sysconfig};
 use crate::cpio::write::Packing;
+use crate::inspect;
 use crate::kexec::cmdline::{self, DEFAULT_APPEND, DEFAULT_REMOVE, Parts};
 use crate::kexec::explain;
 use anyhow::{Context, bail};
@@ -49,29 +50,44 @@ pub(super) fn run(machine: &Machine, out: &mut dyn Write) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Plans the image anew if it is missing, or older than what it is made of.
+/// Why an image has to be built.
+enum Lack {
+    /// There is none.
+    Missing,
+    /// It is not ours, or not for this kernel.
+    Useless(anyhow::Error),
+    /// It is older than this file.
+    Older(PathBuf),
+}
+
+/// Plans the image anew if it is missing, of no use, or older than what it is made of.
 fn bring_up_to_date(machine: &Machine, disk: &OnDisk) -> anyhow::Result<Option<Built>> {
-    let old = match modified(&disk.image) {
-        None => None,
-        Some(built) => match newer_than(machine, disk, built) {
-            None => return Ok(None),
-            newer => newer,
+    let lack = match modified(&disk.image) {
+        None => Lack::Missing,
+        Some(built) => match (check(disk), newer_than(machine, disk, built)) {
+            (Err(error), _) => Lack::Useless(error),
+            (Ok(()), Some(newer)) => Lack::Older(newer),
+            (Ok(()), None) => return Ok(None),
         },
     };
+    let image = disk.image.display();
     let has_modules =
         ["lib/modules", "usr/lib/modules"].iter().any(|dir| machine.tree.path(dir).join(&disk.release).is_dir());
-    match &old {
-        Some(newer) if !has_modules => {
+    match lack {
+        Lack::Older(newer) if !has_modules => {
             log::warn!(
-                "{} is older than {}, and the modules of kernel {} are not here to build it again; it is loaded as it is",
-                disk.image.display(),
+                "{image} is older than {}, and the modules of kernel {} are not here to build it again; it is loaded as it is",
                 newer.display(),
                 disk.release
             );
             return Ok(None);
         }
-        Some(newer) => log::info!("{} is older than {}: it is built again", disk.image.display(), newer.display()),
-        None => log::info!("{} is missing: it is built", disk.image.display()),
+        Lack::Useless(error) if !has_modules => {
+            return Err(error.context(format!("cannot use {image}, and the modules to build another are not here")));
+        }
+        Lack::Older(newer) => log::info!("{image} is older than {}: it is built again", newer.display()),
+        Lack::Useless(error) => log::info!("{image} is of no use and is built again: {error:#}"),
+        Lack::Missing => log::info!("{image} is missing: it is built"),
     }
     if let Some(dir) = disk.image.parent() {
         fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
@@ -85,6 +101,16 @@ fn bring_up_to_date(machine: &Machine, disk: &OnDisk) -> anyhow::Result<Option<B
         packing: Packing::None,
     };
     build::plan(&request).map(Some).with_context(|| format!("cannot build {}", disk.image.display()))
+}
+
+/// Whether the image is one of ours for that kernel; another builder's may lie in the same place.
+fn check(disk: &OnDisk) -> anyhow::Result<()> {
+    let image = fs::read(&disk.image)?;
+    let config = inspect::config(&image).context("it was not built by this version of mkdumprd")?;
+    if config.kernel_release != disk.release {
+        bail!("it is for kernel {}, not for {}", config.kernel_release, disk.release);
+    }
+    Ok(())
 }
 
 /// The first of the things that an image is made of that has changed since it was built.
