@@ -12,7 +12,7 @@ mod superblock;
 mod uevent;
 
 pub use coldplug::modaliases;
-pub use find::find;
+pub use find::Finder;
 pub use superblock::{Superblock, probe};
 pub use uevent::Uevent;
 
@@ -73,13 +73,14 @@ impl Devices {
         let start = Instant::now();
         let mut said = start;
         let mut seen = 0;
+        let mut finder = Finder::new(Path::new("/sys/class/block"), Path::new("/dev"));
         loop {
-            if let Some(node) = find(spec, Path::new("/sys/class/block"), Path::new("/dev")) {
+            if let Some(node) = finder.find(spec) {
                 info!("{spec} is {}, found after {:.1} s", node.display(), start.elapsed().as_secs_f32());
                 return Ok(node);
             }
             if start.elapsed() >= limit {
-                let there = find::inventory(Path::new("/sys/class/block"), Path::new("/dev"));
+                let there = finder.inventory();
                 let there = if there.is_empty() { "no block device".to_owned() } else { there.join(", ") };
                 bail!("{spec} did not appear within {} s; there is: {there}", limit.as_secs());
             }
