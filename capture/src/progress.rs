@@ -84,8 +84,10 @@ impl Meter {
         Working(self)
     }
 
-    /// Shows progress until no worker is left.
+    /// Shows progress until no worker is left. Who stands still says nothing: whoever watches this program takes a line
+    /// for a sign of life.
     pub fn watch(&self) {
+        let mut told = None;
         let tty = std::io::stderr().is_terminal();
         let pause = if tty { Duration::from_millis(200) } else { Duration::from_secs(3) };
         let mut working = self.working.lock().unwrap_or_else(PoisonError::into_inner);
@@ -94,10 +96,18 @@ impl Meter {
             working = guard;
             if waited.timed_out() && *working > 0 {
                 drop(working);
-                self.show(tty, false);
+                if self.moved(&mut told) {
+                    self.show(tty, false);
+                }
                 working = self.working.lock().unwrap_or_else(PoisonError::into_inner);
             }
         }
+    }
+
+    /// Whether anything has been done since it was last `told`.
+    fn moved(&self, told: &mut Option<u64>) -> bool {
+        let done = self.done.load(Ordering::Relaxed);
+        told.replace(done) != Some(done)
     }
 
     /// The last line of the phase.
@@ -141,6 +151,17 @@ impl Meter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_stands_still_says_nothing() {
+        let meter = Meter::new("Copying data", 1000, 4096, Messages(1));
+        let mut told = None;
+        assert!(meter.moved(&mut told));
+        assert!(!meter.moved(&mut told));
+        meter.add(1);
+        assert!(meter.moved(&mut told));
+        assert!(!meter.moved(&mut told));
+    }
 
     #[test]
     fn a_line_has_part_rate_and_time_left() {
