@@ -291,3 +291,55 @@ fn an_image_that_is_there_stays_unless_forced() {
     assert!(!mkdumprd(&system, &["-f", "out/image"]).status.success());
     assert_eq!(fs::read(system.root.join("out/image")).unwrap(), b"precious");
 }
+
+/// Puts a virtio disk into the machine; virtio_blk drives it.
+fn add_virtio_disk(system: &FakeSystem) {
+    let virtio = "sys/devices/pci0000:00/0000:00:05.0/virtio1";
+    let link = |target: &str, path: &str| {
+        let path = system.root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(target, path).unwrap();
+    };
+    for dir in [&format!("{virtio}/block/vda"), "sys/bus/drivers/virtio_blk", "sys/module/virtio_blk"] {
+        fs::create_dir_all(system.root.join(dir)).unwrap();
+    }
+    system.write(&format!("{virtio}/modalias"), b"virtio:d2v1\n").unwrap();
+    system.write("dev/vda", b"").unwrap();
+    link("/sys/bus/drivers/virtio_blk", &format!("{virtio}/driver"));
+    link("/sys/module/virtio_blk", "sys/bus/drivers/virtio_blk/module");
+    link(&format!("/{virtio}/block/vda"), "sys/class/block/vda");
+    link("../../vda", "dev/disk/by-uuid/abcd-12");
+}
+
+#[test]
+fn an_image_without_the_driver_of_its_target_is_not_built() {
+    type Spoil = fn(&FakeSystem) -> std::io::Result<()>;
+    let cases: [(Spoil, &str); 3] = [
+        (|s| s.write("etc/modprobe.d/x.conf", b"blacklist virtio_blk # why\n"), "modprobe.d blacklists virtio_blk"),
+        (|s| s.write("etc/modprobe.d/x.conf", b"install virtio_* /bin/false\n"), "`install virtio_blk /bin/false`"),
+        (
+            |s| {
+                let index = s.root.join("lib/modules/6.1-test/modules.dep");
+                let lines = fs::read_to_string(&index)?;
+                let others: Vec<&str> = lines.lines().filter(|line| !line.contains("virtio_blk")).collect();
+                fs::write(index, others.join("\n"))
+            },
+            "module virtio_blk (driver of the target device UUID=abcd-12) is missing",
+        ),
+    ];
+    for (spoil, words) in cases {
+        let (_dir, system) = system();
+        system.write("etc/kdump.conf", b"ext4 UUID=abcd-12\n").unwrap();
+        add_virtio_disk(&system);
+        built(&system, &["out/image"]);
+        let list = lsinitrd(&[&system.root.join("out/image")]);
+        assert!(list.contains("virtio_blk.ko"), "{list}");
+        fs::remove_file(system.root.join("out/image")).unwrap();
+
+        spoil(&system).unwrap();
+        let output = mkdumprd(&system, &["out/image"]);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && error.contains(words), "{error}");
+        assert_eq!(fs::read_dir(system.root.join("out")).unwrap().count(), 0);
+    }
+}
