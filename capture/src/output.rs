@@ -20,6 +20,16 @@ pub trait Output: Sync {
 
     /// Makes the first `len` bytes exist, as zeros; takes space on the disk for them where it can.
     fn reserve(&self, len: u64) -> io::Result<()>;
+
+    /// Whether it takes one piece after the other anyway, so that pieces had better come in order.
+    fn in_order(&self) -> bool {
+        false
+    }
+
+    /// Nothing more will come.
+    fn finish(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Writes all of `bytes`; on error also says how many went out before it.

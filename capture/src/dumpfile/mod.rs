@@ -12,9 +12,10 @@
 //!                          data           one page of zeros, then each page's data
 //! ```
 //!
-//! `write.rs` tells how batches of pages get there; `read.rs` reads a dump back and is the judge in tests.
+//! `write.rs` tells how batches of pages get there, one after the other (`turn.rs`); `read.rs` reads a dump back and is the judge in tests.
 
 pub mod bitmap;
 pub mod layout;
 pub mod read;
+pub mod turn;
 pub mod write;

@@ -9,7 +9,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use crate::compress::{Codec, Kind};
 use crate::output::{Output, write_all};
@@ -21,6 +21,7 @@ use crate::workers;
 
 use super::bitmap::{Cursor, Kept, run_blocks};
 use super::layout::{DESCRIPTOR, Descriptor, Header, INCOMPLETE};
+use super::turn::Turns;
 
 /// Pages in a batch: at 4 KiB, 1 MiB of data before compression.
 pub const BATCH: usize = 256;
@@ -90,8 +91,8 @@ pub fn write(job: &Job<'_>, out: &dyn Output, meter: &Meter) -> io::Result<Writt
         out,
         zero: Descriptor { offset: data_at.0, size: u32::try_from(block).unwrap_or(u32::MAX), flags: 0 },
         source: Mutex::new(Source { cursor: job.kept.cursor(), descriptor: 0, batch: 0 }),
-        order: Mutex::new(Order { next: 0, at: FileOffset(data_at.0 + block as u64), stopped: None }),
-        turn: Condvar::new(),
+        turns: Turns::default(),
+        at: AtomicU64::new(data_at.0 + block as u64),
         counts: Counts::default(),
     };
     workers::run(job.threads, meter, &|| shared.work(meter))?;
@@ -105,9 +106,9 @@ pub fn write(job: &Job<'_>, out: &dyn Output, meter: &Meter) -> io::Result<Writt
         ..Written::default()
     };
     written.lost = total - (written.saved + written.zero + written.unreadable).min(total);
-    written.stopped = shared.order.into_inner().unwrap_or_else(PoisonError::into_inner).stopped;
+    written.stopped = shared.turns.into_stopped();
     if written.stopped.is_none() && written.unreadable == 0 && !job.incomplete {
-        put_header(job, out, 0)?;
+        written.stopped = put_header(job, out, 0).err();
     }
     Ok(written)
 }
@@ -117,22 +118,11 @@ fn put_header(job: &Job<'_>, out: &dyn Output, status: u32) -> io::Result<()> {
     write_all(out, FileOffset(0), &header.header_block()).1
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Where the next batch comes from.
 struct Source {
     cursor: Cursor,
     descriptor: u64,
     batch: u64,
-}
-
-/// Where the next batch goes.
-struct Order {
-    next: u64,
-    at: FileOffset,
-    stopped: Option<io::Error>,
 }
 
 #[derive(Default)]
@@ -148,8 +138,9 @@ struct Shared<'a> {
     out: &'a dyn Output,
     zero: Descriptor,
     source: Mutex<Source>,
-    order: Mutex<Order>,
-    turn: Condvar,
+    turns: Turns,
+    /// Where the next batch goes; only read and written by the worker whose turn it is.
+    at: AtomicU64,
     counts: Counts,
 }
 
@@ -163,8 +154,7 @@ struct Arena {
 
 impl Shared<'_> {
     fn work(&self, meter: &Meter) {
-        // A worker that dies (in tests, where a panic unwinds) must not leave the others waiting for its turn.
-        let alarm = Alarm(Some(self));
+        let guard = self.turns.guard();
         let block = self.job.header.block.bytes();
         let mut arena = Arena {
             pfns: Vec::with_capacity(self.job.batch),
@@ -176,17 +166,27 @@ impl Shared<'_> {
         let mut pages = Pages::new(self.job.mem, self.job.header.block);
         while let Some((batch, descriptor)) = self.next_batch(&mut arena.pfns) {
             self.pack(&mut arena, codec.as_mut(), &mut pages);
-            let Some(at) = self.place(batch, arena.used as u64) else { break };
-            self.store(&mut arena, at, descriptor);
+            if !self.turns.wait(batch) {
+                break;
+            }
+            let at = FileOffset(self.at.fetch_add(arena.used as u64, Ordering::Relaxed));
+            // To a file, all write at once; a stream takes one batch after the other.
+            if self.out.in_order() {
+                self.store(&mut arena, at, descriptor);
+                self.turns.pass();
+            } else {
+                self.turns.pass();
+                self.store(&mut arena, at, descriptor);
+            }
             meter.add(arena.pfns.len() as u64);
         }
-        alarm.off();
+        guard.off();
     }
 
     fn next_batch(&self, pfns: &mut Vec<Pfn>) -> Option<(u64, u64)> {
         pfns.clear();
-        let mut source = lock(&self.source);
-        if lock(&self.order).stopped.is_some() {
+        let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.turns.stopped() {
             return None;
         }
         self.job.kept.take(&mut source.cursor, self.job.batch, pfns);
@@ -223,23 +223,6 @@ impl Shared<'_> {
         }
     }
 
-    /// Waits for the batch's turn and takes its part of the file; `None` if writing has stopped.
-    fn place(&self, batch: u64, len: u64) -> Option<FileOffset> {
-        let mut order = lock(&self.order);
-        while order.next != batch && order.stopped.is_none() {
-            order = self.turn.wait(order).unwrap_or_else(PoisonError::into_inner);
-        }
-        if order.stopped.is_some() {
-            return None;
-        }
-        let at = order.at;
-        order.at = FileOffset(at.0 + len);
-        order.next += 1;
-        drop(order);
-        self.turn.notify_all();
-        Some(at)
-    }
-
     /// Writes data, then descriptors: a descriptor never points to data that is not there.
     fn store(&self, arena: &mut Arena, at: FileOffset, first: u64) {
         let (fitted, result) = write_all(self.out, at, &arena.data[..arena.used]);
@@ -265,33 +248,12 @@ impl Shared<'_> {
         let (_, second) = write_all(self.out, place, &bytes);
         let described = second.is_ok();
         if let Err(e) = result.and(second) {
-            self.stop(e);
+            self.turns.stop(e);
         }
         if described {
             self.counts.saved.fetch_add(saved, Ordering::Relaxed);
             self.counts.zero.fetch_add(zero, Ordering::Relaxed);
             self.counts.unreadable.fetch_add(unreadable, Ordering::Relaxed);
-        }
-    }
-
-    fn stop(&self, error: io::Error) {
-        lock(&self.order).stopped.get_or_insert(error);
-        self.turn.notify_all();
-    }
-}
-
-struct Alarm<'a, 'b>(Option<&'a Shared<'b>>);
-
-impl Alarm<'_, '_> {
-    fn off(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Alarm<'_, '_> {
-    fn drop(&mut self) {
-        if let Some(shared) = self.0 {
-            shared.stop(io::Error::other("a worker ended early"));
         }
     }
 }
