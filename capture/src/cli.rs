@@ -21,6 +21,8 @@ pub enum Command {
     Dump(DumpOptions),
     /// Write the log.
     Log(LogOptions),
+    /// Rebuild a dump from a flattened stream on stdin.
+    Rebuild(RebuildOptions),
 }
 
 /// How to write a dump.
@@ -28,8 +30,10 @@ pub enum Command {
 pub struct DumpOptions {
     /// The vmcore.
     pub input: PathBuf,
-    /// The dump.
+    /// The dump; with `flattened` its name in messages.
     pub output: PathBuf,
+    /// Write a flattened stream to stdout instead of a file.
+    pub flattened: bool,
     /// What is left out.
     pub level: DumpLevel,
     /// How pages are packed.
@@ -61,6 +65,19 @@ pub struct LogOptions {
     pub report: Option<PathBuf>,
 }
 
+/// How to rebuild a dump.
+#[derive(Debug, Clone)]
+pub struct RebuildOptions {
+    /// The dump.
+    pub output: PathBuf,
+    /// Overwrite the output.
+    pub force: bool,
+    /// Which messages appear.
+    pub messages: Messages,
+    /// Where the report goes.
+    pub report: Option<PathBuf>,
+}
+
 /// What an option does.
 #[derive(Clone, Copy)]
 enum Does {
@@ -68,6 +85,8 @@ enum Does {
     Level,
     Threads,
     Force,
+    Flatten,
+    Rebuild,
     Messages,
     NoMapping,
     Report,
@@ -116,6 +135,8 @@ const OPTIONS: &[Opt] = &[
     ),
     opt(' ', "num-threads", "N", "number of workers (default: one per CPU)", Does::Threads),
     opt('f', "", "", "overwrite DUMPFILE", Does::Force),
+    opt('F', "", "", "write a flattened stream to stdout, messages to stderr; no DUMPFILE is named", Does::Flatten),
+    opt('R', "", "", "rebuild DUMPFILE from a flattened stream on stdin", Does::Rebuild),
     opt(
         ' ',
         "message-level",
@@ -143,8 +164,6 @@ const OPTIONS: &[Opt] = &[
         "ELF output",
         Does::Refused("leave -E out for a kdump-compressed dump, which crash and drgn read"),
     ),
-    opt('F', "", "", "flattened output", Does::Refused("give a file to write to instead of a stream")),
-    opt('R', "", "", "rebuilding a flattened dump", Does::Refused(LATER)),
     opt('L', "", "", "a limit of the output size", Does::Refused("choose a level with -d")),
     opt('x', "", "", "a vmlinux", Does::Refused("leave -x out; vmcoreinfo is read from the vmcore")),
     opt('i', "", "", "a vmcoreinfo file", Does::Refused("leave -i out; vmcoreinfo is read from the vmcore")),
@@ -172,6 +191,8 @@ const USAGE: &str = "\
 kdump-capture writes a filtered dump of a crashed kernel's memory.
 
   kdump-capture [OPTIONS] VMCORE DUMPFILE
+  kdump-capture -F [OPTIONS] VMCORE > STREAM
+  kdump-capture -R DUMPFILE < STREAM
   kdump-capture --dump-dmesg [OPTIONS] VMCORE LOGFILE
   vmcore-dmesg VMCORE
 
@@ -208,6 +229,8 @@ struct Typed {
     level: DumpLevel,
     threads: Option<usize>,
     force: bool,
+    flatten: bool,
+    rebuild: bool,
     messages: Option<u8>,
     more_messages: u8,
     no_mapping: bool,
@@ -251,6 +274,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
             Does::Level => typed.level = level(&value()?)?,
             Does::Threads => typed.threads = Some(number(&value()?, &name, "a number from 0 to 65535").map(u16::into)?),
             Does::Force => typed.force = true,
+            Does::Flatten => typed.flatten = true,
+            Does::Rebuild => typed.rebuild = true,
             Does::Messages if found.value.is_empty() => typed.more_messages |= Messages::DEBUG,
             Does::Messages => {
                 let bits: u8 = number(&value()?, &name, "a number from 0 to 31")?;
@@ -287,6 +312,9 @@ fn level(value: &OsString) -> Result<DumpLevel, Error> {
 impl Typed {
     fn meant(self, plain_log: bool) -> Result<Command, Error> {
         let messages = Messages(self.messages.unwrap_or(7) | self.more_messages);
+        if self.rebuild {
+            return self.rebuilt(messages);
+        }
         let mut files = self.files.into_iter();
         let input = files.next().ok_or_else(|| usage("no VMCORE given; see --help"))?;
         if plain_log {
@@ -295,15 +323,18 @@ impl Typed {
             return Ok(Command::Log(log));
         }
         let what = if self.log { "LOGFILE" } else { "DUMPFILE" };
-        let output = files.next().ok_or_else(|| usage(format!("no {what} given; see --help")))?;
+        let output = if self.flatten { Some("STDOUT".into()) } else { files.next() };
+        let output = output.ok_or_else(|| usage(format!("no {what} given; see --help")))?;
         if let Some(extra) = files.next() {
-            return Err(usage(format!("one VMCORE and one {what} are needed; {} is too much", extra.display())));
+            let needed = if self.flatten { "-F: one VMCORE".into() } else { format!("one VMCORE and one {what}") };
+            return Err(usage(format!("{needed} and no more; {} is too much", extra.display())));
         }
         if self.check {
             return Ok(Command::Say(String::new()));
         }
         if self.log {
-            let output = Some(output);
+            // The log is plain text, never flattened.
+            let output = Some(output).filter(|_| !self.flatten);
             return Ok(Command::Log(LogOptions { input, output, force: self.force, messages, report: self.report }));
         }
         // makedumpfile takes 0 as "no extra thread".
@@ -312,6 +343,7 @@ impl Typed {
         Ok(Command::Dump(DumpOptions {
             input,
             output,
+            flattened: self.flatten,
             level: self.level,
             codec: self.codec,
             threads,
@@ -320,6 +352,17 @@ impl Typed {
             messages,
             report: self.report,
         }))
+    }
+
+    fn rebuilt(self, messages: Messages) -> Result<Command, Error> {
+        if self.log || self.flatten {
+            return Err(usage("-R rebuilds a dump from stdin; it goes with neither -F nor --dump-dmesg"));
+        }
+        let [output] = <[PathBuf; 1]>::try_from(self.files).map_err(|_| usage("-R: one DUMPFILE and no more"))?;
+        if self.check {
+            return Ok(Command::Say(String::new()));
+        }
+        Ok(Command::Rebuild(RebuildOptions { output, force: self.force, messages, report: self.report }))
     }
 }
 
@@ -357,8 +400,21 @@ mod tests {
     fn what_is_not_built_in_is_refused_by_name_with_a_remedy() {
         let error = typed("makedumpfile -l -d 31 in out").unwrap_err();
         assert_eq!(error, "-l: lzo output is not built into this kdump-capture; use -z (zstd) or -c (zlib)");
-        for option in ["-p", "-E", "-F", "-x", "--split", "--vtop", "-d 31,1", "-d 32", "-d x", "--none-such"] {
+        for option in ["-p", "-E", "-F", "-R", "-x", "--split", "--vtop", "-d 31,1", "-d 32", "-d x", "--none-such"] {
             assert!(typed(&format!("makedumpfile {option} in out")).is_err(), "{option}");
+        }
+    }
+
+    #[test]
+    fn a_stream_has_no_dumpfile_and_rebuilding_no_vmcore() {
+        let o = dump("makedumpfile -F -c -d 31 --num-threads 4 /proc/vmcore");
+        assert!(o.flattened && o.output == Path::new("STDOUT"));
+        let Ok(Command::Log(o)) = typed("makedumpfile -F --dump-dmesg /proc/vmcore") else { panic!() };
+        assert_eq!(o.output, None);
+        let Ok(Command::Rebuild(o)) = typed("makedumpfile -f -R out") else { panic!() };
+        assert!(o.force && o.output == Path::new("out"));
+        for line in ["x -F", "x -R", "x -R -F out", "x -R --dump-dmesg out"] {
+            assert!(typed(line).is_err(), "{line}");
         }
     }
 

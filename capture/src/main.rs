@@ -20,5 +20,6 @@ fn main() -> ExitCode {
         }
         Command::Dump(options) => ExitCode::from(pipeline::dump(&options)),
         Command::Log(options) => ExitCode::from(pipeline::log(&options)),
+        Command::Rebuild(options) => ExitCode::from(pipeline::rebuild(&options)),
     }
 }

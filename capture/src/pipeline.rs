@@ -7,11 +7,13 @@ use std::path::Path;
 use std::time::Instant;
 
 use crate::classify::Classifier;
-use crate::cli::{DumpOptions, LogOptions};
+use crate::cli::{DumpOptions, LogOptions, RebuildOptions};
 use crate::compress::Kind;
 use crate::dmesg::{self, PanicLine};
 use crate::dumpfile::bitmap::Kept;
+use crate::dumpfile::flatten::Flattened;
 use crate::dumpfile::layout::Header;
+use crate::dumpfile::rebuild::{self, Ended};
 use crate::dumpfile::write::{self, BATCH, Job, Written};
 use crate::error::{Error, chain};
 use crate::filter::{self, Filtered};
@@ -19,7 +21,7 @@ use crate::kernel::Kernel;
 use crate::memmap::MemMap;
 use crate::output::{self, Output};
 use crate::progress::{Messages, Meter};
-use crate::report::{self, DumpReport, LogReport, Outcome};
+use crate::report::{self, DumpReport, LogReport, Outcome, RebuildReport};
 use crate::units::{DumpLevel, PageSize};
 use crate::vmcore::Vmcore;
 use crate::vmcore::read::PhysMem;
@@ -53,10 +55,10 @@ pub fn dump(options: &DumpOptions) -> u8 {
     report.peak_rss = report::peak_rss();
     tell(&report.problems, report.error.as_deref());
     if options.messages.shows(Messages::REPORT) && report.outcome != Outcome::Failed {
-        say(&report.statistics());
+        say(&report.statistics(), options.flattened);
     }
     if options.messages.shows(Messages::COMMON) {
-        say(&ending("dumpfile", &options.output, report.outcome));
+        say(&ending("dumpfile", &options.output, report.outcome), options.flattened);
     }
     code.max(save(options.report.as_deref(), &report))
 }
@@ -73,10 +75,54 @@ pub fn log(options: &LogOptions) -> u8 {
         }
     };
     tell(&report.problems, report.error.as_deref());
-    if let Some(output) = options.output.as_deref().filter(|_| options.messages.shows(Messages::COMMON)) {
-        say(&ending("dmesg log", output, report.outcome));
+    if options.messages.shows(Messages::COMMON) {
+        let output = options.output.as_deref().unwrap_or(Path::new("STDOUT"));
+        say(&ending("dmesg log", output, report.outcome), options.output.is_none());
     }
     code.max(save(options.report.as_deref(), &report))
+}
+
+/// Rebuilds a dump from the stream on stdin and tells how it went; returns the exit code.
+pub fn rebuild(options: &RebuildOptions) -> u8 {
+    start_log(options.messages);
+    let mut report = RebuildReport::default();
+    if let Err(error) = rebuild_from(&mut std::io::stdin().lock(), options, &mut report) {
+        report.error = Some(chain(&error));
+    }
+    tell(&report.problems, report.error.as_deref());
+    if options.messages.shows(Messages::COMMON) {
+        say(&ending("dumpfile", &options.output, report.outcome), false);
+    }
+    u8::from(report.outcome != Outcome::Complete).max(save(options.report.as_deref(), &report))
+}
+
+fn rebuild_from(
+    stream: &mut dyn std::io::Read,
+    options: &RebuildOptions,
+    report: &mut RebuildReport,
+) -> Result<(), Error> {
+    let stdin = || "the stream on stdin".into();
+    rebuild::header(stream)
+        .map_err(|source| Error::OpenInput { path: stdin(), source })?
+        .map_err(|why| Error::Input { path: stdin(), why: why.into() })?;
+    let out = output::create(&options.output, options.force)?;
+    let rebuilt = rebuild::records(stream, &out);
+    report.bytes = rebuilt.bytes;
+    report.records = rebuilt.records;
+    report.outcome = if rebuilt.incomplete || rebuilt.ended.is_some() || rebuilt.records == 0 {
+        Outcome::Incomplete
+    } else {
+        Outcome::Complete
+    };
+    if rebuilt.incomplete {
+        report.problems.push("the dump says of itself that it is incomplete".into());
+    }
+    if let Some(ended) = rebuilt.ended {
+        let remedy = if let Ended::Write(e) = &ended { remedy(e) } else { "" };
+        let why = chain(&ended);
+        report.error = Some(format!("{why}{remedy}. This is an incomplete dumpfile, but it might be analyzable."));
+    }
+    Ok(())
 }
 
 fn capture(options: &DumpOptions, report: &mut DumpReport) -> Result<(), Error> {
@@ -90,11 +136,24 @@ fn capture(options: &DumpOptions, report: &mut DumpReport) -> Result<(), Error> 
     report.threads = plan.threads;
     report.memory_budget = plan.bytes;
     log::info!("{}", plan.describe());
-    let out = output::create(&options.output, options.force)?;
-    write_dump(&vmcore, &vmcore, &kernel, &out, &plan, report).map_err(|source| match source.kind() {
+    let fail = |what, source: std::io::Error| match source.kind() {
         std::io::ErrorKind::OutOfMemory => Error::NoMemory { bytes: Kept::bytes_for(vmcore.segments().backed()) },
-        _ => Error::Write { what: "the headers", path: options.output.clone(), remedy: remedy(&source), source },
-    })
+        _ => Error::Write { what, path: options.output.clone(), remedy: remedy(&source), source },
+    };
+    let out: Box<dyn Output> = if options.flattened {
+        Box::new(Flattened::stdout().map_err(|e| fail("the stream's header", e))?)
+    } else {
+        Box::new(output::create(&options.output, options.force)?)
+    };
+    write_dump(&vmcore, &vmcore, &kernel, out.as_ref(), &plan, report).map_err(|e| fail("the headers", e))?;
+    // A dump that stopped early still is a whole stream, unless the stream itself is what broke.
+    match out.finish() {
+        Err(e) if report.error.is_none() => {
+            report.outcome = Outcome::Incomplete;
+            Err(fail("the end", e))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Reads what the kernel says of itself, and its last words.
@@ -397,10 +456,15 @@ fn ending(what: &str, path: &Path, outcome: Outcome) -> String {
     }
 }
 
-fn say(text: &str) {
-    let mut out = std::io::stdout().lock();
+/// Says it on stdout, or on stderr where stdout is the dump's.
+fn say(text: &str, on_stderr: bool) {
     // Nobody may be listening; the exit code tells all the same.
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    let _ = if on_stderr {
+        std::io::stderr().lock().write_all(text.as_bytes())
+    } else {
+        let mut out = std::io::stdout().lock();
+        out.write_all(text.as_bytes()).and_then(|()| out.flush())
+    };
 }
 
 /// Writes the report, if one is wanted; returns 1 if it could not be.

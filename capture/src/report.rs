@@ -115,6 +115,21 @@ pub struct LogReport {
     pub problems: Vec<String>,
 }
 
+/// The report of `-R`.
+#[derive(Debug, Default, Serialize)]
+pub struct RebuildReport {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The error, as one chain.
+    pub error: Option<String>,
+    /// Size of the dump.
+    pub bytes: u64,
+    /// Records of the stream.
+    pub records: u64,
+    /// What went wrong without ending the run.
+    pub problems: Vec<String>,
+}
+
 impl DumpReport {
     /// The page statistics, as `--message-level 16` shows them.
     pub fn statistics(&self) -> String {

@@ -30,6 +30,7 @@ fn run(bytes: &[u8]) -> serde_json::Value {
     let code = pipeline::dump(&DumpOptions {
         input: input.clone(),
         output: dir.path().join("dump"),
+        flattened: false,
         level: DumpLevel::new(31).unwrap(),
         codec: Kind::Zstd,
         threads: 2,

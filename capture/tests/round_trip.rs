@@ -29,6 +29,7 @@ fn options(dir: &Path, level: u8, codec: Kind) -> DumpOptions {
     DumpOptions {
         input: dir.join("vmcore"),
         output: dir.join("dump"),
+        flattened: false,
         level: DumpLevel::new(level).unwrap(),
         codec,
         threads: 2,

@@ -12,10 +12,14 @@
 //!                          data           one page of zeros, then each page's data
 //! ```
 //!
-//! `write.rs` tells how batches of pages get there, one after the other (`turn.rs`); `read.rs` reads a dump back and is the judge in tests.
+//! `write.rs` tells how batches of pages get there, one after the other (`turn.rs`); `read.rs` reads a dump back and is
+//! the judge in tests. Through a pipe the same bytes go as a flattened stream (`flatten.rs`), of which `rebuild.rs`
+//! makes the file again.
 
 pub mod bitmap;
+pub mod flatten;
 pub mod layout;
 pub mod read;
+pub mod rebuild;
 pub mod turn;
 pub mod write;

@@ -9,6 +9,7 @@ use kdump_capture::compress::Kind;
 use kdump_capture::dumpfile::read::Dump;
 use kdump_capture::fake::{MemCore, MemFile};
 use kdump_capture::kernel::Kernel;
+use kdump_capture::output::Output;
 use kdump_capture::pipeline::{Notes, Plan, write_dump};
 use kdump_capture::progress::Messages;
 use kdump_capture::report::DumpReport;
@@ -433,15 +434,28 @@ impl Machine {
         threads: usize,
         limit: usize,
     ) -> (DumpReport, Vec<u8>) {
+        let out = MemFile::new(limit);
+        let report = self.dump_to(memory, level, codec, threads, &out);
+        (report, out.into_bytes())
+    }
+
+    /// A dump of `memory` to `out`.
+    pub fn dump_to(
+        &self,
+        memory: &dyn PhysMem,
+        level: u8,
+        codec: Kind,
+        threads: usize,
+        out: &dyn Output,
+    ) -> DumpReport {
         let mut report = DumpReport::default();
         let kernel = Kernel::learn(self.vmcoreinfo.as_bytes(), memory, &mut report.problems);
         let mut plan = Plan::within(memory, threads, DumpLevel::new(level).unwrap(), codec, Messages(0));
         plan.batch = 16;
-        let out = MemFile::new(limit);
-        if let Err(e) = write_dump(memory, &FixedNotes(self.notes()), &kernel, &out, &plan, &mut report) {
+        if let Err(e) = write_dump(memory, &FixedNotes(self.notes()), &kernel, out, &plan, &mut report) {
             report.error = Some(e.to_string());
         }
-        (report, out.into_bytes())
+        report
     }
 }
 

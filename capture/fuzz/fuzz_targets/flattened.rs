@@ -1,0 +1,39 @@
+//! Arbitrary bytes as the records of a flattened stream; what was rebuilt as a dump to be read back.
+
+#![no_main]
+
+#[path = "../../tests/common/mod.rs"]
+mod common;
+
+use kdump_capture::dumpfile::flatten::{SIGNATURE, TYPE_AND_VERSION, pair};
+use kdump_capture::dumpfile::read::Dump;
+use kdump_capture::dumpfile::rebuild;
+use kdump_capture::fake::MemFile;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let mut stream = SIGNATURE.to_vec();
+    stream.extend(pair(TYPE_AND_VERSION));
+    stream.resize(4096, 0);
+    // The first byte says how numbers are made small, so that records go on.
+    let Some((first, data)) = data.split_first() else { return };
+    if first & 1 == 1 {
+        for chunk in data.chunks(64) {
+            let at = i64::from(chunk[0]) << (first >> 4);
+            stream.extend(pair([at, chunk.len() as i64]));
+            stream.extend(chunk);
+        }
+    } else {
+        stream.extend(data);
+    }
+    let mut from = stream.as_slice();
+    assert!(rebuild::header(&mut from).unwrap().is_ok());
+    let out = MemFile::new(1 << 20);
+    let done = rebuild::records(&mut from, &out);
+    let bytes = out.into_bytes();
+    assert!(done.bytes <= bytes.len() as u64);
+    if let Ok(dump) = Dump::open(&common::Bytes(bytes)) {
+        let complete = dump.header.status & kdump_capture::dumpfile::layout::INCOMPLETE == 0;
+        assert!(!complete || done.ended.is_none());
+    }
+});
