@@ -36,6 +36,12 @@ pub struct DumpOptions {
     pub flattened: bool,
     /// What is left out.
     pub level: DumpLevel,
+    /// What is left out instead if the dump does not fit, one level after the other.
+    pub next_levels: Vec<DumpLevel>,
+    /// The dump may have this many bytes at most.
+    pub limit: Option<u64>,
+    /// Write nothing, only say what would be written.
+    pub dry_run: bool,
     /// How pages are packed.
     pub codec: Kind,
     /// Number of workers.
@@ -87,6 +93,8 @@ enum Does {
     Force,
     Flatten,
     Rebuild,
+    Limit,
+    DryRun,
     Messages,
     NoMapping,
     Report,
@@ -130,9 +138,11 @@ const OPTIONS: &[Opt] = &[
         'd',
         "",
         "LEVEL",
-        "leave out: 1 zero, 2 cache, 4 private cache, 8 user, 16 free; add them up (default 0)",
+        "leave out: 1 zero, 2 cache, 4 private cache, 8 user, 16 free; add them up (default 0); LEVEL,LEVEL… takes the \
+         next one if the dump does not fit",
         Does::Level,
     ),
+    opt('L', "", "SIZE", "end the dump, incomplete, at SIZE bytes (suffix K, M, G, T, P or E)", Does::Limit),
     opt(' ', "num-threads", "N", "number of workers (default: one per CPU)", Does::Threads),
     opt('f', "", "", "overwrite DUMPFILE", Does::Force),
     opt('F', "", "", "write a flattened stream to stdout, messages to stderr; no DUMPFILE is named", Does::Flatten),
@@ -148,6 +158,7 @@ const OPTIONS: &[Opt] = &[
     opt(' ', "report", "FILE", "write what happened to FILE, as JSON", Does::Report),
     opt(' ', "dump-dmesg", "", "write the kernel log to LOGFILE instead of a dump", Does::Log),
     opt(' ', "check-params", "", "check the command line and end", Does::Check),
+    opt(' ', "dry-run", "", "do everything but write; the report has the size", Does::DryRun),
     opt(' ', "show-stats", "", "print the page statistics (message level 16)", Does::Statistics),
     opt('h', "help", "", "print this text", Does::Help),
     opt('v', "version", "", "print the version", Does::Version),
@@ -164,7 +175,6 @@ const OPTIONS: &[Opt] = &[
         "ELF output",
         Does::Refused("leave -E out for a kdump-compressed dump, which crash and drgn read"),
     ),
-    opt('L', "", "", "a limit of the output size", Does::Refused("choose a level with -d")),
     opt('x', "", "", "a vmlinux", Does::Refused("leave -x out; vmcoreinfo is read from the vmcore")),
     opt('i', "", "", "a vmcoreinfo file", Does::Refused("leave -i out; vmcoreinfo is read from the vmcore")),
     opt('g', "", "", "making a vmcoreinfo file", Does::Refused(LATER)),
@@ -176,7 +186,6 @@ const OPTIONS: &[Opt] = &[
     opt(' ', "work-dir", "", "a working directory", Does::Refused("leave it out; the bitmap is kept in memory")),
     opt(' ', "partial-dmesg", "", "the log since the last clear", Does::Refused("use --dump-dmesg for all of it")),
     opt(' ', "mem-usage", "", "--mem-usage", Does::Refused(LATER)),
-    opt(' ', "dry-run", "", "a dry run", Does::Refused("use --check-params to check a command line")),
     opt(' ', "vtop", "", "address translation", Does::Refused(LATER)),
     opt(' ', "config", "", "erasing", Does::Refused(LATER)),
     opt(' ', "eppic", "", "erasing", Does::Refused(LATER)),
@@ -227,6 +236,9 @@ fn version() -> String {
 struct Typed {
     codec: Kind,
     level: DumpLevel,
+    next_levels: Vec<DumpLevel>,
+    limit: Option<u64>,
+    dry_run: bool,
     threads: Option<usize>,
     force: bool,
     flatten: bool,
@@ -271,7 +283,9 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
         let mut value = || parser.value().map_err(|e| usage(e.to_string()));
         match found.does {
             Does::Codec(kind) => typed.codec = kind,
-            Does::Level => typed.level = level(&value()?)?,
+            Does::Level => (typed.level, typed.next_levels) = levels(&value()?)?,
+            Does::Limit => typed.limit = Some(size(&value()?)?),
+            Does::DryRun => typed.dry_run = true,
             Does::Threads => typed.threads = Some(number(&value()?, &name, "a number from 0 to 65535").map(u16::into)?),
             Does::Force => typed.force = true,
             Does::Flatten => typed.flatten = true,
@@ -301,12 +315,27 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
     typed.meant(plain_log)
 }
 
-fn level(value: &OsString) -> Result<DumpLevel, Error> {
-    if value.to_string_lossy().contains(',') {
-        return Err(usage("-d: a list of levels is not built into this kdump-capture; give one, such as -d 31"));
-    }
-    let level: u8 = number(value, "-d", "a number from 0 to 31")?;
-    DumpLevel::new(level).ok_or_else(|| usage(format!("-d takes a number from 0 to 31, not {level}")))
+/// One level, or several with commas between them.
+fn levels(value: &OsString) -> Result<(DumpLevel, Vec<DumpLevel>), Error> {
+    let text = value.to_string_lossy();
+    let mut levels = text.split(',').map(|one| {
+        let level: u8 = number(&one.into(), "-d", "a number from 0 to 31")?;
+        DumpLevel::new(level).ok_or_else(|| usage(format!("-d takes a number from 0 to 31, not {level}")))
+    });
+    let first = levels.next().unwrap_or_else(|| Err(usage("-d takes a level")))?;
+    Ok((first, levels.collect::<Result<_, _>>()?))
+}
+
+/// Bytes; a suffix multiplies by powers of 1024, as makedumpfile has it.
+fn size(value: &OsString) -> Result<u64, Error> {
+    let text = value.to_string_lossy();
+    let (digits, power) =
+        match text.char_indices().next_back().map(|(at, c)| (at, "KMGTPE".find(c.to_ascii_uppercase()))) {
+            Some((at, Some(index))) => (&text[..at], index + 1),
+            _ => (&text[..], 0),
+        };
+    let bytes = digits.parse().ok().and_then(|n: u64| (0..power).try_fold(n, |n, _| n.checked_mul(1024)));
+    bytes.filter(|n| *n > 0).ok_or_else(|| usage(format!("-L takes a size such as 500M, not {text:?}")))
 }
 
 impl Typed {
@@ -345,6 +374,9 @@ impl Typed {
             output,
             flattened: self.flatten,
             level: self.level,
+            next_levels: self.next_levels,
+            limit: self.limit,
+            dry_run: self.dry_run,
             codec: self.codec,
             threads,
             force: self.force,
@@ -400,7 +432,9 @@ mod tests {
     fn what_is_not_built_in_is_refused_by_name_with_a_remedy() {
         let error = typed("makedumpfile -l -d 31 in out").unwrap_err();
         assert_eq!(error, "-l: lzo output is not built into this kdump-capture; use -z (zstd) or -c (zlib)");
-        for option in ["-p", "-E", "-F", "-R", "-x", "--split", "--vtop", "-d 31,1", "-d 32", "-d x", "--none-such"] {
+        for option in
+            ["-p", "-E", "-F", "-R", "-x", "--split", "--vtop", "-d 31,32", "-d 31,", "-d 32", "-d x", "--none-such"]
+        {
             assert!(typed(&format!("makedumpfile {option} in out")).is_err(), "{option}");
         }
     }
@@ -416,6 +450,20 @@ mod tests {
         for line in ["x -F", "x -R", "x -R -F out", "x -R --dump-dmesg out"] {
             assert!(typed(line).is_err(), "{line}");
         }
+    }
+
+    #[test]
+    fn sizes_have_suffixes_and_levels_follow_each_other() {
+        let o = dump("makedumpfile -d 0,17,31 -L 3G in out");
+        assert_eq!(o.limit, Some(3 << 30));
+        assert_eq!((o.level.get(), o.next_levels.iter().map(|l| l.get()).collect::<Vec<_>>()), (0, vec![17, 31]));
+        assert_eq!(dump("x -L 4096 in out").limit, Some(4096));
+        assert_eq!(dump("x -L 2k in out").limit, Some(2048));
+        assert_eq!(dump("x -L 1E in out").limit, Some(1 << 60));
+        for wrong in ["0", "16E", "M", "-1", "1.5G", "1Z", "é"] {
+            assert!(typed(&format!("x -L {wrong} in out")).unwrap_err().contains("such as 500M"), "{wrong}");
+        }
+        assert!(dump("x --dry-run in out").dry_run);
     }
 
     #[test]

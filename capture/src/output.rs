@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 
 use crate::error::Error;
-use crate::units::FileOffset;
+use crate::units::{FileOffset, to_usize};
 
 /// A place that takes bytes at any position.
 pub trait Output: Sync {
@@ -68,6 +68,62 @@ pub fn create(path: &Path, force: bool) -> Result<File, Error> {
         file.set_permissions(Permissions::from_mode(0o600)).map_err(|e| fail("", e))?;
     }
     Ok(file)
+}
+
+/// An output that is full at a number of bytes, like a disk of that size.
+pub struct Limited<'a> {
+    out: &'a dyn Output,
+    limit: u64,
+}
+
+impl std::fmt::Debug for Limited<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Limited").field("limit", &self.limit).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Limited<'a> {
+    /// `out`, up to `limit` bytes.
+    pub fn new(out: &'a dyn Output, limit: u64) -> Self {
+        Limited { out, limit }
+    }
+
+    fn full(&self) -> io::Error {
+        io::Error::new(io::ErrorKind::StorageFull, format!("the size limit of {} bytes is reached", self.limit))
+    }
+}
+
+impl Output for Limited<'_> {
+    fn write_at(&self, at: FileOffset, bytes: &[u8]) -> io::Result<usize> {
+        let room = to_usize(self.limit.saturating_sub(at.0)).unwrap_or(usize::MAX).min(bytes.len());
+        if room == 0 && !bytes.is_empty() { Err(self.full()) } else { self.out.write_at(at, &bytes[..room]) }
+    }
+
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        if len > self.limit { Err(self.full()) } else { self.out.reserve(len) }
+    }
+
+    fn in_order(&self) -> bool {
+        self.out.in_order()
+    }
+
+    fn finish(&self) -> io::Result<()> {
+        self.out.finish()
+    }
+}
+
+/// Takes everything and keeps nothing: where a dry run writes to.
+#[derive(Debug)]
+pub struct Nowhere;
+
+impl Output for Nowhere {
+    fn write_at(&self, _at: FileOffset, bytes: &[u8]) -> io::Result<usize> {
+        Ok(bytes.len())
+    }
+
+    fn reserve(&self, _len: u64) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Output for File {

@@ -19,7 +19,7 @@ use crate::error::{Error, chain};
 use crate::filter::{self, Filtered};
 use crate::kernel::Kernel;
 use crate::memmap::MemMap;
-use crate::output::{self, Output};
+use crate::output::{self, Limited, Nowhere, Output};
 use crate::progress::{Messages, Meter};
 use crate::report::{self, DumpReport, LogReport, Outcome, RebuildReport};
 use crate::units::{DumpLevel, PageSize};
@@ -58,7 +58,9 @@ pub fn dump(options: &DumpOptions) -> u8 {
         say(&report.statistics(), options.flattened);
     }
     if options.messages.shows(Messages::COMMON) {
-        say(&ending("dumpfile", &options.output, report.outcome), options.flattened);
+        let text =
+            if options.dry_run { would_be(&report) } else { ending("dumpfile", &options.output, report.outcome) };
+        say(&text, options.flattened);
     }
     code.max(save(options.report.as_deref(), &report))
 }
@@ -132,7 +134,39 @@ fn capture(options: &DumpOptions, report: &mut DumpReport) -> Result<(), Error> 
     let kernel = learn(&vmcore, report);
     report.seconds.open = clock.elapsed().as_secs_f64();
 
-    let plan = Plan::new(&vmcore, options);
+    let learned = report.clone();
+    let mut levels = options.next_levels.iter();
+    let mut level = options.level;
+    loop {
+        let result = attempt(options, level, &vmcore, &kernel, report);
+        match levels.next() {
+            Some(next) if report.full && may_retry(options) => {
+                let said = format!("the dump does not fit with level {}; retried with {}", level.get(), next.get());
+                let problems = std::mem::take(&mut report.problems);
+                *report = DumpReport { problems, ..learned.clone() };
+                report.problems.push(said);
+                level = *next;
+            }
+            _ => return result,
+        }
+    }
+}
+
+/// Makes room for the next level; false where that cannot be: what went into a stream or a device is gone.
+fn may_retry(options: &DumpOptions) -> bool {
+    let is_file = || options.output.symlink_metadata().is_ok_and(|meta| meta.is_file());
+    options.dry_run || (!options.flattened && is_file() && std::fs::remove_file(&options.output).is_ok())
+}
+
+/// Writes the dump with one level.
+fn attempt(
+    options: &DumpOptions,
+    level: DumpLevel,
+    vmcore: &Vmcore,
+    kernel: &Kernel,
+    report: &mut DumpReport,
+) -> Result<(), Error> {
+    let plan = Plan::within(vmcore, options.threads, level, options.codec, options.messages);
     report.threads = plan.threads;
     report.memory_budget = plan.bytes;
     log::info!("{}", plan.describe());
@@ -140,12 +174,18 @@ fn capture(options: &DumpOptions, report: &mut DumpReport) -> Result<(), Error> 
         std::io::ErrorKind::OutOfMemory => Error::NoMemory { bytes: Kept::bytes_for(vmcore.segments().backed()) },
         _ => Error::Write { what, path: options.output.clone(), remedy: remedy(&source), source },
     };
-    let out: Box<dyn Output> = if options.flattened {
+    let out: Box<dyn Output> = if options.dry_run {
+        Box::new(Nowhere)
+    } else if options.flattened {
         Box::new(Flattened::stdout().map_err(|e| fail("the stream's header", e))?)
     } else {
         Box::new(output::create(&options.output, options.force)?)
     };
-    write_dump(&vmcore, &vmcore, &kernel, out.as_ref(), &plan, report).map_err(|e| fail("the headers", e))?;
+    let out = Limited::new(out.as_ref(), options.limit.unwrap_or(u64::MAX));
+    write_dump(vmcore, vmcore, kernel, &out, &plan, report).map_err(|e| {
+        report.full = e.kind() == std::io::ErrorKind::StorageFull;
+        fail("the headers", e)
+    })?;
     // A dump that stopped early still is a whole stream, unless the stream itself is what broke.
     match out.finish() {
         Err(e) if report.error.is_none() => {
@@ -196,10 +236,6 @@ pub struct Plan {
 }
 
 impl Plan {
-    fn new(mem: &dyn PhysMem, options: &DumpOptions) -> Plan {
-        Plan::within(mem, options.threads, options.level, options.codec, options.messages)
-    }
-
     /// As many of `threads` as fit: first batches get smaller, then workers fewer.
     pub fn within(mem: &dyn PhysMem, threads: usize, level: DumpLevel, codec: Kind, messages: Messages) -> Plan {
         let page = PageSize::K4.bytes();
@@ -345,6 +381,7 @@ fn account(written: &Written, header: &Header, missing_pages: u64, report: &mut 
         report.problems.push(format!("{} pages could not be read", written.unreadable));
     }
     if let Some(stopped) = &written.stopped {
+        report.full = stopped.kind() == std::io::ErrorKind::StorageFull;
         report.error = Some(format!(
             "unable to write all data{}: {stopped}; {} pages are missing. This is an incomplete dumpfile, but it might be analyzable.",
             remedy(stopped),
@@ -412,7 +449,7 @@ fn save_log(options: &LogOptions, report: &mut LogReport) -> Result<(), Error> {
 
 fn remedy(error: &std::io::Error) -> &'static str {
     match error.kind() {
-        std::io::ErrorKind::StorageFull => " (make room on the target)",
+        std::io::ErrorKind::StorageFull => " (make room on the target, or leave out more with -d)",
         _ => "",
     }
 }
@@ -453,6 +490,19 @@ fn ending(what: &str, path: &Path, outcome: Outcome) -> String {
             format!("\nThe {what} is saved to {}, incomplete.\n\nmakedumpfile Failed.\n", path.display())
         }
         Outcome::Failed => "\nmakedumpfile Failed.\n".into(),
+    }
+}
+
+/// How a dry run ends.
+fn would_be(report: &DumpReport) -> String {
+    match report.outcome {
+        Outcome::Failed => "\nmakedumpfile Failed.\n".into(),
+        Outcome::Incomplete => {
+            format!("\nThe dumpfile would have {} bytes, incomplete.\n\nmakedumpfile Failed.\n", report.bytes)
+        }
+        Outcome::Complete => {
+            format!("\nThe dumpfile would have {} bytes.\n\nmakedumpfile Completed.\n", report.bytes)
+        }
     }
 }
 

@@ -47,7 +47,7 @@ pub struct Seconds {
 }
 
 /// The report of a dump.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Clone, Serialize)]
 pub struct DumpReport {
     /// How it ended.
     pub outcome: Outcome,
@@ -83,6 +83,9 @@ pub struct DumpReport {
     pub peak_rss: u64,
     /// What went wrong without ending the run.
     pub problems: Vec<String>,
+    /// The dump did not fit, so that a higher level may help.
+    #[serde(skip)]
+    pub full: bool,
 }
 
 /// How much log there was.

@@ -195,6 +195,15 @@ fn stdout_is_the_dump_s_alone_and_the_log_is_plain_text() {
     assert!(fs::read_to_string(dir.join("report.json")).unwrap().contains("\"outcome\":\"complete\""));
     assert_eq!(run(&["-R", "again"], dir, Some("flat")).status.code(), Some(1), "it exists");
 
+    let out = run(&["-F", "-L", "2000K", "vmcore"], dir, None);
+    assert_eq!(out.status.code(), Some(1));
+    fs::write(dir.join("limited"), &out.stdout).unwrap();
+    let out = run(&["-R", "limited.out", "--report", "limited.json"], dir, Some("limited"));
+    assert_eq!(out.status.code(), Some(1));
+    let report = fs::read_to_string(dir.join("limited.json")).unwrap();
+    assert!(report.contains("\"error\":null") && report.contains("says of itself"), "{report}");
+    assert!(kept(&fs::read(dir.join("limited.out")).unwrap()).iter().any(|(_, page)| page.is_some()));
+
     let log = run(&["-F", "--dump-dmesg", "vmcore"], dir, None);
     assert!(log.status.success() && log.stdout.starts_with(b"[    0.001000] [      T1] Linux version 6\n"));
     assert!(String::from_utf8(log.stderr).unwrap().contains("The dmesg log is saved to STDOUT."));

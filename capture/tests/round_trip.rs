@@ -30,6 +30,9 @@ fn options(dir: &Path, level: u8, codec: Kind) -> DumpOptions {
         input: dir.join("vmcore"),
         output: dir.join("dump"),
         flattened: false,
+        next_levels: vec![],
+        limit: None,
+        dry_run: false,
         level: DumpLevel::new(level).unwrap(),
         codec,
         threads: 2,
@@ -205,6 +208,61 @@ fn a_full_disk_keeps_what_fits() {
     }
     let (report, _) = machine.dump(&machine.memory(), 0, Kind::None, 1, 9000);
     assert_eq!(report.outcome, Outcome::Failed);
+}
+
+#[test]
+fn a_size_limit_is_as_a_full_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let machine = machine();
+    fs::write(dir.path().join("vmcore"), machine.elf()).unwrap();
+    for limit in [9000, 2_000_000] {
+        let o = DumpOptions { limit: Some(limit), force: true, ..options(dir.path(), 0, Kind::None) };
+        assert_eq!(pipeline::dump(&o), 1);
+        let report = report(dir.path());
+        assert!(report["error"].as_str().unwrap().contains("size limit"), "{report}");
+        let dump = fs::read(&o.output).unwrap();
+        assert!(dump.len() as u64 <= limit);
+        if limit > 9000 {
+            assert_eq!((report["outcome"].as_str(), report["bytes"].as_u64()), (Some("incomplete"), Some(limit)));
+            let saved = kept(&dump).into_iter().filter_map(|(pfn, page)| Some((pfn, page?)));
+            assert!(saved.inspect(|(pfn, page)| assert!(page == machine.page(pfn.0), "pfn {pfn}")).count() > 300);
+        }
+    }
+}
+
+#[test]
+fn the_next_level_is_tried_when_the_dump_does_not_fit() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("vmcore"), machine().elf()).unwrap();
+    let plain = options(dir.path(), 31, Kind::None);
+    assert_eq!(pipeline::dump(&plain), 0);
+    let (alone, size) = (fs::read(&plain.output).unwrap(), fs::metadata(&plain.output).unwrap().len());
+    fs::remove_file(&plain.output).unwrap();
+    let levels = |list: &[u8]| list.iter().map(|n| DumpLevel::new(*n).unwrap()).collect::<Vec<_>>();
+    let o = DumpOptions { next_levels: levels(&[1, 31]), limit: Some(size), ..options(dir.path(), 0, Kind::None) };
+    assert_eq!(pipeline::dump(&o), 0);
+    assert!(fs::read(&o.output).unwrap() == alone);
+    let found = report(dir.path());
+    assert_eq!((found["outcome"].as_str(), found["level"].as_u64()), (Some("complete"), Some(31)));
+    assert_eq!(found["problems"][1], "the dump does not fit with level 1; retried with 31");
+    // The last one stays, incomplete.
+    let o = DumpOptions { next_levels: levels(&[31]), limit: Some(size - 1), force: true, ..o };
+    assert_eq!(pipeline::dump(&o), 1);
+    assert_eq!(report(dir.path())["outcome"], "incomplete");
+    assert!(kept(&fs::read(&o.output).unwrap()).len() > 100);
+}
+
+#[test]
+fn a_dry_run_tells_the_size_and_writes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("vmcore"), machine().elf()).unwrap();
+    let o = options(dir.path(), 31, Kind::Zstd);
+    assert_eq!(pipeline::dump(&DumpOptions { dry_run: true, ..o.clone() }), 0);
+    assert!(!o.output.exists());
+    let (dry, pages) = (report(dir.path())["bytes"].as_u64(), report(dir.path())["pages"].clone());
+    assert_eq!(pipeline::dump(&o), 0);
+    assert_eq!(dry, Some(fs::metadata(&o.output).unwrap().len()));
+    assert_eq!(report(dir.path())["pages"], pages);
 }
 
 #[test]
