@@ -25,6 +25,26 @@ pub enum Command {
     Rebuild(RebuildOptions),
 }
 
+/// What a dump is written as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Format {
+    /// kdump-compressed, version 6.
+    #[default]
+    Kdump,
+    /// An ELF core.
+    Elf,
+}
+
+impl Format {
+    /// The name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::Kdump => "kdump-compressed",
+            Format::Elf => "elf",
+        }
+    }
+}
+
 /// How to write a dump.
 #[derive(Debug, Clone)]
 pub struct DumpOptions {
@@ -42,6 +62,8 @@ pub struct DumpOptions {
     pub limit: Option<u64>,
     /// Write nothing, only say what would be written.
     pub dry_run: bool,
+    /// What it is written as.
+    pub format: Format,
     /// How pages are packed.
     pub codec: Kind,
     /// Number of workers.
@@ -91,6 +113,7 @@ enum Does {
     Level,
     Threads,
     Force,
+    Elf,
     Flatten,
     Rebuild,
     Limit,
@@ -144,6 +167,7 @@ const OPTIONS: &[Opt] = &[
     ),
     opt('L', "", "SIZE", "end the dump, incomplete, at SIZE bytes (suffix K, M, G, T, P or E)", Does::Limit),
     opt(' ', "num-threads", "N", "number of workers (default: one per CPU)", Does::Threads),
+    opt('E', "", "", "write an ELF core; its pages are not packed", Does::Elf),
     opt('f', "", "", "overwrite DUMPFILE", Does::Force),
     opt('F', "", "", "write a flattened stream to stdout, messages to stderr; no DUMPFILE is named", Does::Flatten),
     opt('R', "", "", "rebuild DUMPFILE from a flattened stream on stdin", Does::Rebuild),
@@ -168,13 +192,6 @@ const OPTIONS: &[Opt] = &[
     opt(' ', "non-cyclic", "", "", Does::Nothing(false)),
     opt('l', "", "", "lzo output", Does::Refused(CODECS)),
     opt('p', "", "", "snappy output", Does::Refused(CODECS)),
-    opt(
-        'E',
-        "",
-        "",
-        "ELF output",
-        Does::Refused("leave -E out for a kdump-compressed dump, which crash and drgn read"),
-    ),
     opt('x', "", "", "a vmlinux", Does::Refused("leave -x out; vmcoreinfo is read from the vmcore")),
     opt('i', "", "", "a vmcoreinfo file", Does::Refused("leave -i out; vmcoreinfo is read from the vmcore")),
     opt('g', "", "", "making a vmcoreinfo file", Does::Refused(LATER)),
@@ -235,6 +252,9 @@ fn version() -> String {
 #[derive(Default)]
 struct Typed {
     codec: Kind,
+    /// The option that named the codec.
+    packed: Option<String>,
+    elf: bool,
     level: DumpLevel,
     next_levels: Vec<DumpLevel>,
     limit: Option<u64>,
@@ -282,7 +302,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
         let found = found.ok_or_else(|| usage(format!("{name} is not an option; see --help")))?;
         let mut value = || parser.value().map_err(|e| usage(e.to_string()));
         match found.does {
-            Does::Codec(kind) => typed.codec = kind,
+            Does::Codec(kind) => (typed.codec, typed.packed) = (kind, Some(name)),
+            Does::Elf => typed.elf = true,
             Does::Level => (typed.level, typed.next_levels) = levels(&value()?)?,
             Does::Limit => typed.limit = Some(size(&value()?)?),
             Does::DryRun => typed.dry_run = true,
@@ -344,6 +365,9 @@ impl Typed {
         if self.rebuild {
             return self.rebuilt(messages);
         }
+        if let Some(packed) = self.packed.filter(|_| self.elf) {
+            return Err(usage(format!("-E: pages of an ELF core are not packed; leave {packed} out, or -E")));
+        }
         let mut files = self.files.into_iter();
         let input = files.next().ok_or_else(|| usage("no VMCORE given; see --help"))?;
         if plain_log {
@@ -377,6 +401,7 @@ impl Typed {
             next_levels: self.next_levels,
             limit: self.limit,
             dry_run: self.dry_run,
+            format: if self.elf { Format::Elf } else { Format::Kdump },
             codec: self.codec,
             threads,
             force: self.force,
@@ -433,7 +458,7 @@ mod tests {
         let error = typed("makedumpfile -l -d 31 in out").unwrap_err();
         assert_eq!(error, "-l: lzo output is not built into this kdump-capture; use -z (zstd) or -c (zlib)");
         for option in
-            ["-p", "-E", "-F", "-R", "-x", "--split", "--vtop", "-d 31,32", "-d 31,", "-d 32", "-d x", "--none-such"]
+            ["-p", "-F", "-R", "-x", "--split", "--vtop", "-d 31,32", "-d 31,", "-d 32", "-d x", "--none-such"]
         {
             assert!(typed(&format!("makedumpfile {option} in out")).is_err(), "{option}");
         }
@@ -464,6 +489,14 @@ mod tests {
             assert!(typed(&format!("x -L {wrong} in out")).unwrap_err().contains("such as 500M"), "{wrong}");
         }
         assert!(dump("x --dry-run in out").dry_run);
+    }
+
+    #[test]
+    fn an_elf_core_is_not_packed() {
+        assert_eq!(dump("makedumpfile -E -d 31 in out").format, Format::Elf);
+        let error = typed("makedumpfile -E -z in out").unwrap_err();
+        assert_eq!(error, "-E: pages of an ELF core are not packed; leave -z out, or -E");
+        assert!(dump("makedumpfile -F -E --num-threads 2 in").flattened);
     }
 
     #[test]

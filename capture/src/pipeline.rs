@@ -7,10 +7,11 @@ use std::path::Path;
 use std::time::Instant;
 
 use crate::classify::Classifier;
-use crate::cli::{DumpOptions, LogOptions, RebuildOptions};
+use crate::cli::{DumpOptions, Format, LogOptions, RebuildOptions};
 use crate::compress::Kind;
 use crate::dmesg::{self, PanicLine};
 use crate::dumpfile::bitmap::Kept;
+use crate::dumpfile::elf;
 use crate::dumpfile::flatten::Flattened;
 use crate::dumpfile::layout::Header;
 use crate::dumpfile::rebuild::{self, Ended};
@@ -39,7 +40,7 @@ const WORKER_FIXED: usize = 192 << 10;
 pub fn dump(options: &DumpOptions) -> u8 {
     start_log(options.messages);
     let mut report = DumpReport {
-        format: "kdump-compressed",
+        format: options.format.name(),
         codec: options.codec.name(),
         level: options.level.get(),
         machine: "x86_64",
@@ -166,7 +167,8 @@ fn attempt(
     kernel: &Kernel,
     report: &mut DumpReport,
 ) -> Result<(), Error> {
-    let plan = Plan::within(vmcore, options.threads, level, options.codec, options.messages);
+    let mut plan = Plan::within(vmcore, options.threads, level, options.codec, options.messages);
+    plan.format = options.format;
     report.threads = plan.threads;
     report.memory_budget = plan.bytes;
     log::info!("{}", plan.describe());
@@ -227,6 +229,8 @@ pub struct Plan {
     pub batch: usize,
     /// What is left out.
     pub level: DumpLevel,
+    /// What the dump is written as.
+    pub format: Format,
     /// How pages are packed.
     pub codec: Kind,
     /// Which messages appear.
@@ -244,7 +248,7 @@ impl Plan {
         let threads = threads.clamp(1, (WORKER_MEMORY / cost(batch)).max(1));
         let bitmap = Kept::bytes_for(mem.segments().backed());
         let bytes = FIXED_MEMORY + bitmap + (threads * cost(batch)) as u64;
-        Plan { threads, batch, level, codec, messages, bytes }
+        Plan { threads, batch, level, format: Format::Kdump, codec, messages, bytes }
     }
 
     fn describe(&self) -> String {
@@ -275,6 +279,30 @@ pub fn write_dump(
 
     let clock = Instant::now();
     let missing_pages = segments.missing_pages();
+    let total = kept.count();
+    let incomplete = segments.missing_bytes() > 0;
+    let written = match plan.format {
+        Format::Kdump => write_kdump(mem, vmcore, kernel, &kept, plan, out, incomplete, report.level)?,
+        Format::Elf => write_elf(mem, vmcore, kernel, &kept, plan, out, incomplete, report.level)?,
+    };
+    report.seconds.write = clock.elapsed().as_secs_f64();
+    account(&written, missing_pages, report);
+    report.pages.total = total + filtered.dropped.total() + missing_pages;
+    Ok(())
+}
+
+#[expect(clippy::too_many_arguments, reason = "a dump's whole world")]
+fn write_kdump(
+    mem: &dyn PhysMem,
+    vmcore: &dyn Notes,
+    kernel: &Kernel,
+    kept: &Kept,
+    plan: &Plan,
+    out: &dyn Output,
+    incomplete: bool,
+    level: u8,
+) -> std::io::Result<Written> {
+    let segments = mem.segments();
     let header = Header {
         utsname: kernel.utsname.clone(),
         crash_time: kernel.crash_time.unwrap_or(0),
@@ -283,28 +311,43 @@ pub fn write_dump(
         max_pfn: segments.max_pfn(),
         cpus: vmcore.cpus(),
         phys_base: kernel.facts.number("phys_base").map_or(0, i64::cast_unsigned),
-        level: report.level,
+        level,
         notes_len: vmcore.bytes().len() as u64,
         vmcoreinfo: vmcore.vmcoreinfo_place(),
     };
-    let total = kept.count();
-    let meter = Meter::new("Copying data", total, kernel.page.bytes() as u64, plan.messages);
+    let meter = Meter::new("Copying data", kept.count(), kernel.page.bytes() as u64, plan.messages);
     let job = Job {
         mem,
         present: segments.present(),
-        kept: &kept,
+        kept,
         header: &header,
         notes: vmcore.bytes(),
         codec: plan.codec,
         threads: plan.threads,
         batch: plan.batch,
-        incomplete: segments.missing_bytes() > 0,
+        incomplete,
     };
-    let written = write::write(&job, out, &meter)?;
-    report.seconds.write = clock.elapsed().as_secs_f64();
-    account(&written, &header, missing_pages, report);
-    report.pages.total = total + filtered.dropped.total() + missing_pages;
-    Ok(())
+    write::write(&job, out, &meter)
+}
+
+#[expect(clippy::too_many_arguments, reason = "a dump's whole world")]
+fn write_elf(
+    mem: &dyn PhysMem,
+    vmcore: &dyn Notes,
+    kernel: &Kernel,
+    kept: &Kept,
+    plan: &Plan,
+    out: &dyn Output,
+    incomplete: bool,
+    level: u8,
+) -> std::io::Result<Written> {
+    let (page, threads, batch) = (kernel.page, plan.threads, plan.batch);
+    let job = elf::Job { mem, kept, notes: vmcore.bytes(), page, threads, batch, incomplete };
+    let meter = |name, pages| Meter::new(name, pages, page.bytes() as u64, plan.messages);
+    let without_zero = DumpLevel::new(level).is_some_and(|level| level.has(DumpLevel::ZERO));
+    let zero = if without_zero { elf::drop_zero_pages(&job, &meter("Excluding zero pages", kept.count()))? } else { 0 };
+    let written = elf::write(&job, out, &meter("Copying data", kept.count()))?;
+    Ok(Written { zero, ..written })
 }
 
 /// What the headers of a dump need of the notes.
@@ -368,10 +411,10 @@ fn filter_pages(
     Ok(filtered)
 }
 
-fn account(written: &Written, header: &Header, missing_pages: u64, report: &mut DumpReport) {
+fn account(written: &Written, missing_pages: u64, report: &mut DumpReport) {
     report.bytes = written.bytes;
     report.pages.unreadable = written.unreadable + missing_pages;
-    let counted = DumpLevel::new(header.level).is_some_and(|level| level.has(DumpLevel::ZERO));
+    let counted = DumpLevel::new(report.level).is_some_and(|level| level.has(DumpLevel::ZERO));
     report.pages.zero = if counted { written.zero } else { 0 };
     report.pages.kept = written.saved + if counted { 0 } else { written.zero };
     if missing_pages > 0 {

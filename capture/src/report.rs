@@ -53,7 +53,7 @@ pub struct DumpReport {
     pub outcome: Outcome,
     /// The error, as one chain.
     pub error: Option<String>,
-    /// `kdump-compressed`.
+    /// `kdump-compressed` or `elf`.
     pub format: &'static str,
     /// `zstd`, `zlib` or `none`.
     pub codec: &'static str,

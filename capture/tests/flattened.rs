@@ -10,6 +10,7 @@ use std::process::{Command, Output as Ended, Stdio};
 use std::sync::LazyLock;
 
 use common::{Bytes, Era, Leaf, Machine, kept};
+use kdump_capture::cli::Format;
 use kdump_capture::compress::Kind;
 use kdump_capture::dumpfile::flatten::{END, Flattened, HEADER, RECORD, pair};
 use kdump_capture::dumpfile::layout::INCOMPLETE;
@@ -47,7 +48,7 @@ impl Write for Pipe {
 
 fn flattened(machine: &Machine, level: u8, codec: Kind, threads: usize, room: usize) -> (DumpReport, Vec<u8>) {
     let out = Flattened::new(Pipe { bytes: vec![], room }).unwrap();
-    let report = machine.dump_to(&machine.memory(), level, codec, threads, &out);
+    let report = machine.dump_to(&machine.memory(), level, Format::Kdump, codec, threads, &out);
     assert_eq!(out.finish().is_ok(), room == usize::MAX);
     (report, out.into_inner().bytes)
 }

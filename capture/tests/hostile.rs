@@ -8,7 +8,7 @@ use std::fs;
 use std::sync::LazyLock;
 
 use common::{Era, Leaf, Machine};
-use kdump_capture::cli::{DumpOptions, LogOptions};
+use kdump_capture::cli::{DumpOptions, Format, LogOptions};
 use kdump_capture::compress::Kind;
 use kdump_capture::pipeline;
 use kdump_capture::progress::Messages;
@@ -27,13 +27,14 @@ fn run(bytes: &[u8]) -> serde_json::Value {
     let input = dir.path().join("vmcore");
     fs::write(&input, bytes).unwrap();
     let report = dir.path().join("report.json");
-    let code = pipeline::dump(&DumpOptions {
+    let options = DumpOptions {
         input: input.clone(),
         output: dir.path().join("dump"),
         flattened: false,
         next_levels: vec![],
         limit: None,
         dry_run: false,
+        format: Format::Kdump,
         level: DumpLevel::new(31).unwrap(),
         codec: Kind::Zstd,
         threads: 2,
@@ -41,9 +42,15 @@ fn run(bytes: &[u8]) -> serde_json::Value {
         mapping: true,
         messages: Messages(0),
         report: Some(report.clone()),
-    });
-    let value: serde_json::Value = serde_json::from_slice(&fs::read(report).unwrap()).unwrap();
-    assert_eq!(code == 0, value["outcome"] == "complete", "{value}");
+    };
+    let value = |code: u8| {
+        let value: serde_json::Value = serde_json::from_slice(&fs::read(&report).unwrap()).unwrap();
+        assert_eq!(code == 0, value["outcome"] == "complete", "{value}");
+        value
+    };
+    let output = dir.path().join("core");
+    value(pipeline::dump(&DumpOptions { format: Format::Elf, codec: Kind::None, output, ..options.clone() }));
+    let value = value(pipeline::dump(&options));
     let log =
         LogOptions { input, output: Some(dir.path().join("log")), force: false, messages: Messages(0), report: None };
     pipeline::log(&log);

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use common::{Bytes, Era, Leaf, Machine, kept};
-use kdump_capture::cli::{DumpOptions, LogOptions};
+use kdump_capture::cli::{DumpOptions, Format, LogOptions};
 use kdump_capture::compress::Kind;
 use kdump_capture::dumpfile::layout::INCOMPLETE;
 use kdump_capture::dumpfile::read::Dump;
@@ -33,6 +33,7 @@ fn options(dir: &Path, level: u8, codec: Kind) -> DumpOptions {
         next_levels: vec![],
         limit: None,
         dry_run: false,
+        format: Format::Kdump,
         level: DumpLevel::new(level).unwrap(),
         codec,
         threads: 2,

@@ -66,6 +66,32 @@ impl Kept {
         self.word(piece, pfn.0).is_some_and(|word| word.load(Ordering::Relaxed) >> (pfn.0 % 64) & 1 == 1)
     }
 
+    /// The first page from `from` on, below `end`, that is kept (or is not, with `kept` false); `end` if there is none.
+    pub fn next(&self, from: Pfn, end: Pfn, kept: bool) -> Pfn {
+        let mut at = from.0;
+        for piece in &self.pieces[self.pieces.partition_point(|p| p.run.end <= from)..] {
+            if !kept && at < piece.run.start.0 {
+                break;
+            }
+            at = at.max(piece.run.start.0);
+            while at < piece.run.end.0.min(end.0) {
+                let word = self.word(piece, at).map_or(0, |word| word.load(Ordering::Relaxed));
+                let bits = (if kept { word } else { !word }) & mask(at % 64, 64);
+                if bits != 0 {
+                    let found = (at & !63) + u64::from(bits.trailing_zeros());
+                    // Beyond the run, bits of its last word are not kept.
+                    return Pfn(found.min(if kept { found } else { piece.run.end.0 }).min(end.0));
+                }
+                at = (at & !63) + 64;
+            }
+            at = at.min(piece.run.end.0);
+            if at >= end.0 {
+                break;
+            }
+        }
+        if kept { end } else { Pfn(at.min(end.0)) }
+    }
+
     /// Drops `pages` pages from `first` on; returns how many of them were kept until now.
     pub fn drop_range(&self, first: Pfn, pages: u64) -> u64 {
         let end = first.0.saturating_add(pages);
@@ -247,6 +273,14 @@ mod tests {
             let read: Vec<Pfn> = (0..BLOCK as u64 * 8).filter(|p| file[(p / 8) as usize] >> (p % 8) & 1 == 1).map(Pfn).collect();
             prop_assert_eq!(read, want);
             for p in 0..1500 { prop_assert_eq!(kept.contains(Pfn(p)), set.contains(&p)); }
+            for (from, end) in [(0, 1500), (3, 70), (64, 128), (100, 101), (700, 900)] {
+                for from in from..end {
+                    for wanted in [true, false] {
+                        let first = (from..end).find(|p| set.contains(p) == wanted).unwrap_or(end);
+                        prop_assert_eq!(kept.next(Pfn(from), Pfn(end), wanted), Pfn(first), "{} {} {}", from, end, wanted);
+                    }
+                }
+            }
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The kdump-compressed file, version 6. In: kept pages. Out: a file crash, drgn and libkdumpfile open.
+//! The kdump-compressed file, version 6, and its relatives. In: kept pages. Out: a file crash, drgn and libkdumpfile
+//! open.
 //! May surprise: all places are known before the first page is written, except where each page's data lies; the order
 //! of data is free, but is kept by page frame so that the same vmcore gives the same bytes.
 //!
@@ -13,10 +14,11 @@
 //! ```
 //!
 //! `write.rs` tells how batches of pages get there, one after the other (`turn.rs`); `read.rs` reads a dump back and is
-//! the judge in tests. Through a pipe the same bytes go as a flattened stream (`flatten.rs`), of which `rebuild.rs`
-//! makes the file again.
+//! the judge in tests. `elf.rs` writes an ELF core instead. Through a pipe either goes as a flattened stream
+//! (`flatten.rs`), of which `rebuild.rs` makes the file again.
 
 pub mod bitmap;
+pub mod elf;
 pub mod flatten;
 pub mod layout;
 pub mod read;

@@ -5,6 +5,7 @@
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 #![allow(clippy::panic, clippy::unwrap_used)] // helpers of tests, which clippy does not know as such
 
+use kdump_capture::cli::Format;
 use kdump_capture::compress::Kind;
 use kdump_capture::dumpfile::read::Dump;
 use kdump_capture::fake::{MemCore, MemFile};
@@ -435,7 +436,7 @@ impl Machine {
         limit: usize,
     ) -> (DumpReport, Vec<u8>) {
         let out = MemFile::new(limit);
-        let report = self.dump_to(memory, level, codec, threads, &out);
+        let report = self.dump_to(memory, level, Format::Kdump, codec, threads, &out);
         (report, out.into_bytes())
     }
 
@@ -444,6 +445,7 @@ impl Machine {
         &self,
         memory: &dyn PhysMem,
         level: u8,
+        format: Format,
         codec: Kind,
         threads: usize,
         out: &dyn Output,
@@ -452,6 +454,7 @@ impl Machine {
         let kernel = Kernel::learn(self.vmcoreinfo.as_bytes(), memory, &mut report.problems);
         let mut plan = Plan::within(memory, threads, DumpLevel::new(level).unwrap(), codec, Messages(0));
         plan.batch = 16;
+        plan.format = format;
         if let Err(e) = write_dump(memory, &FixedNotes(self.notes()), &kernel, out, &plan, &mut report) {
             report.error = Some(e.to_string());
         }
