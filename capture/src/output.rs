@@ -26,6 +26,11 @@ pub trait Output: Sync {
         false
     }
 
+    /// What came so far goes out before what will come.
+    fn flush(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Nothing more will come.
     fn finish(&self) -> io::Result<()> {
         Ok(())
@@ -105,6 +110,10 @@ impl Output for Limited<'_> {
 
     fn in_order(&self) -> bool {
         self.out.in_order()
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.out.flush()
     }
 
     fn finish(&self) -> io::Result<()> {

@@ -111,6 +111,7 @@ pub fn write(job: &Job<'_>, out: &dyn Output, meter: &Meter) -> io::Result<Writt
     write_all(out, FileOffset(0), &layout.elf_header(INCOMPLETE)).1?;
     layout.put_headers(out)?;
     write_all(out, FileOffset(layout.notes_at()), job.notes).1?;
+    out.flush()?;
 
     let source = Source { segments: layout.segments(), rest: None, number: 0 };
     let shared = Shared {

@@ -158,6 +158,10 @@ impl<W: Write + Send> Output for Flattened<W> {
         true
     }
 
+    fn flush(&self) -> io::Result<()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).flush()
+    }
+
     fn finish(&self) -> io::Result<()> {
         let mut stream = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         stream.flush()?;

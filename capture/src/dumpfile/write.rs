@@ -84,6 +84,7 @@ pub fn write(job: &Job<'_>, out: &dyn Output, meter: &Meter) -> io::Result<Writt
     let bitmap = |base: FileOffset| move |at: u64, bytes: &[u8]| write_all(out, FileOffset(base.0 + at), bytes).1;
     run_blocks(job.present, &mut bitmap(job.header.bitmap1_at()))?;
     job.kept.blocks(&mut bitmap(job.header.bitmap2_at()))?;
+    out.flush()?;
     write_all(out, data_at, &vec![0; block]).1?;
 
     let shared = Shared {
