@@ -21,6 +21,8 @@ pub enum Command {
     Dump(DumpOptions),
     /// Write the log.
     Log(LogOptions),
+    /// Make one dump of the files of a split one.
+    Reassemble(ReassembleOptions),
     /// Rebuild a dump from a flattened stream on stdin.
     Rebuild(RebuildOptions),
 }
@@ -52,6 +54,8 @@ pub struct DumpOptions {
     pub input: PathBuf,
     /// The dump; with `flattened` its name in messages.
     pub output: PathBuf,
+    /// The other files of a split dump, by their pages.
+    pub more_outputs: Vec<PathBuf>,
     /// Write a flattened stream to stdout instead of a file.
     pub flattened: bool,
     /// What is left out.
@@ -78,6 +82,13 @@ pub struct DumpOptions {
     pub report: Option<PathBuf>,
 }
 
+impl DumpOptions {
+    /// All files of the dump.
+    pub fn outputs(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(&self.output).chain(&self.more_outputs).map(PathBuf::as_path)
+    }
+}
+
 /// How to write the log.
 #[derive(Debug, Clone)]
 pub struct LogOptions {
@@ -85,6 +96,21 @@ pub struct LogOptions {
     pub input: PathBuf,
     /// The log; `None` is stdout.
     pub output: Option<PathBuf>,
+    /// Overwrite the output.
+    pub force: bool,
+    /// Which messages appear.
+    pub messages: Messages,
+    /// Where the report goes.
+    pub report: Option<PathBuf>,
+}
+
+/// How to make one dump of several files.
+#[derive(Debug, Clone)]
+pub struct ReassembleOptions {
+    /// The files, in any order.
+    pub parts: Vec<PathBuf>,
+    /// The dump.
+    pub output: PathBuf,
     /// Overwrite the output.
     pub force: bool,
     /// Which messages appear.
@@ -116,6 +142,8 @@ enum Does {
     Elf,
     Flatten,
     Rebuild,
+    Split,
+    Reassemble,
     Limit,
     DryRun,
     Messages,
@@ -151,7 +179,6 @@ const fn opt(short: char, long: &'static str, value: &'static str, help: &'stati
 }
 
 const CODECS: &str = "use -z (zstd) or -c (zlib)";
-const ONE_FILE: &str = "write one file; its workers need no splitting";
 const LATER: &str = "use makedumpfile for that";
 
 const OPTIONS: &[Opt] = &[
@@ -166,6 +193,8 @@ const OPTIONS: &[Opt] = &[
         Does::Level,
     ),
     opt('L', "", "SIZE", "end the dump, incomplete, at SIZE bytes (suffix K, M, G, T, P or E)", Does::Limit),
+    opt(' ', "split", "", "write the dump in parts, one for each DUMPFILE named", Does::Split),
+    opt(' ', "reassemble", "", "make one DUMPFILE of the parts of a split dump", Does::Reassemble),
     opt(' ', "num-threads", "N", "number of workers (default: one per CPU)", Does::Threads),
     opt('E', "", "", "write an ELF core; its pages are not packed", Does::Elf),
     opt('f', "", "", "overwrite DUMPFILE", Does::Force),
@@ -189,6 +218,7 @@ const OPTIONS: &[Opt] = &[
     opt('D', "", "", "print debugging messages (message level 8)", Does::Messages),
     opt(' ', "cyclic-buffer", "KB", "", Does::Nothing(true)),
     opt('b', "", "ORDER", "", Does::Nothing(true)),
+    opt(' ', "splitblock-size", "KB", "", Does::Nothing(true)),
     opt(' ', "non-cyclic", "", "", Does::Nothing(false)),
     opt('l', "", "", "lzo output", Does::Refused(CODECS)),
     opt('p', "", "", "snappy output", Does::Refused(CODECS)),
@@ -197,9 +227,6 @@ const OPTIONS: &[Opt] = &[
     opt('g', "", "", "making a vmcoreinfo file", Does::Refused(LATER)),
     opt('X', "", "", "Xen filtering", Does::Refused(LATER)),
     opt('e', "exclude-unused-vm", "", "leaving out unused vmemmap", Does::Refused("leave it out")),
-    opt(' ', "split", "", "splitting", Does::Refused(ONE_FILE)),
-    opt(' ', "splitblock-size", "", "splitting", Does::Refused(ONE_FILE)),
-    opt(' ', "reassemble", "", "reassembling a split dump", Does::Refused(LATER)),
     opt(' ', "work-dir", "", "a working directory", Does::Refused("leave it out; the bitmap is kept in memory")),
     opt(' ', "partial-dmesg", "", "the log since the last clear", Does::Refused("use --dump-dmesg for all of it")),
     opt(' ', "mem-usage", "", "--mem-usage", Does::Refused(LATER)),
@@ -219,6 +246,8 @@ kdump-capture writes a filtered dump of a crashed kernel's memory.
   kdump-capture [OPTIONS] VMCORE DUMPFILE
   kdump-capture -F [OPTIONS] VMCORE > STREAM
   kdump-capture -R DUMPFILE < STREAM
+  kdump-capture --split [OPTIONS] VMCORE PART PART...
+  kdump-capture --reassemble PART PART... DUMPFILE
   kdump-capture --dump-dmesg [OPTIONS] VMCORE LOGFILE
   vmcore-dmesg VMCORE
 
@@ -263,6 +292,8 @@ struct Typed {
     force: bool,
     flatten: bool,
     rebuild: bool,
+    split: bool,
+    reassemble: bool,
     messages: Option<u8>,
     more_messages: u8,
     no_mapping: bool,
@@ -311,6 +342,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
             Does::Force => typed.force = true,
             Does::Flatten => typed.flatten = true,
             Does::Rebuild => typed.rebuild = true,
+            Does::Split => typed.split = true,
+            Does::Reassemble => typed.reassemble = true,
             Does::Messages if found.value.is_empty() => typed.more_messages |= Messages::DEBUG,
             Does::Messages => {
                 let bits: u8 = number(&value()?, &name, "a number from 0 to 31")?;
@@ -365,6 +398,12 @@ impl Typed {
         if self.rebuild {
             return self.rebuilt(messages);
         }
+        if self.reassemble {
+            return self.reassembled(messages);
+        }
+        if self.split && (self.elf || self.flatten || self.log) {
+            return Err(usage("--split writes kdump-compressed files; it goes with none of -E, -F and --dump-dmesg"));
+        }
         if let Some(packed) = self.packed.filter(|_| self.elf) {
             return Err(usage(format!("-E: pages of an ELF core are not packed; leave {packed} out, or -E")));
         }
@@ -378,6 +417,10 @@ impl Typed {
         let what = if self.log { "LOGFILE" } else { "DUMPFILE" };
         let output = if self.flatten { Some("STDOUT".into()) } else { files.next() };
         let output = output.ok_or_else(|| usage(format!("no {what} given; see --help")))?;
+        let more_outputs: Vec<PathBuf> = if self.split { files.by_ref().collect() } else { Vec::new() };
+        if self.split && more_outputs.is_empty() {
+            return Err(usage("--split: at least two DUMPFILEs are needed"));
+        }
         if let Some(extra) = files.next() {
             let needed = if self.flatten { "-F: one VMCORE".into() } else { format!("one VMCORE and one {what}") };
             return Err(usage(format!("{needed} and no more; {} is too much", extra.display())));
@@ -396,6 +439,7 @@ impl Typed {
         Ok(Command::Dump(DumpOptions {
             input,
             output,
+            more_outputs,
             flattened: self.flatten,
             level: self.level,
             next_levels: self.next_levels,
@@ -409,6 +453,19 @@ impl Typed {
             messages,
             report: self.report,
         }))
+    }
+
+    fn reassembled(mut self, messages: Messages) -> Result<Command, Error> {
+        if self.log || self.flatten || self.split {
+            return Err(usage("--reassemble goes with none of -F, --split and --dump-dmesg"));
+        }
+        let few = || usage("--reassemble: at least two parts and one DUMPFILE are needed");
+        let output = self.files.pop().filter(|_| self.files.len() > 1).ok_or_else(few)?;
+        if self.check {
+            return Ok(Command::Say(String::new()));
+        }
+        let (parts, force, report) = (self.files, self.force, self.report);
+        Ok(Command::Reassemble(ReassembleOptions { parts, output, force, messages, report }))
     }
 
     fn rebuilt(self, messages: Messages) -> Result<Command, Error> {
@@ -457,9 +514,20 @@ mod tests {
     fn what_is_not_built_in_is_refused_by_name_with_a_remedy() {
         let error = typed("makedumpfile -l -d 31 in out").unwrap_err();
         assert_eq!(error, "-l: lzo output is not built into this kdump-capture; use -z (zstd) or -c (zlib)");
-        for option in
-            ["-p", "-F", "-R", "-x", "--split", "--vtop", "-d 31,32", "-d 31,", "-d 32", "-d x", "--none-such"]
-        {
+        for option in [
+            "-p",
+            "-F",
+            "-R",
+            "-x",
+            "--split",
+            "--reassemble",
+            "--vtop",
+            "-d 31,32",
+            "-d 31,",
+            "-d 32",
+            "-d x",
+            "--none-such",
+        ] {
             assert!(typed(&format!("makedumpfile {option} in out")).is_err(), "{option}");
         }
     }
@@ -497,6 +565,17 @@ mod tests {
         let error = typed("makedumpfile -E -z in out").unwrap_err();
         assert_eq!(error, "-E: pages of an ELF core are not packed; leave -z out, or -E");
         assert!(dump("makedumpfile -F -E --num-threads 2 in").flattened);
+    }
+
+    #[test]
+    fn a_split_dump_has_two_files_at_least() {
+        let o = dump("makedumpfile --split --splitblock-size 64 -z in a b c");
+        assert_eq!((o.output.as_path(), o.more_outputs.len()), (Path::new("a"), 2));
+        let Ok(Command::Reassemble(o)) = typed("makedumpfile --reassemble a b c out") else { panic!() };
+        assert_eq!((o.output.as_path(), o.parts.len()), (Path::new("out"), 3));
+        for line in ["x --split in a", "x --split -E in a b", "x --split -F in", "x --reassemble a out"] {
+            assert!(typed(line).is_err(), "{line}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@
 //!       |  kept pfns                                   bitmap 2
 //!  compress/        page -> packed page                none | zlib | zstd
 //!       |  packed pages, in batches
-//!  dumpfile/        places, then bytes                 kdump-compressed version 6, ELF; a file, or a flattened stream
+//!  dumpfile/        places, then bytes                 kdump-compressed version 6, ELF; files, or a stream
 //! ```
 //!
 //! The nouns:

@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         }
         Command::Dump(options) => ExitCode::from(pipeline::dump(&options)),
         Command::Log(options) => ExitCode::from(pipeline::log(&options)),
+        Command::Reassemble(options) => ExitCode::from(pipeline::reassemble(&options)),
         Command::Rebuild(options) => ExitCode::from(pipeline::rebuild(&options)),
     }
 }

@@ -2,18 +2,21 @@
 //! May surprise: whatever the vmcore does not tell makes the dump larger, never impossible. If pages cannot be told
 //! apart at all, everything is written, and the report says why.
 
+use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
 
 use crate::classify::Classifier;
-use crate::cli::{DumpOptions, Format, LogOptions, RebuildOptions};
+use crate::cli::{DumpOptions, Format, LogOptions, ReassembleOptions, RebuildOptions};
 use crate::compress::Kind;
 use crate::dmesg::{self, PanicLine};
 use crate::dumpfile::bitmap::Kept;
 use crate::dumpfile::elf;
 use crate::dumpfile::flatten::Flattened;
 use crate::dumpfile::layout::Header;
+use crate::dumpfile::read::Source;
+use crate::dumpfile::reassemble::Parts;
 use crate::dumpfile::rebuild::{self, Ended};
 use crate::dumpfile::write::{self, BATCH, Job, Written};
 use crate::error::{Error, chain};
@@ -22,8 +25,8 @@ use crate::kernel::Kernel;
 use crate::memmap::MemMap;
 use crate::output::{self, Limited, Nowhere, Output};
 use crate::progress::{Messages, Meter};
-use crate::report::{self, DumpReport, LogReport, Outcome, RebuildReport};
-use crate::units::{DumpLevel, PageSize};
+use crate::report::{self, DumpReport, LogReport, Outcome, ReassembleReport, RebuildReport};
+use crate::units::{DumpLevel, PageSize, Pfn};
 use crate::vmcore::Vmcore;
 use crate::vmcore::read::PhysMem;
 
@@ -59,8 +62,14 @@ pub fn dump(options: &DumpOptions) -> u8 {
         say(&report.statistics(), options.flattened);
     }
     if options.messages.shows(Messages::COMMON) {
-        let text =
-            if options.dry_run { would_be(&report) } else { ending("dumpfile", &options.output, report.outcome) };
+        let text = if options.dry_run {
+            would_be(&report)
+        } else if options.more_outputs.is_empty() {
+            ending("dumpfile", &options.output, report.outcome)
+        } else {
+            let names: Vec<String> = options.outputs().map(|path| path.display().to_string()).collect();
+            ending("dumpfiles", Path::new(&names.join(", ")), report.outcome)
+        };
         say(&text, options.flattened);
     }
     code.max(save(options.report.as_deref(), &report))
@@ -128,6 +137,53 @@ fn rebuild_from(
     Ok(())
 }
 
+/// Makes one dump of the files of a split one and tells how it went; returns the exit code.
+pub fn reassemble(options: &ReassembleOptions) -> u8 {
+    start_log(options.messages);
+    let mut report = ReassembleReport::default();
+    if let Err(error) = reassemble_parts(options, &mut report) {
+        report.error = Some(chain(&error));
+    }
+    tell(&report.problems, report.error.as_deref());
+    if options.messages.shows(Messages::COMMON) {
+        say(&ending("dumpfile", &options.output, report.outcome), false);
+    }
+    u8::from(report.outcome != Outcome::Complete).max(save(options.report.as_deref(), &report))
+}
+
+fn reassemble_parts(options: &ReassembleOptions, report: &mut ReassembleReport) -> Result<(), Error> {
+    let mut files = Vec::new();
+    for path in &options.parts {
+        files.push(File::open(path).map_err(|source| Error::OpenInput { path: path.into(), source })?);
+    }
+    let sources: Vec<&dyn Source> = files.iter().map(|file| file as &dyn Source).collect();
+    let names = || options.parts.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ");
+    let parts = Parts::open(&sources)
+        .map_err(|source| Error::OpenInput { path: names().into(), source })?
+        .map_err(|why| Error::Input { path: names().into(), why })?;
+    let out = output::create(&options.output, options.force)?;
+    let fail = |source| Error::Write { what: "the parts", path: options.output.clone(), remedy: "", source };
+    let done = parts.write(&out).map_err(fail)?;
+    report.bytes = done.bytes;
+    report.pages = done.pages;
+    report.missing = done.missing;
+    if done.incomplete {
+        report.problems.push("a part says of itself that it is incomplete".into());
+    }
+    if done.missing > 0 {
+        report.problems.push(format!("{} pages have no data", done.missing));
+    }
+    if let Some(e) = &done.stopped {
+        let remedy = remedy(e);
+        report.error = Some(format!(
+            "unable to write all data{remedy}: {e}. This is an incomplete dumpfile, but it might be analyzable."
+        ));
+    }
+    let whole = report.problems.is_empty() && report.error.is_none();
+    report.outcome = if whole { Outcome::Complete } else { Outcome::Incomplete };
+    Ok(())
+}
+
 fn capture(options: &DumpOptions, report: &mut DumpReport) -> Result<(), Error> {
     let clock = Instant::now();
     let mut vmcore = Vmcore::open(&options.input, PageSize::K4, options.mapping)?;
@@ -155,8 +211,10 @@ fn capture(options: &DumpOptions, report: &mut DumpReport) -> Result<(), Error> 
 
 /// Makes room for the next level; false where that cannot be: what went into a stream or a device is gone.
 fn may_retry(options: &DumpOptions) -> bool {
-    let is_file = || options.output.symlink_metadata().is_ok_and(|meta| meta.is_file());
-    options.dry_run || (!options.flattened && is_file() && std::fs::remove_file(&options.output).is_ok())
+    let is_file = |path: &&Path| path.symlink_metadata().is_ok_and(|meta| meta.is_file());
+    let there: Vec<&Path> = options.outputs().filter(|path| path.symlink_metadata().is_ok()).collect();
+    let removed = || there.iter().all(|path| std::fs::remove_file(path).is_ok());
+    options.dry_run || (!options.flattened && there.iter().all(is_file) && removed())
 }
 
 /// Writes the dump with one level.
@@ -176,20 +234,25 @@ fn attempt(
         std::io::ErrorKind::OutOfMemory => Error::NoMemory { bytes: Kept::bytes_for(vmcore.segments().backed()) },
         _ => Error::Write { what, path: options.output.clone(), remedy: remedy(&source), source },
     };
-    let out: Box<dyn Output> = if options.dry_run {
-        Box::new(Nowhere)
-    } else if options.flattened {
-        Box::new(Flattened::stdout().map_err(|e| fail("the stream's header", e))?)
-    } else {
-        Box::new(output::create(&options.output, options.force)?)
-    };
-    let out = Limited::new(out.as_ref(), options.limit.unwrap_or(u64::MAX));
-    write_dump(vmcore, vmcore, kernel, &out, &plan, report).map_err(|e| {
+    let mut outs: Vec<Box<dyn Output>> = Vec::new();
+    for path in options.outputs() {
+        outs.push(if options.dry_run {
+            Box::new(Nowhere)
+        } else if options.flattened {
+            Box::new(Flattened::stdout().map_err(|e| fail("the stream's header", e))?)
+        } else {
+            Box::new(output::create(path, options.force)?)
+        });
+    }
+    let limit = options.limit.unwrap_or(u64::MAX);
+    let limited: Vec<Limited<'_>> = outs.iter().map(|out| Limited::new(out.as_ref(), limit)).collect();
+    let outs: Vec<&dyn Output> = limited.iter().map(|out| out as &dyn Output).collect();
+    write_dump(vmcore, vmcore, kernel, &outs, &plan, report).map_err(|e| {
         report.full = e.kind() == std::io::ErrorKind::StorageFull;
         fail("the headers", e)
     })?;
     // A dump that stopped early still is a whole stream, unless the stream itself is what broke.
-    match out.finish() {
+    match outs.iter().try_for_each(|out| out.finish()) {
         Err(e) if report.error.is_none() => {
             report.outcome = Outcome::Incomplete;
             Err(fail("the end", e))
@@ -257,12 +320,12 @@ impl Plan {
     }
 }
 
-/// From memory to `out`. `vmcore` gives the notes; `mem` is the same vmcore, or a fake of it in tests.
+/// From memory to `outs`, of which there are several if the dump is split. `vmcore` gives the notes; `mem` is the same vmcore, or a fake of it in tests.
 pub fn write_dump(
     mem: &dyn PhysMem,
     vmcore: &dyn Notes,
     kernel: &Kernel,
-    out: &dyn Output,
+    outs: &[&dyn Output],
     plan: &Plan,
     report: &mut DumpReport,
 ) -> std::io::Result<()> {
@@ -281,10 +344,16 @@ pub fn write_dump(
     let missing_pages = segments.missing_pages();
     let total = kept.count();
     let incomplete = segments.missing_bytes() > 0;
-    let written = match plan.format {
-        Format::Kdump => write_kdump(mem, vmcore, kernel, &kept, plan, out, incomplete, report.level)?,
-        Format::Elf => write_elf(mem, vmcore, kernel, &kept, plan, out, incomplete, report.level)?,
-    };
+    let whole = [(Pfn(0), segments.max_pfn())];
+    let cuts = kept.cuts(outs.len() as u64, segments.max_pfn());
+    let mut written = Written::default();
+    for (out, cut) in outs.iter().zip(if outs.len() > 1 { cuts.as_slice() } else { &whole }) {
+        let split = Some(*cut).filter(|_| outs.len() > 1);
+        written.add(match plan.format {
+            Format::Kdump => write_kdump(mem, vmcore, kernel, &kept, plan, *out, incomplete, report.level, split)?,
+            Format::Elf => write_elf(mem, vmcore, kernel, &kept, plan, *out, incomplete, report.level)?,
+        });
+    }
     report.seconds.write = clock.elapsed().as_secs_f64();
     account(&written, missing_pages, report);
     report.pages.total = total + filtered.dropped.total() + missing_pages;
@@ -301,6 +370,7 @@ fn write_kdump(
     out: &dyn Output,
     incomplete: bool,
     level: u8,
+    split: Option<(Pfn, Pfn)>,
 ) -> std::io::Result<Written> {
     let segments = mem.segments();
     let header = Header {
@@ -312,10 +382,12 @@ fn write_kdump(
         cpus: vmcore.cpus(),
         phys_base: kernel.facts.number("phys_base").map_or(0, i64::cast_unsigned),
         level,
+        split,
         notes_len: vmcore.bytes().len() as u64,
         vmcoreinfo: vmcore.vmcoreinfo_place(),
     };
-    let meter = Meter::new("Copying data", kept.count(), kernel.page.bytes() as u64, plan.messages);
+    let (start, end) = split.unwrap_or((Pfn(0), segments.max_pfn()));
+    let meter = Meter::new("Copying data", kept.count_between(start, end), kernel.page.bytes() as u64, plan.messages);
     let job = Job {
         mem,
         present: segments.present(),
@@ -527,10 +599,11 @@ fn tell(problems: &[String], error: Option<&str>) {
 
 /// The lines other tools look for.
 fn ending(what: &str, path: &Path, outcome: Outcome) -> String {
+    let is = if what.ends_with('s') { "are" } else { "is" };
     match outcome {
-        Outcome::Complete => format!("\nThe {what} is saved to {}.\n\nmakedumpfile Completed.\n", path.display()),
+        Outcome::Complete => format!("\nThe {what} {is} saved to {}.\n\nmakedumpfile Completed.\n", path.display()),
         Outcome::Incomplete => {
-            format!("\nThe {what} is saved to {}, incomplete.\n\nmakedumpfile Failed.\n", path.display())
+            format!("\nThe {what} {is} saved to {}, incomplete.\n\nmakedumpfile Failed.\n", path.display())
         }
         Outcome::Failed => "\nmakedumpfile Failed.\n".into(),
     }

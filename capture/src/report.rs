@@ -133,6 +133,23 @@ pub struct RebuildReport {
     pub problems: Vec<String>,
 }
 
+/// The report of `--reassemble`.
+#[derive(Debug, Default, Serialize)]
+pub struct ReassembleReport {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The error, as one chain.
+    pub error: Option<String>,
+    /// Size of the dump.
+    pub bytes: u64,
+    /// Pages with data.
+    pub pages: u64,
+    /// Pages that should be there and have none.
+    pub missing: u64,
+    /// What went wrong without ending the run.
+    pub problems: Vec<String>,
+}
+
 impl DumpReport {
     /// The page statistics, as `--message-level 16` shows them.
     pub fn statistics(&self) -> String {

@@ -30,6 +30,7 @@ fn run(bytes: &[u8]) -> serde_json::Value {
     let options = DumpOptions {
         input: input.clone(),
         output: dir.path().join("dump"),
+        more_outputs: vec![],
         flattened: false,
         next_levels: vec![],
         limit: None,

@@ -29,6 +29,7 @@ fn options(dir: &Path, level: u8, codec: Kind) -> DumpOptions {
     DumpOptions {
         input: dir.join("vmcore"),
         output: dir.join("dump"),
+        more_outputs: vec![],
         flattened: false,
         next_levels: vec![],
         limit: None,

@@ -118,9 +118,48 @@ impl Kept {
         self.words.iter().map(|word| u64::from(word.load(Ordering::Relaxed).count_ones())).sum()
     }
 
+    /// How many pages from `start` on, below `end`, are kept.
+    pub fn count_between(&self, start: Pfn, end: Pfn) -> u64 {
+        let mut found = 0;
+        for piece in &self.pieces[self.pieces.partition_point(|p| p.run.end <= start)..] {
+            let (mut at, stop) = (piece.run.start.0.max(start.0), piece.run.end.0.min(end.0));
+            while at < stop {
+                let base = at & !63;
+                let word = self.word(piece, at).map_or(0, |word| word.load(Ordering::Relaxed));
+                found += u64::from((word & mask(at - base, stop - base)).count_ones());
+                at = base + 64;
+            }
+        }
+        found
+    }
+
+    /// Where to cut so that all `parts` hold about as many kept pages: `parts` ranges from page 0 to `end`.
+    pub fn cuts(&self, parts: u64, end: Pfn) -> Vec<(Pfn, Pfn)> {
+        let total = self.count();
+        let (mut cuts, mut start) = (Vec::new(), Pfn(0));
+        for part in 1..parts {
+            // The lowest page with enough kept pages below it.
+            let wanted = u64::try_from(u128::from(total) * u128::from(part) / u128::from(parts)).unwrap_or(total);
+            let (mut low, mut high) = (start.0, end.0);
+            while low < high {
+                let middle = low + (high - low) / 2;
+                if self.count_between(Pfn(0), Pfn(middle)) < wanted { low = middle + 1 } else { high = middle }
+            }
+            cuts.push((start, Pfn(low)));
+            start = Pfn(low);
+        }
+        cuts.push((start, end));
+        cuts
+    }
+
     /// A cursor over the kept pages.
     pub fn cursor(&self) -> Cursor {
-        Cursor { piece: 0, pfn: 0 }
+        self.cursor_from(Pfn(0))
+    }
+
+    /// A cursor over the kept pages from `start` on.
+    pub fn cursor_from(&self, start: Pfn) -> Cursor {
+        Cursor { piece: self.pieces.partition_point(|p| p.run.end <= start), pfn: start.0 }
     }
 
     /// The next kept pages from `cursor` on, up to `room` of them, appended to `out`.
@@ -272,6 +311,16 @@ mod tests {
             kept.blocks(&mut |at, b| { let at = at as usize; file[at..at + b.len()].copy_from_slice(b); Ok(()) }).unwrap();
             let read: Vec<Pfn> = (0..BLOCK as u64 * 8).filter(|p| file[(p / 8) as usize] >> (p % 8) & 1 == 1).map(Pfn).collect();
             prop_assert_eq!(read, want);
+            let cuts = kept.cuts(3, Pfn(1500));
+            prop_assert_eq!((cuts[0].0, cuts[2].1, cuts[0].1, cuts[1].1), (Pfn(0), Pfn(1500), cuts[1].0, cuts[2].0));
+            for (start, end) in cuts {
+                let inside = set.range(start.0..end.0).count();
+                prop_assert_eq!(kept.count_between(start, end), inside as u64);
+                prop_assert!(inside.abs_diff(set.len() / 3) <= 1);
+                let mut first = vec![];
+                kept.take(&mut kept.cursor_from(start), 1, &mut first);
+                prop_assert_eq!(first.first().map(|p| p.0), set.range(start.0..).next().copied());
+            }
             for p in 0..1500 { prop_assert_eq!(kept.contains(Pfn(p)), set.contains(&p)); }
             for (from, end) in [(0, 1500), (3, 70), (64, 128), (100, 101), (700, 900)] {
                 for from in from..end {

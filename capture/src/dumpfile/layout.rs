@@ -39,6 +39,8 @@ pub struct Header {
     pub phys_base: u64,
     /// The dump level.
     pub level: u8,
+    /// Of a split dump, the pages that this file has: the first, and one past the last.
+    pub split: Option<(Pfn, Pfn)>,
     /// Bytes of the notes.
     pub notes_len: u64,
     /// Where in the notes vmcoreinfo lies, and its length; both 0 if there is none.
@@ -116,6 +118,13 @@ impl Header {
         let notes_at = self.notes_at().0;
         put(&mut sub, 0, &self.phys_base.to_le_bytes());
         put(&mut sub, 8, &u32::from(self.level).to_le_bytes());
+        if let Some((start, end)) = self.split {
+            put(&mut sub, 12, &1u32.to_le_bytes());
+            put(&mut sub, 16, &clip(start.0));
+            put(&mut sub, 24, &clip(end.0));
+            put(&mut sub, 80, &start.0.to_le_bytes());
+            put(&mut sub, 88, &end.0.to_le_bytes());
+        }
         if self.vmcoreinfo.1 > 0 {
             put(&mut sub, 32, &(notes_at + self.vmcoreinfo.0).to_le_bytes());
             put(&mut sub, 40, &self.vmcoreinfo.1.to_le_bytes());
@@ -145,6 +154,7 @@ impl Header {
             cpus: le32(start, 460)?,
             phys_base: le64(sub, 0)?,
             level: u8::try_from(le32(sub, 8)?).ok()?,
+            split: if le32(sub, 12)? == 0 { None } else { Some((Pfn(le64(sub, 80)?), Pfn(le64(sub, 88)?))) },
             notes_len: le64(sub, 56)?,
             vmcoreinfo: (info_at, info_len),
         };
@@ -203,6 +213,7 @@ mod tests {
                 cpus,
                 phys_base: base,
                 level,
+                split: info.then_some((Pfn(max / 3), Pfn(max / 2))),
                 notes_len: notes,
                 vmcoreinfo: if info && notes > 8 { (4, notes - 8) } else { (0, 0) },
             }

@@ -93,6 +93,11 @@ impl<'a> Dump<'a> {
         self.bits(self.header.bitmap1_at(), each)
     }
 
+    /// The pages with a descriptor, by number alone.
+    pub fn kept_pages(&self, each: &mut dyn FnMut(Pfn) -> io::Result<()>) -> io::Result<()> {
+        self.bits(self.header.bitmap2_at(), each)
+    }
+
     /// The pages with a descriptor, and the place of each.
     pub fn kept(&self, each: &mut dyn FnMut(Pfn, Descriptor) -> io::Result<()>) -> io::Result<()> {
         let mut index = 0;

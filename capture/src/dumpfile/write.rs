@@ -72,10 +72,24 @@ pub struct Written {
     pub stopped: Option<io::Error>,
 }
 
+impl Written {
+    /// Adds another file of a split dump.
+    pub fn add(&mut self, other: Written) {
+        self.saved += other.saved;
+        self.zero += other.zero;
+        self.unreadable += other.unreadable;
+        self.lost += other.lost;
+        self.bytes += other.bytes;
+        self.stopped = self.stopped.take().or(other.stopped);
+    }
+}
+
 /// Writes the dump to `out`. An error means that not even the headers fit.
 pub fn write(job: &Job<'_>, out: &dyn Output, meter: &Meter) -> io::Result<Written> {
-    let total = job.kept.count();
-    let data_at = job.header.data_at(total);
+    let (start, end) = job.header.split.unwrap_or((Pfn(0), Pfn(u64::MAX)));
+    // Of a split dump each file has room for the descriptors of all pages.
+    let data_at = job.header.data_at(job.kept.count());
+    let total = job.kept.count_between(start, end);
     let block = job.header.block.bytes();
     out.reserve(data_at.0)?;
     put_header(job, out, INCOMPLETE)?;
@@ -91,7 +105,7 @@ pub fn write(job: &Job<'_>, out: &dyn Output, meter: &Meter) -> io::Result<Writt
         job,
         out,
         zero: Descriptor { offset: data_at.0, size: u32::try_from(block).unwrap_or(u32::MAX), flags: 0 },
-        source: Mutex::new(Source { cursor: job.kept.cursor(), descriptor: 0, batch: 0 }),
+        source: Mutex::new(Source { cursor: job.kept.cursor_from(start), end, descriptor: 0, batch: 0 }),
         turns: Turns::default(),
         at: AtomicU64::new(data_at.0 + block as u64),
         counts: Counts::default(),
@@ -122,6 +136,7 @@ fn put_header(job: &Job<'_>, out: &dyn Output, status: u32) -> io::Result<()> {
 /// Where the next batch comes from.
 struct Source {
     cursor: Cursor,
+    end: Pfn,
     descriptor: u64,
     batch: u64,
 }
@@ -191,6 +206,7 @@ impl Shared<'_> {
             return None;
         }
         self.job.kept.take(&mut source.cursor, self.job.batch, pfns);
+        pfns.truncate(pfns.partition_point(|pfn| *pfn < source.end));
         let taken = (source.batch, source.descriptor);
         source.batch += 1;
         source.descriptor += pfns.len() as u64;

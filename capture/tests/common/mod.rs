@@ -450,12 +450,25 @@ impl Machine {
         threads: usize,
         out: &dyn Output,
     ) -> DumpReport {
+        self.split_to(memory, level, format, codec, threads, &[out])
+    }
+
+    /// A dump of `memory` to several outputs.
+    pub fn split_to(
+        &self,
+        memory: &dyn PhysMem,
+        level: u8,
+        format: Format,
+        codec: Kind,
+        threads: usize,
+        outs: &[&dyn Output],
+    ) -> DumpReport {
         let mut report = DumpReport::default();
         let kernel = Kernel::learn(self.vmcoreinfo.as_bytes(), memory, &mut report.problems);
         let mut plan = Plan::within(memory, threads, DumpLevel::new(level).unwrap(), codec, Messages(0));
         plan.batch = 16;
         plan.format = format;
-        if let Err(e) = write_dump(memory, &FixedNotes(self.notes()), &kernel, out, &plan, &mut report) {
+        if let Err(e) = write_dump(memory, &FixedNotes(self.notes()), &kernel, outs, &plan, &mut report) {
             report.error = Some(e.to_string());
         }
         report
