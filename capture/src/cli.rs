@@ -188,8 +188,8 @@ const OPTIONS: &[Opt] = &[
         'd',
         "",
         "LEVEL",
-        "leave out: 1 zero, 2 cache, 4 private cache, 8 user, 16 free; add them up (default 0); LEVEL,LEVEL… takes the \
-         next one if the dump does not fit",
+        "leave out: 1 zero, 2 cache, 4 private cache, 8 user, 16 free; add them up (default 0); \
+         LEVEL,LEVEL… takes the next one if the dump does not fit",
         Does::Level,
     ),
     opt('L', "", "SIZE", "end the dump, incomplete, at SIZE bytes (suffix K, M, G, T, P or E)", Does::Limit),

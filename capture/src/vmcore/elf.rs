@@ -119,7 +119,7 @@ fn recognise(start: &[u8]) -> Result<(), ElfError> {
         return format("it is already a kdump-compressed dump; filtering one again is not built into this program");
     }
     if start.starts_with(b"makedumpfile\0") {
-        return format("it is a flattened dump; rebuild it first with makedumpfile -R");
+        return format("it is a flattened dump; rebuild it first with kdump-capture -R");
     }
     if !start.starts_with(ELFMAG) || start.len() < SIZEOF_EHDR {
         return format("it does not begin with an ELF header");
