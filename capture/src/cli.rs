@@ -100,12 +100,13 @@ const fn opt(short: char, long: &'static str, value: &'static str, help: &'stati
     }
 }
 
-const CODECS: &str = "use -z (zstd) or -c (zlib)";
+const CODECS: &str = "use -l (lzo), -z (zstd) or -c (zlib)";
 const ONE_FILE: &str = "write one file; its workers need no splitting";
 const LATER: &str = "use makedumpfile for that";
 
 const OPTIONS: &[Opt] = &[
     opt('c', "", "", "pack pages with zlib", Does::Codec(Kind::Zlib)),
+    opt('l', "", "", "pack pages with lzo", Does::Codec(Kind::Lzo)),
     opt('z', "", "", "pack pages with zstd", Does::Codec(Kind::Zstd)),
     opt(
         'd',
@@ -134,7 +135,6 @@ const OPTIONS: &[Opt] = &[
     opt(' ', "cyclic-buffer", "KB", "", Does::Nothing(true)),
     opt('b', "", "ORDER", "", Does::Nothing(true)),
     opt(' ', "non-cyclic", "", "", Does::Nothing(false)),
-    opt('l', "", "", "lzo output", Does::Refused(CODECS)),
     opt('p', "", "", "snappy output", Does::Refused(CODECS)),
     opt(
         'E',
@@ -342,6 +342,7 @@ mod tests {
     fn what_distributions_type_is_understood() {
         let o = dump("makedumpfile -z --message-level 7 -d 31 --num-threads=4 /proc/vmcore out");
         assert_eq!((o.codec, o.level.get(), o.threads, o.messages), (Kind::Zstd, 31, 4, Messages(7)));
+        assert_eq!(dump("makedumpfile -l --message-level 7 -d 31 /proc/vmcore out").codec, Kind::Lzo);
         let o = dump("makedumpfile -cfd31 in out");
         assert_eq!((o.codec, o.level.get(), o.force), (Kind::Zlib, 31, true));
         let o = dump("makedumpfile in out -D --cyclic-buffer 1024 -b 8");
@@ -355,9 +356,10 @@ mod tests {
 
     #[test]
     fn what_is_not_built_in_is_refused_by_name_with_a_remedy() {
-        let error = typed("makedumpfile -l -d 31 in out").unwrap_err();
-        assert_eq!(error, "-l: lzo output is not built into this kdump-capture; use -z (zstd) or -c (zlib)");
-        for option in ["-p", "-E", "-F", "-x", "--split", "--vtop", "-d 31,1", "-d 32", "-d x", "--none-such"] {
+        let error = typed("makedumpfile -p -d 31 in out").unwrap_err();
+        let remedy = "use -l (lzo), -z (zstd) or -c (zlib)";
+        assert_eq!(error, format!("-p: snappy output is not built into this kdump-capture; {remedy}"));
+        for option in ["-E", "-F", "-x", "--split", "--vtop", "-d 31,1", "-d 32", "-d x", "--none-such"] {
             assert!(typed(&format!("makedumpfile {option} in out")).is_err(), "{option}");
         }
     }
@@ -367,7 +369,8 @@ mod tests {
         assert!(
             matches!(typed("makedumpfile --check-params -z -d 31 vmcore dumpfile"), Ok(Command::Say(text)) if text.is_empty())
         );
-        assert!(typed("makedumpfile --check-params -l vmcore dumpfile").is_err());
+        assert!(typed("makedumpfile --check-params -l --message-level 7 -d 31 vmcore dumpfile").is_ok());
+        assert!(typed("makedumpfile --check-params -F vmcore dumpfile").is_err());
     }
 
     #[test]

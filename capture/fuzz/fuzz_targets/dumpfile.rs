@@ -5,6 +5,8 @@
 #[path = "../../tests/common/mod.rs"]
 mod common;
 
+use kdump_capture::compress::Kind;
+use kdump_capture::dumpfile::layout::Descriptor;
 use kdump_capture::dumpfile::read::Dump;
 use libfuzzer_sys::fuzz_target;
 
@@ -26,5 +28,9 @@ fuzz_target!(|data: &[u8]| {
     });
     for descriptor in &some {
         let _ = dump.page(descriptor);
+        // Whatever the descriptor says, every codec has a look at it.
+        for kind in Kind::ALL {
+            let _ = dump.page(&Descriptor { flags: kind.flag(), ..*descriptor });
+        }
     }
 });

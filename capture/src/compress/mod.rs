@@ -2,11 +2,16 @@
 //! May surprise: each page is compressed for itself, since every page of the format can be read alone; contexts are
 //! reused, as making one costs more than a page.
 //!
-//! A new codec is one file here, and one line in [`Kind`], [`Kind::name`], [`Kind::flag`] and [`Kind::codec`].
+//! A new codec is one file here, and one line in [`Kind`], [`Kind::name`], [`Kind::flag`], [`Kind::codec`] and
+//! [`Unpacker::unpack`].
 
+pub mod lzo;
 mod raw;
+mod unpack;
 mod zlib;
 mod zstd;
+
+pub use unpack::{Damaged, Unpacker};
 
 /// How a page is packed; one per worker.
 pub trait Codec: Send {
@@ -22,19 +27,22 @@ pub enum Kind {
     None,
     /// RFC 1950 streams, by libdeflate at level 1.
     Zlib,
+    /// LZO1X blocks.
+    Lzo,
     /// One zstd frame per page, at level 1.
     Zstd,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 3] = [Kind::None, Kind::Zlib, Kind::Zstd];
+    pub const ALL: [Kind; 4] = [Kind::None, Kind::Zlib, Kind::Lzo, Kind::Zstd];
 
     /// The name in reports.
     pub fn name(self) -> &'static str {
         match self {
             Kind::None => "none",
             Kind::Zlib => "zlib",
+            Kind::Lzo => "lzo",
             Kind::Zstd => "zstd",
         }
     }
@@ -44,8 +52,14 @@ impl Kind {
         match self {
             Kind::None => 0,
             Kind::Zlib => 0x01,
+            Kind::Lzo => 0x02,
             Kind::Zstd => 0x20,
         }
+    }
+
+    /// The codec whose bit `flags` has, if it has exactly one.
+    pub fn of_flag(flags: u32) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|kind| kind.flag() == flags)
     }
 
     /// A context of its own for one worker.
@@ -53,6 +67,7 @@ impl Kind {
         match self {
             Kind::None => Box::new(raw::Raw),
             Kind::Zlib => Box::new(zlib::Zlib::new()),
+            Kind::Lzo => Box::new(lzo::Lzo::new()),
             Kind::Zstd => Box::new(zstd::Zstd::new()),
         }
     }
@@ -62,6 +77,7 @@ impl Kind {
         match self {
             Kind::None => 0,
             Kind::Zlib => 80 << 10,
+            Kind::Lzo => 20 << 10,
             Kind::Zstd => 160 << 10,
         }
     }
@@ -95,7 +111,7 @@ mod tests {
     fn a_codec_gives_the_same_bytes_whatever_it_packed_before() {
         let pages: Vec<Vec<u8>> =
             (0..8u8).map(|n| (0..4096usize).map(|i| (i / (7 + usize::from(n))) as u8).collect()).collect();
-        for kind in [Kind::Zlib, Kind::Zstd] {
+        for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::None) {
             let mut used = kind.codec();
             for page in &pages {
                 let (mut a, mut b) = (vec![0; kind.room(4096)], vec![0; kind.room(4096)]);

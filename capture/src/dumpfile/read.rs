@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io::{self, ErrorKind};
 
+use crate::compress::Unpacker;
 use crate::units::{FileOffset, Pfn, to_usize};
 use crate::vmcore::elf::read_up_to;
 
@@ -36,7 +37,7 @@ pub struct Dump<'a> {
     source: &'a (dyn Source + 'a),
     /// Its header.
     pub header: Header,
-    inflate: libdeflater::Decompressor,
+    unpacker: Unpacker,
 }
 
 impl std::fmt::Debug for Dump<'_> {
@@ -56,7 +57,7 @@ impl<'a> Dump<'a> {
         let mut start = vec![0; (64 << 10) + 4096];
         let got = source.read_at(FileOffset(0), &mut start)?;
         let header = Header::parse(&start[..got]).ok_or_else(|| damaged("no kdump-compressed dump of version 6"))?;
-        Ok(Dump { source, header, inflate: libdeflater::Decompressor::new() })
+        Ok(Dump { source, header, unpacker: Unpacker::default() })
     }
 
     /// The vmcoreinfo text.
@@ -122,15 +123,8 @@ impl<'a> Dump<'a> {
             return Err(damaged("the file ends within a page"));
         }
         let mut page = vec![0; block];
-        let len = match descriptor.flags {
-            0 => {
-                page = packed;
-                page.len()
-            }
-            0x01 => self.inflate.zlib_decompress(&packed, &mut page).map_err(|_| damaged("a damaged zlib page"))?,
-            0x20 => zstd::bulk::decompress_to_buffer(&packed, &mut page)?,
-            _ => return Err(damaged("a page in a codec that is not built in")),
-        };
+        let len = self.unpacker.unpack(descriptor.flags, &packed, &mut page);
+        let len = len.map_err(|e| io::Error::new(ErrorKind::InvalidData, e))?;
         if len != block { Err(damaged("a page of the wrong size")) } else { Ok(Some(page)) }
     }
 }
