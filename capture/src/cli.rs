@@ -100,13 +100,13 @@ const fn opt(short: char, long: &'static str, value: &'static str, help: &'stati
     }
 }
 
-const CODECS: &str = "use -l (lzo), -z (zstd) or -c (zlib)";
 const ONE_FILE: &str = "write one file; its workers need no splitting";
 const LATER: &str = "use makedumpfile for that";
 
 const OPTIONS: &[Opt] = &[
     opt('c', "", "", "pack pages with zlib", Does::Codec(Kind::Zlib)),
     opt('l', "", "", "pack pages with lzo", Does::Codec(Kind::Lzo)),
+    opt('p', "", "", "pack pages with snappy", Does::Codec(Kind::Snappy)),
     opt('z', "", "", "pack pages with zstd", Does::Codec(Kind::Zstd)),
     opt(
         'd',
@@ -135,7 +135,6 @@ const OPTIONS: &[Opt] = &[
     opt(' ', "cyclic-buffer", "KB", "", Does::Nothing(true)),
     opt('b', "", "ORDER", "", Does::Nothing(true)),
     opt(' ', "non-cyclic", "", "", Does::Nothing(false)),
-    opt('p', "", "", "snappy output", Does::Refused(CODECS)),
     opt(
         'E',
         "",
@@ -352,13 +351,14 @@ mod tests {
     #[test]
     fn the_last_codec_wins() {
         assert_eq!(dump("x -c -z in out").codec, Kind::Zstd);
+        assert_eq!(dump("x -z -l -p in out").codec, Kind::Snappy);
     }
 
     #[test]
     fn what_is_not_built_in_is_refused_by_name_with_a_remedy() {
-        let error = typed("makedumpfile -p -d 31 in out").unwrap_err();
-        let remedy = "use -l (lzo), -z (zstd) or -c (zlib)";
-        assert_eq!(error, format!("-p: snappy output is not built into this kdump-capture; {remedy}"));
+        let error = typed("makedumpfile -x vmlinux -d 31 in out").unwrap_err();
+        let remedy = "leave -x out; vmcoreinfo is read from the vmcore";
+        assert_eq!(error, format!("-x: a vmlinux is not built into this kdump-capture; {remedy}"));
         for option in ["-E", "-F", "-x", "--split", "--vtop", "-d 31,1", "-d 32", "-d x", "--none-such"] {
             assert!(typed(&format!("makedumpfile {option} in out")).is_err(), "{option}");
         }

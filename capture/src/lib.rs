@@ -12,7 +12,7 @@
 //!       |  pfn -> struct page, in place
 //!  classify/        struct page -> Verdict             Keep | Drop(Why)        (filter: on all threads)
 //!       |  kept pfns                                   bitmap 2
-//!  compress/        page -> packed page                none | zlib | lzo | zstd
+//!  compress/        page -> packed page                none | zlib | lzo | snappy | zstd
 //!       |  packed pages, in batches
 //!  dumpfile/        places, then bytes                 kdump-compressed version 6
 //! ```

@@ -7,6 +7,7 @@
 
 pub mod lzo;
 mod raw;
+mod snappy;
 mod unpack;
 mod zlib;
 mod zstd;
@@ -29,13 +30,15 @@ pub enum Kind {
     Zlib,
     /// LZO1X blocks.
     Lzo,
+    /// Raw snappy blocks.
+    Snappy,
     /// One zstd frame per page, at level 1.
     Zstd,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 4] = [Kind::None, Kind::Zlib, Kind::Lzo, Kind::Zstd];
+    pub const ALL: [Kind; 5] = [Kind::None, Kind::Zlib, Kind::Lzo, Kind::Snappy, Kind::Zstd];
 
     /// The name in reports.
     pub fn name(self) -> &'static str {
@@ -43,6 +46,7 @@ impl Kind {
             Kind::None => "none",
             Kind::Zlib => "zlib",
             Kind::Lzo => "lzo",
+            Kind::Snappy => "snappy",
             Kind::Zstd => "zstd",
         }
     }
@@ -53,6 +57,7 @@ impl Kind {
             Kind::None => 0,
             Kind::Zlib => 0x01,
             Kind::Lzo => 0x02,
+            Kind::Snappy => 0x04,
             Kind::Zstd => 0x20,
         }
     }
@@ -68,6 +73,7 @@ impl Kind {
             Kind::None => Box::new(raw::Raw),
             Kind::Zlib => Box::new(zlib::Zlib::new()),
             Kind::Lzo => Box::new(lzo::Lzo::new()),
+            Kind::Snappy => Box::new(snappy::Snappy::new()),
             Kind::Zstd => Box::new(zstd::Zstd::new()),
         }
     }
@@ -78,13 +84,17 @@ impl Kind {
             Kind::None => 0,
             Kind::Zlib => 80 << 10,
             Kind::Lzo => 20 << 10,
+            Kind::Snappy => 40 << 10,
             Kind::Zstd => 160 << 10,
         }
     }
 
     /// Room that packing a page of `page` bytes may touch.
     pub fn room(self, page: usize) -> usize {
-        page + page / 128 + 512
+        match self {
+            Kind::Snappy => snappy::Snappy::room(page),
+            _ => page + page / 128 + 512,
+        }
     }
 }
 

@@ -21,6 +21,7 @@ pub enum Damaged {
 #[derive(Default)]
 pub struct Unpacker {
     zlib: Option<libdeflater::Decompressor>,
+    snappy: snap::raw::Decoder,
     zstd: Option<DCtx<'static>>,
 }
 
@@ -43,6 +44,7 @@ impl Unpacker {
                 self.zlib.get_or_insert_with(libdeflater::Decompressor::new).zlib_decompress(packed, page).ok()
             }
             Kind::Lzo => lzo::unpack(packed, page),
+            Kind::Snappy => self.snappy.decompress(packed, page).ok(),
             Kind::Zstd => {
                 self.zstd = self.zstd.take().or_else(DCtx::try_create);
                 self.zstd.as_mut().and_then(|context| context.decompress(page, packed).ok())
