@@ -34,6 +34,8 @@ pub struct DumpOptions {
     pub level: DumpLevel,
     /// How pages are packed.
     pub codec: Kind,
+    /// How hard the codec tries; `None` leaves it to the codec.
+    pub compress_level: Option<i32>,
     /// Number of workers.
     pub threads: usize,
     /// Overwrite the output.
@@ -65,6 +67,7 @@ pub struct LogOptions {
 #[derive(Clone, Copy)]
 enum Does {
     Codec(Kind),
+    CompressLevel,
     Level,
     Threads,
     Force,
@@ -108,6 +111,13 @@ const OPTIONS: &[Opt] = &[
     opt('l', "", "", "pack pages with lzo", Does::Codec(Kind::Lzo)),
     opt('p', "", "", "pack pages with snappy", Does::Codec(Kind::Snappy)),
     opt('z', "", "", "pack pages with zstd", Does::Codec(Kind::Zstd)),
+    opt(
+        ' ',
+        "compress-level",
+        "N",
+        "how hard zlib (1 to 12) or zstd (up to 22; below 0 faster) tries (default 1)",
+        Does::CompressLevel,
+    ),
     opt(
         'd',
         "",
@@ -204,6 +214,7 @@ fn version() -> String {
 #[derive(Default)]
 struct Typed {
     codec: Kind,
+    compress_level: Option<i32>,
     level: DumpLevel,
     threads: Option<usize>,
     force: bool,
@@ -247,6 +258,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
         let mut value = || parser.value().map_err(|e| usage(e.to_string()));
         match found.does {
             Does::Codec(kind) => typed.codec = kind,
+            Does::CompressLevel => typed.compress_level = Some(number(&value()?, &name, "a number such as 3 or -5")?),
             Does::Level => typed.level = level(&value()?)?,
             Does::Threads => typed.threads = Some(number(&value()?, &name, "a number from 0 to 65535").map(u16::into)?),
             Does::Force => typed.force = true,
@@ -284,7 +296,20 @@ fn level(value: &OsString) -> Result<DumpLevel, Error> {
 }
 
 impl Typed {
+    fn compress_level_fits(&self) -> Result<(), Error> {
+        let Some(level) = self.compress_level else { return Ok(()) };
+        let name = self.codec.name();
+        match self.codec.levels() {
+            Some(levels) if levels.contains(&level) => Ok(()),
+            Some(levels) => {
+                Err(usage(format!("--compress-level of {name} is from {} to {}", levels.start(), levels.end())))
+            }
+            None => Err(usage(format!("--compress-level is not for {name}; use it with -z (zstd) or -c (zlib)"))),
+        }
+    }
+
     fn meant(self, plain_log: bool) -> Result<Command, Error> {
+        self.compress_level_fits()?;
         let messages = Messages(self.messages.unwrap_or(7) | self.more_messages);
         let mut files = self.files.into_iter();
         let input = files.next().ok_or_else(|| usage("no VMCORE given; see --help"))?;
@@ -313,6 +338,7 @@ impl Typed {
             output,
             level: self.level,
             codec: self.codec,
+            compress_level: self.compress_level,
             threads,
             force: self.force,
             mapping: !self.no_mapping,
@@ -361,6 +387,22 @@ mod tests {
         assert_eq!(error, format!("-x: a vmlinux is not built into this kdump-capture; {remedy}"));
         for option in ["-E", "-F", "-x", "--split", "--vtop", "-d 31,1", "-d 32", "-d x", "--none-such"] {
             assert!(typed(&format!("makedumpfile {option} in out")).is_err(), "{option}");
+        }
+    }
+
+    #[test]
+    fn only_zlib_and_zstd_take_a_compress_level() {
+        assert_eq!(dump("x in out -z --compress-level -5").compress_level, Some(-5));
+        assert_eq!(dump("x in out --compress-level=12 -c").compress_level, Some(12));
+        assert_eq!(dump("x in out -c").compress_level, None);
+        let refused = |line| typed(line).unwrap_err();
+        assert_eq!(refused("x -c --compress-level 13 in out"), "--compress-level of zlib is from 1 to 12");
+        assert!(refused("x -z --compress-level 23 in out").contains("zstd is from -"));
+        assert!(refused("x -z --compress-level fast in out").contains("a number"));
+        for (option, name) in [("-l", "lzo"), ("-p", "snappy"), ("-f", "none")] {
+            let remedy = "use it with -z (zstd) or -c (zlib)";
+            let line = format!("x --check-params {option} --compress-level 3 in out");
+            assert_eq!(typed(&line).unwrap_err(), format!("--compress-level is not for {name}; {remedy}"));
         }
     }
 

@@ -130,6 +130,8 @@ pub struct Plan {
     pub level: DumpLevel,
     /// How pages are packed.
     pub codec: Kind,
+    /// How hard the codec tries; `None` leaves it to the codec.
+    pub compress_level: Option<i32>,
     /// Which messages appear.
     pub messages: Messages,
     /// Bytes of memory all this takes.
@@ -138,18 +140,32 @@ pub struct Plan {
 
 impl Plan {
     fn new(mem: &dyn PhysMem, options: &DumpOptions) -> Plan {
-        Plan::within(mem, options.threads, options.level, options.codec, options.messages)
+        let (codec, hard) = (options.codec, options.compress_level);
+        Plan::with(mem, options.threads, options.level, codec, hard, options.messages)
+    }
+
+    /// A plan with the codec's own level.
+    pub fn within(mem: &dyn PhysMem, threads: usize, level: DumpLevel, codec: Kind, messages: Messages) -> Plan {
+        Plan::with(mem, threads, level, codec, None, messages)
     }
 
     /// As many of `threads` as fit: first batches get smaller, then workers fewer.
-    pub fn within(mem: &dyn PhysMem, threads: usize, level: DumpLevel, codec: Kind, messages: Messages) -> Plan {
+    fn with(
+        mem: &dyn PhysMem,
+        threads: usize,
+        level: DumpLevel,
+        codec: Kind,
+        compress_level: Option<i32>,
+        messages: Messages,
+    ) -> Plan {
         let page = PageSize::K4.bytes();
-        let cost = |batch: usize| batch * (page + 64) + codec.room(page) + codec.context_bytes() + WORKER_FIXED;
+        let cost =
+            |batch: usize| batch * (page + 64) + codec.room(page) + codec.context_bytes(compress_level) + WORKER_FIXED;
         let batch = if threads * cost(BATCH) <= WORKER_MEMORY { BATCH } else { BATCH / 4 };
         let threads = threads.clamp(1, (WORKER_MEMORY / cost(batch)).max(1));
         let bitmap = Kept::bytes_for(mem.segments().backed());
         let bytes = FIXED_MEMORY + bitmap + (threads * cost(batch)) as u64;
-        Plan { threads, batch, level, codec, messages, bytes }
+        Plan { threads, batch, level, codec, compress_level, messages, bytes }
     }
 
     fn describe(&self) -> String {
@@ -201,6 +217,7 @@ pub fn write_dump(
         header: &header,
         notes: vmcore.bytes(),
         codec: plan.codec,
+        compress_level: plan.compress_level,
         threads: plan.threads,
         batch: plan.batch,
         incomplete: segments.missing_bytes() > 0,

@@ -32,6 +32,7 @@ fn run(bytes: &[u8]) -> serde_json::Value {
         output: dir.path().join("dump"),
         level: DumpLevel::new(31).unwrap(),
         codec: Kind::Zstd,
+        compress_level: None,
         threads: 2,
         force: false,
         mapping: true,

@@ -14,7 +14,7 @@ fuzz_target!(|data: &[u8]| {
     // Short inputs become pages by repeating themselves.
     let page: Vec<u8> = data.iter().copied().cycle().take(if data.is_empty() { 0 } else { 4096 }).collect();
     let mut packed = vec![0; Kind::Lzo.room(4096)];
-    if let Some(len) = Kind::Lzo.codec().pack(&page, &mut packed) {
+    if let Some(len) = Kind::Lzo.codec(None).pack(&page, &mut packed) {
         let mut back = vec![0; 4096];
         assert_eq!(unpack(&packed[..len], &mut back), Some(4096));
         assert!(back == page);

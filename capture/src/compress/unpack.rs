@@ -64,7 +64,7 @@ mod tests {
         let mut unpacker = Unpacker::default();
         for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::None) {
             let mut packed = vec![0; kind.room(4096)];
-            let len = kind.codec().pack(&page, &mut packed).unwrap();
+            let len = kind.codec(None).pack(&page, &mut packed).unwrap();
             let mut back = vec![0; 4096];
             assert_eq!(unpacker.unpack(kind.flag(), &packed[..len], &mut back), Ok(4096));
             assert!(back == page);
