@@ -12,9 +12,11 @@
 //!                          data           one page of zeros, then each page's data
 //! ```
 //!
-//! `write.rs` tells how batches of pages get there; `read.rs` reads a dump back and is the judge in tests.
+//! `write.rs` tells how batches of pages get there; `read.rs` reads a dump back and is the judge in
+//! tests; `memory.rs` makes it the machine's memory again, for whoever follows the kernel's pointers.
 
 pub mod bitmap;
 pub mod layout;
+pub mod memory;
 pub mod read;
 pub mod write;
