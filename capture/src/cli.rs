@@ -21,6 +21,10 @@ pub enum Command {
     Dump(DumpOptions),
     /// Write the log.
     Log(LogOptions),
+    /// Say what is in a dump.
+    Info(ExamineOptions),
+    /// Check a dump.
+    Verify(ExamineOptions),
 }
 
 /// How to write a dump.
@@ -61,6 +65,19 @@ pub struct LogOptions {
     pub messages: Messages,
     /// Where the report goes.
     pub report: Option<PathBuf>,
+}
+
+/// How to look at a dump.
+#[derive(Debug, Clone)]
+pub struct ExamineOptions {
+    /// The dump.
+    pub file: PathBuf,
+    /// Answer in JSON.
+    pub json: bool,
+    /// Number of workers.
+    pub threads: usize,
+    /// Which messages appear.
+    pub messages: Messages,
 }
 
 /// What an option does.
@@ -183,8 +200,10 @@ kdump-capture writes a filtered dump of a crashed kernel's memory.
   kdump-capture [OPTIONS] VMCORE DUMPFILE
   kdump-capture --dump-dmesg [OPTIONS] VMCORE LOGFILE
   vmcore-dmesg VMCORE
+  kdump-capture info [--json] FILE      says what is in a dump: kernel, crash, panic, level, pages
+  kdump-capture verify [--json] FILE    checks its layout, every page, and its sha256 if status.json lies beside it
 
-VMCORE is /proc/vmcore in a capture kernel, or an ELF vmcore file. Called as makedumpfile it does the same.
+VMCORE is /proc/vmcore in a capture kernel, or an ELF vmcore file; FILE is a dump of this or another program. Called as makedumpfile it does the same.
 
 ";
 
@@ -241,7 +260,18 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
     let mut args = args.into_iter();
     let program = args.next().unwrap_or_default();
     let plain_log = Path::new(&program).file_name().is_some_and(|name| name == "vmcore-dmesg");
+    let mut args = args.peekable();
+    let word = args.next_if(|word| {
+        // As the other two, it takes only their command line, in which the word would be a file.
+        !["makedumpfile", "vmcore-dmesg"].iter().any(|name| Path::new(&program).ends_with(name))
+            && (word == "info" || word == "verify")
+    });
     let mut parser = lexopt::Parser::from_args(args);
+    if let Some(word) = word {
+        let options = examination(&mut parser)?;
+        let info = word == "info";
+        return Ok(options.map_or_else(|| Command::Say(help()), if info { Command::Info } else { Command::Verify }));
+    }
     let mut typed = Typed::default();
     loop {
         let arg = parser.next().map_err(|e| usage(e.to_string()))?;
@@ -287,6 +317,41 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
     typed.meant(plain_log)
 }
 
+/// What follows the words `info` and `verify`; `None` if it is a call for help.
+fn examination(parser: &mut lexopt::Parser) -> Result<Option<ExamineOptions>, Error> {
+    let (mut file, mut json, mut threads, mut messages) = (None, false, None, 7u8);
+    while let Some(arg) = parser.next().map_err(|e| usage(e.to_string()))? {
+        let name = match arg {
+            Arg::Value(path) if file.is_none() => {
+                file = Some(PathBuf::from(path));
+                continue;
+            }
+            Arg::Value(extra) => return Err(usage(format!("one FILE is needed; {} is too much", extra.display()))),
+            Arg::Short('h') | Arg::Long("help") => return Ok(None),
+            Arg::Long("json") => {
+                json = true;
+                continue;
+            }
+            Arg::Short(c) => format!("-{c}"),
+            Arg::Long(long) => format!("--{long}"),
+        };
+        let mut value = || parser.value().map_err(|e| usage(e.to_string()));
+        match name.as_str() {
+            "--num-threads" => threads = Some(number(&value()?, &name, "a number from 0 to 65535").map(u16::into)?),
+            "--message-level" => messages = number(&value()?, &name, "a number from 0 to 31")?,
+            _ => return Err(usage(format!("{name} is not an option of info and verify; see --help"))),
+        }
+    }
+    let file = file.ok_or_else(|| usage("no FILE given; see --help"))?;
+    Ok(Some(ExamineOptions { file, json, threads: workers(threads), messages: Messages(messages) }))
+}
+
+/// makedumpfile takes 0 as "no extra thread".
+fn workers(asked: Option<usize>) -> usize {
+    let online = || std::thread::available_parallelism().map_or(1, usize::from);
+    asked.map_or_else(online, |n| n.max(1))
+}
+
 fn level(value: &OsString) -> Result<DumpLevel, Error> {
     if value.to_string_lossy().contains(',') {
         return Err(usage("-d: a list of levels is not built into this kdump-capture; give one, such as -d 31"));
@@ -330,16 +395,13 @@ impl Typed {
             let output = Some(output);
             return Ok(Command::Log(LogOptions { input, output, force: self.force, messages, report: self.report }));
         }
-        // makedumpfile takes 0 as "no extra thread".
-        let online = || std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = self.threads.map_or_else(online, |n| n.max(1));
         Ok(Command::Dump(DumpOptions {
             input,
             output,
             level: self.level,
             codec: self.codec,
             compress_level: self.compress_level,
-            threads,
+            threads: workers(self.threads),
             force: self.force,
             mapping: !self.no_mapping,
             messages,
@@ -413,6 +475,22 @@ mod tests {
         );
         assert!(typed("makedumpfile --check-params -l --message-level 7 -d 31 vmcore dumpfile").is_ok());
         assert!(typed("makedumpfile --check-params -F vmcore dumpfile").is_err());
+    }
+
+    #[test]
+    fn info_and_verify_take_one_file() {
+        let Ok(Command::Info(o)) = typed("kdump-capture info vmcore --json") else { panic!() };
+        assert_eq!((o.file.to_str(), o.json), (Some("vmcore"), true));
+        let Ok(Command::Verify(o)) = typed("kdump-capture verify --num-threads 0 --message-level 4 vmcore") else {
+            panic!()
+        };
+        assert_eq!((o.json, o.threads, o.messages.0), (false, 1, 4));
+        for line in ["x info", "x info a b", "x verify -d 31 a"] {
+            assert!(typed(line).is_err(), "{line}");
+        }
+        assert!(matches!(typed("x verify --help"), Ok(Command::Say(_))));
+        // Called as makedumpfile, the word is a file like any other.
+        assert_eq!(dump("/sbin/makedumpfile info out").input.to_str(), Some("info"));
     }
 
     #[test]

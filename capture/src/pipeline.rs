@@ -375,7 +375,7 @@ fn remedy(error: &std::io::Error) -> &'static str {
     }
 }
 
-fn start_log(messages: Messages) {
+pub(crate) fn start_log(messages: Messages) {
     use simplelog::{ConfigBuilder, LevelFilter, WriteLogger};
     let level = if messages.shows(Messages::DEBUG) {
         LevelFilter::Debug
