@@ -99,7 +99,7 @@ impl Kind {
             Kind::Zlib if level > 9 => 2 << 20,
             Kind::Zlib if level > 1 => 512 << 10,
             Kind::Zlib => 80 << 10,
-            Kind::Lzo => 20 << 10,
+            Kind::Lzo => 36 << 10,
             Kind::Snappy => 40 << 10,
             Kind::Zstd if level > 1 => 1 << 20,
             Kind::Zstd => 160 << 10,

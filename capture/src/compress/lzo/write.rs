@@ -5,11 +5,11 @@
 use super::super::Codec;
 use super::{END, FAR, NEAR};
 
-/// 16 KiB of table: half a first-level cache.
-const BITS: u32 = 12;
+/// 32 KiB of table: a first-level cache.
+const BITS: u32 = 13;
 
 /// A search without result goes on by one byte more per so many bytes (as a power of two) of literals.
-const SKIP: u32 = 5;
+const SKIP: u32 = 4;
 
 /// The shortest copy looked for: the four bytes that are compared at once.
 const SHORTEST: usize = 4;
@@ -17,8 +17,9 @@ const SHORTEST: usize = 4;
 /// What is left at the end of a page is not searched, so that eight bytes can always be compared.
 const TAIL: usize = 16;
 
-/// Most bytes one copy's instructions take, with the literals before it left out, and the end of the block.
-const SLACK: usize = 64;
+/// What a block that is given up in time may reach beyond a page: the lengths of the last literals and of the last copy,
+/// sixteen bytes copied where fewer count, the end.
+const SLACK: usize = 320;
 
 pub(in super::super) struct Lzo {
     /// For each hash, where its four bytes were seen last, counted from `base` for this page.
@@ -83,18 +84,13 @@ fn chunk(page: &[u8], at: usize) -> Option<u64> {
     page.get(at..)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
 }
 
-/// The block as it grows; there is room for what is put, see [`Block::fits`].
+/// The block as it grows. It is given up as soon as it and the next literals are a page, so there is room for what is put.
 struct Block<'a> {
     bytes: &'a mut [u8],
     len: usize,
 }
 
 impl Block<'_> {
-    /// Whether there is room for `literals` and a copy of up to `len` bytes.
-    fn fits(&self, literals: usize, len: usize) -> bool {
-        self.len + literals + (literals + len) / 255 + SLACK <= self.bytes.len()
-    }
-
     fn put(&mut self, byte: usize) {
         self.bytes[self.len] = low(byte);
         self.len += 1;
@@ -151,6 +147,20 @@ impl Block<'_> {
 
 impl Codec for Lzo {
     fn pack(&mut self, page: &[u8], out: &mut [u8]) -> Option<usize> {
+        // Where the length is known to the compiler, most checks of bounds are left out.
+        match page.first_chunk::<4096>() {
+            Some(usual) if page.len() == usual.len() => self.block(usual, out),
+            _ => self.block(page, out),
+        }
+    }
+}
+
+impl Lzo {
+    #[inline(always)]
+    fn block(&mut self, page: &[u8], out: &mut [u8]) -> Option<usize> {
+        if out.len() < page.len() + page.len() / 255 + SLACK {
+            return None;
+        }
         let base = self.next_base(page.len())?;
         let last = page.len().checked_sub(TAIL)?;
         let table = &mut *self.table;
@@ -172,7 +182,7 @@ impl Codec for Lzo {
             while at > done && from > 0 && page[at - 1] == page[from - 1] {
                 (at, from, len) = (at - 1, from - 1, len + 1);
             }
-            if block.len >= page.len() || !block.fits(at - done, len) {
+            if block.len + (at - done) >= page.len() {
                 return None;
             }
             block.literals(page, done, at);
@@ -184,7 +194,7 @@ impl Codec for Lzo {
                 table[hash(word(page, behind))] = base + position(behind);
             }
         }
-        if !block.fits(page.len() - done, 0) {
+        if block.len + (page.len() - done) >= page.len() {
             return None;
         }
         block.literals(page, done, page.len());
