@@ -25,6 +25,10 @@ pub enum Command {
     Reassemble(ReassembleOptions),
     /// Rebuild a dump from a flattened stream on stdin.
     Rebuild(RebuildOptions),
+    /// Say what is in a dump.
+    Info(ExamineOptions),
+    /// Check a dump.
+    Verify(ExamineOptions),
 }
 
 /// What a dump is written as.
@@ -70,6 +74,8 @@ pub struct DumpOptions {
     pub format: Format,
     /// How pages are packed.
     pub codec: Kind,
+    /// How hard the codec tries; `None` leaves it to the codec.
+    pub compress_level: Option<i32>,
     /// Number of workers.
     pub threads: usize,
     /// Overwrite the output.
@@ -132,10 +138,24 @@ pub struct RebuildOptions {
     pub report: Option<PathBuf>,
 }
 
+/// How to look at a dump.
+#[derive(Debug, Clone)]
+pub struct ExamineOptions {
+    /// The dump.
+    pub file: PathBuf,
+    /// Answer in JSON.
+    pub json: bool,
+    /// Number of workers.
+    pub threads: usize,
+    /// Which messages appear.
+    pub messages: Messages,
+}
+
 /// What an option does.
 #[derive(Clone, Copy)]
 enum Does {
     Codec(Kind),
+    CompressLevel,
     Level,
     Threads,
     Force,
@@ -178,12 +198,20 @@ const fn opt(short: char, long: &'static str, value: &'static str, help: &'stati
     }
 }
 
-const CODECS: &str = "use -z (zstd) or -c (zlib)";
 const LATER: &str = "use makedumpfile for that";
 
 const OPTIONS: &[Opt] = &[
     opt('c', "", "", "pack pages with zlib", Does::Codec(Kind::Zlib)),
+    opt('l', "", "", "pack pages with lzo", Does::Codec(Kind::Lzo)),
+    opt('p', "", "", "pack pages with snappy", Does::Codec(Kind::Snappy)),
     opt('z', "", "", "pack pages with zstd", Does::Codec(Kind::Zstd)),
+    opt(
+        ' ',
+        "compress-level",
+        "N",
+        "how hard zlib (1 to 12) or zstd (up to 22; below 0 faster) tries (default 1)",
+        Does::CompressLevel,
+    ),
     opt(
         'd',
         "",
@@ -220,8 +248,6 @@ const OPTIONS: &[Opt] = &[
     opt('b', "", "ORDER", "", Does::Nothing(true)),
     opt(' ', "splitblock-size", "KB", "", Does::Nothing(true)),
     opt(' ', "non-cyclic", "", "", Does::Nothing(false)),
-    opt('l', "", "", "lzo output", Does::Refused(CODECS)),
-    opt('p', "", "", "snappy output", Does::Refused(CODECS)),
     opt('x', "", "", "a vmlinux", Does::Refused("leave -x out; vmcoreinfo is read from the vmcore")),
     opt('i', "", "", "a vmcoreinfo file", Does::Refused("leave -i out; vmcoreinfo is read from the vmcore")),
     opt('g', "", "", "making a vmcoreinfo file", Does::Refused(LATER)),
@@ -250,8 +276,10 @@ kdump-capture writes a filtered dump of a crashed kernel's memory.
   kdump-capture --reassemble PART PART... DUMPFILE
   kdump-capture --dump-dmesg [OPTIONS] VMCORE LOGFILE
   vmcore-dmesg VMCORE
+  kdump-capture info [--json] FILE      says what is in a dump: kernel, crash, panic, level, pages
+  kdump-capture verify [--json] FILE    checks its layout, every page, and its sha256 if status.json lies beside it
 
-VMCORE is /proc/vmcore in a capture kernel, or an ELF vmcore file. Called as makedumpfile it does the same.
+VMCORE is /proc/vmcore in a capture kernel, or an ELF vmcore file; FILE is a dump of this or another program. Called as makedumpfile it does the same.
 
 ";
 
@@ -284,6 +312,7 @@ struct Typed {
     /// The option that named the codec.
     packed: Option<String>,
     elf: bool,
+    compress_level: Option<i32>,
     level: DumpLevel,
     next_levels: Vec<DumpLevel>,
     limit: Option<u64>,
@@ -317,7 +346,18 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
     let mut args = args.into_iter();
     let program = args.next().unwrap_or_default();
     let plain_log = Path::new(&program).file_name().is_some_and(|name| name == "vmcore-dmesg");
+    let mut args = args.peekable();
+    let word = args.next_if(|word| {
+        // As the other two, it takes only their command line, in which the word would be a file.
+        !["makedumpfile", "vmcore-dmesg"].iter().any(|name| Path::new(&program).ends_with(name))
+            && (word == "info" || word == "verify")
+    });
     let mut parser = lexopt::Parser::from_args(args);
+    if let Some(word) = word {
+        let options = examination(&mut parser)?;
+        let info = word == "info";
+        return Ok(options.map_or_else(|| Command::Say(help()), if info { Command::Info } else { Command::Verify }));
+    }
     let mut typed = Typed::default();
     loop {
         let arg = parser.next().map_err(|e| usage(e.to_string()))?;
@@ -335,6 +375,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
         match found.does {
             Does::Codec(kind) => (typed.codec, typed.packed) = (kind, Some(name)),
             Does::Elf => typed.elf = true,
+            Does::CompressLevel => typed.compress_level = Some(number(&value()?, &name, "a number such as 3 or -5")?),
             Does::Level => (typed.level, typed.next_levels) = levels(&value()?)?,
             Does::Limit => typed.limit = Some(size(&value()?)?),
             Does::DryRun => typed.dry_run = true,
@@ -392,8 +433,56 @@ fn size(value: &OsString) -> Result<u64, Error> {
     bytes.filter(|n| *n > 0).ok_or_else(|| usage(format!("-L takes a size such as 500M, not {text:?}")))
 }
 
+/// What follows the words `info` and `verify`; `None` if it is a call for help.
+fn examination(parser: &mut lexopt::Parser) -> Result<Option<ExamineOptions>, Error> {
+    let (mut file, mut json, mut threads, mut messages) = (None, false, None, 7u8);
+    while let Some(arg) = parser.next().map_err(|e| usage(e.to_string()))? {
+        let name = match arg {
+            Arg::Value(path) if file.is_none() => {
+                file = Some(PathBuf::from(path));
+                continue;
+            }
+            Arg::Value(extra) => return Err(usage(format!("one FILE is needed; {} is too much", extra.display()))),
+            Arg::Short('h') | Arg::Long("help") => return Ok(None),
+            Arg::Long("json") => {
+                json = true;
+                continue;
+            }
+            Arg::Short(c) => format!("-{c}"),
+            Arg::Long(long) => format!("--{long}"),
+        };
+        let mut value = || parser.value().map_err(|e| usage(e.to_string()));
+        match name.as_str() {
+            "--num-threads" => threads = Some(number(&value()?, &name, "a number from 0 to 65535").map(u16::into)?),
+            "--message-level" => messages = number(&value()?, &name, "a number from 0 to 31")?,
+            _ => return Err(usage(format!("{name} is not an option of info and verify; see --help"))),
+        }
+    }
+    let file = file.ok_or_else(|| usage("no FILE given; see --help"))?;
+    Ok(Some(ExamineOptions { file, json, threads: workers(threads), messages: Messages(messages) }))
+}
+
+/// makedumpfile takes 0 as "no extra thread".
+fn workers(asked: Option<usize>) -> usize {
+    let online = || std::thread::available_parallelism().map_or(1, usize::from);
+    asked.map_or_else(online, |n| n.max(1))
+}
+
 impl Typed {
+    fn compress_level_fits(&self) -> Result<(), Error> {
+        let Some(level) = self.compress_level else { return Ok(()) };
+        let name = self.codec.name();
+        match self.codec.levels() {
+            Some(levels) if levels.contains(&level) => Ok(()),
+            Some(levels) => {
+                Err(usage(format!("--compress-level of {name} is from {} to {}", levels.start(), levels.end())))
+            }
+            None => Err(usage(format!("--compress-level is not for {name}; use it with -z (zstd) or -c (zlib)"))),
+        }
+    }
+
     fn meant(self, plain_log: bool) -> Result<Command, Error> {
+        self.compress_level_fits()?;
         let messages = Messages(self.messages.unwrap_or(7) | self.more_messages);
         if self.rebuild {
             return self.rebuilt(messages);
@@ -433,9 +522,6 @@ impl Typed {
             let output = Some(output).filter(|_| !self.flatten);
             return Ok(Command::Log(LogOptions { input, output, force: self.force, messages, report: self.report }));
         }
-        // makedumpfile takes 0 as "no extra thread".
-        let online = || std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = self.threads.map_or_else(online, |n| n.max(1));
         Ok(Command::Dump(DumpOptions {
             input,
             output,
@@ -447,7 +533,8 @@ impl Typed {
             dry_run: self.dry_run,
             format: if self.elf { Format::Elf } else { Format::Kdump },
             codec: self.codec,
-            threads,
+            compress_level: self.compress_level,
+            threads: workers(self.threads),
             force: self.force,
             mapping: !self.no_mapping,
             messages,
@@ -499,6 +586,7 @@ mod tests {
     fn what_distributions_type_is_understood() {
         let o = dump("makedumpfile -z --message-level 7 -d 31 --num-threads=4 /proc/vmcore out");
         assert_eq!((o.codec, o.level.get(), o.threads, o.messages), (Kind::Zstd, 31, 4, Messages(7)));
+        assert_eq!(dump("makedumpfile -l --message-level 7 -d 31 /proc/vmcore out").codec, Kind::Lzo);
         let o = dump("makedumpfile -cfd31 in out");
         assert_eq!((o.codec, o.level.get(), o.force), (Kind::Zlib, 31, true));
         let o = dump("makedumpfile in out -D --cyclic-buffer 1024 -b 8");
@@ -508,14 +596,15 @@ mod tests {
     #[test]
     fn the_last_codec_wins() {
         assert_eq!(dump("x -c -z in out").codec, Kind::Zstd);
+        assert_eq!(dump("x -z -l -p in out").codec, Kind::Snappy);
     }
 
     #[test]
     fn what_is_not_built_in_is_refused_by_name_with_a_remedy() {
-        let error = typed("makedumpfile -l -d 31 in out").unwrap_err();
-        assert_eq!(error, "-l: lzo output is not built into this kdump-capture; use -z (zstd) or -c (zlib)");
+        let error = typed("makedumpfile -x vmlinux -d 31 in out").unwrap_err();
+        let remedy = "leave -x out; vmcoreinfo is read from the vmcore";
+        assert_eq!(error, format!("-x: a vmlinux is not built into this kdump-capture; {remedy}"));
         for option in [
-            "-p",
             "-F",
             "-R",
             "-x",
@@ -579,11 +668,44 @@ mod tests {
     }
 
     #[test]
+    fn only_zlib_and_zstd_take_a_compress_level() {
+        assert_eq!(dump("x in out -z --compress-level -5").compress_level, Some(-5));
+        assert_eq!(dump("x in out --compress-level=12 -c").compress_level, Some(12));
+        assert_eq!(dump("x in out -c").compress_level, None);
+        let refused = |line| typed(line).unwrap_err();
+        assert_eq!(refused("x -c --compress-level 13 in out"), "--compress-level of zlib is from 1 to 12");
+        assert!(refused("x -z --compress-level 23 in out").contains("zstd is from -"));
+        assert!(refused("x -z --compress-level fast in out").contains("a number"));
+        for (option, name) in [("-l", "lzo"), ("-p", "snappy"), ("-f", "none")] {
+            let remedy = "use it with -z (zstd) or -c (zlib)";
+            let line = format!("x --check-params {option} --compress-level 3 in out");
+            assert_eq!(typed(&line).unwrap_err(), format!("--compress-level is not for {name}; {remedy}"));
+        }
+    }
+
+    #[test]
     fn check_params_reads_nothing() {
         assert!(
             matches!(typed("makedumpfile --check-params -z -d 31 vmcore dumpfile"), Ok(Command::Say(text)) if text.is_empty())
         );
-        assert!(typed("makedumpfile --check-params -l vmcore dumpfile").is_err());
+        assert!(typed("makedumpfile --check-params -l --message-level 7 -d 31 vmcore dumpfile").is_ok());
+        assert!(typed("makedumpfile --check-params -F vmcore dumpfile").is_err());
+    }
+
+    #[test]
+    fn info_and_verify_take_one_file() {
+        let Ok(Command::Info(o)) = typed("kdump-capture info vmcore --json") else { panic!() };
+        assert_eq!((o.file.to_str(), o.json), (Some("vmcore"), true));
+        let Ok(Command::Verify(o)) = typed("kdump-capture verify --num-threads 0 --message-level 4 vmcore") else {
+            panic!()
+        };
+        assert_eq!((o.json, o.threads, o.messages.0), (false, 1, 4));
+        for line in ["x info", "x info a b", "x verify -d 31 a"] {
+            assert!(typed(line).is_err(), "{line}");
+        }
+        assert!(matches!(typed("x verify --help"), Ok(Command::Say(_))));
+        // Called as makedumpfile, the word is a file like any other.
+        assert_eq!(dump("/sbin/makedumpfile info out").input.to_str(), Some("info"));
     }
 
     #[test]

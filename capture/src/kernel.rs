@@ -83,7 +83,8 @@ impl Kernel {
     }
 }
 
-fn name(utsname: &[u8; UTSNAME], index: usize) -> String {
+/// Name number `index` of utsname, as far as it can be printed.
+pub fn name(utsname: &[u8; UTSNAME], index: usize) -> String {
     let name = &utsname[index * NAME..(index + 1) * NAME];
     let end = name.iter().position(|b| *b == 0).unwrap_or(NAME);
     name[..end].iter().map(|b| if (b' '..=b'~').contains(b) { char::from(*b) } else { '?' }).collect()

@@ -12,7 +12,7 @@
 //!       |  pfn -> struct page, in place
 //!  classify/        struct page -> Verdict             Keep | Drop(Why)        (filter: on all threads)
 //!       |  kept pfns                                   bitmap 2
-//!  compress/        page -> packed page                none | zlib | zstd
+//!  compress/        page -> packed page                none | zlib | lzo | snappy | zstd
 //!       |  packed pages, in batches
 //!  dumpfile/        places, then bytes                 kdump-compressed version 6, ELF; files, or a stream
 //! ```
@@ -30,6 +30,8 @@
 //! | kept | the pages that are written: bitmap 2 |
 //! | batch | some hundred kept pages that one worker packs and writes |
 //!
+//! The other way round, `info` and `verify` read a dump: [`examine`], over [`dumpfile::read`].
+//!
 //! Where to look: [`pipeline`] tells the story from open to finish. [`classify`] has the order of the questions.
 //! [`dumpfile`] has the picture of the file. `vmcore/map.rs` is the one place with `unsafe`. Memory as the rest of the
 //! crate sees it is [`vmcore::read::PhysMem`]; [`fake::MemCore`] stands in for it in tests.
@@ -42,6 +44,7 @@ pub mod compress;
 pub mod dmesg;
 pub mod dumpfile;
 pub mod error;
+pub mod examine;
 pub mod fake;
 pub mod filter;
 pub mod kernel;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use kdump_capture::cli::{self, Command};
-use kdump_capture::pipeline;
+use kdump_capture::{examine, pipeline};
 
 fn main() -> ExitCode {
     let command = match cli::parse(std::env::args_os()) {
@@ -19,6 +19,8 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Dump(options) => ExitCode::from(pipeline::dump(&options)),
+        Command::Info(options) => ExitCode::from(examine::info(&options)),
+        Command::Verify(options) => ExitCode::from(examine::verify(&options)),
         Command::Log(options) => ExitCode::from(pipeline::log(&options)),
         Command::Reassemble(options) => ExitCode::from(pipeline::reassemble(&options)),
         Command::Rebuild(options) => ExitCode::from(pipeline::rebuild(&options)),

@@ -225,7 +225,8 @@ fn attempt(
     kernel: &Kernel,
     report: &mut DumpReport,
 ) -> Result<(), Error> {
-    let mut plan = Plan::within(vmcore, options.threads, level, options.codec, options.messages);
+    let (codec, hard) = (options.codec, options.compress_level);
+    let mut plan = Plan::with(vmcore, options.threads, level, codec, hard, options.messages);
     plan.format = options.format;
     report.threads = plan.threads;
     report.memory_budget = plan.bytes;
@@ -296,6 +297,8 @@ pub struct Plan {
     pub format: Format,
     /// How pages are packed.
     pub codec: Kind,
+    /// How hard the codec tries; `None` leaves it to the codec.
+    pub compress_level: Option<i32>,
     /// Which messages appear.
     pub messages: Messages,
     /// Bytes of memory all this takes.
@@ -303,15 +306,28 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// As many of `threads` as fit: first batches get smaller, then workers fewer.
+    /// A plan with the codec's own level.
     pub fn within(mem: &dyn PhysMem, threads: usize, level: DumpLevel, codec: Kind, messages: Messages) -> Plan {
+        Plan::with(mem, threads, level, codec, None, messages)
+    }
+
+    /// As many of `threads` as fit: first batches get smaller, then workers fewer.
+    fn with(
+        mem: &dyn PhysMem,
+        threads: usize,
+        level: DumpLevel,
+        codec: Kind,
+        compress_level: Option<i32>,
+        messages: Messages,
+    ) -> Plan {
         let page = PageSize::K4.bytes();
-        let cost = |batch: usize| batch * (page + 64) + codec.room(page) + codec.context_bytes() + WORKER_FIXED;
+        let cost =
+            |batch: usize| batch * (page + 64) + codec.room(page) + codec.context_bytes(compress_level) + WORKER_FIXED;
         let batch = if threads * cost(BATCH) <= WORKER_MEMORY { BATCH } else { BATCH / 4 };
         let threads = threads.clamp(1, (WORKER_MEMORY / cost(batch)).max(1));
         let bitmap = Kept::bytes_for(mem.segments().backed());
         let bytes = FIXED_MEMORY + bitmap + (threads * cost(batch)) as u64;
-        Plan { threads, batch, level, format: Format::Kdump, codec, messages, bytes }
+        Plan { threads, batch, level, format: Format::Kdump, codec, compress_level, messages, bytes }
     }
 
     fn describe(&self) -> String {
@@ -395,6 +411,7 @@ fn write_kdump(
         header: &header,
         notes: vmcore.bytes(),
         codec: plan.codec,
+        compress_level: plan.compress_level,
         threads: plan.threads,
         batch: plan.batch,
         incomplete,
@@ -569,7 +586,7 @@ fn remedy(error: &std::io::Error) -> &'static str {
     }
 }
 
-fn start_log(messages: Messages) {
+pub(crate) fn start_log(messages: Messages) {
     use simplelog::{ConfigBuilder, LevelFilter, WriteLogger};
     let level = if messages.shows(Messages::DEBUG) {
         LevelFilter::Debug

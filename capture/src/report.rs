@@ -55,7 +55,7 @@ pub struct DumpReport {
     pub error: Option<String>,
     /// `kdump-compressed` or `elf`.
     pub format: &'static str,
-    /// `zstd`, `zlib` or `none`.
+    /// The name of a [`crate::compress::Kind`].
     pub codec: &'static str,
     /// The level that was in effect: less than asked for if pages could not be told apart.
     pub level: u8,

@@ -37,6 +37,7 @@ fn options(dir: &Path, level: u8, codec: Kind) -> DumpOptions {
         format: Format::Kdump,
         level: DumpLevel::new(level).unwrap(),
         codec,
+        compress_level: None,
         threads: 2,
         force: false,
         mapping: true,
@@ -368,4 +369,22 @@ fn the_log_goes_to_a_file_with_its_report() {
         "[    0.001000] [      T1] Linux version 6\n[    0.002000] [      C1] Kernel panic - not syncing: test\n";
     assert_eq!(fs::read_to_string(dir.path().join("log")).unwrap(), text);
     assert_eq!(report(dir.path())["log"], serde_json::json!({"records": 2, "bytes": text.len(), "lost": 0}));
+}
+
+#[test]
+fn trying_harder_makes_the_dump_smaller_and_keeps_every_page() {
+    let machine = machine();
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("vmcore"), machine.elf()).unwrap();
+    for (codec, levels) in [(Kind::Zlib, [1, 6, 12]), (Kind::Zstd, [-20, 1, 19])] {
+        let mut sizes = vec![];
+        for level in levels {
+            let o = DumpOptions { compress_level: Some(level), force: true, ..options(dir.path(), 0, codec) };
+            assert_eq!(pipeline::dump(&o), 0);
+            let dump = fs::read(&o.output).unwrap();
+            same_pages(&machine, &dump);
+            sizes.push(dump.len());
+        }
+        assert!(sizes.is_sorted_by(|a, b| a >= b) && sizes[0] > sizes[2], "{}: {sizes:?}", codec.name());
+    }
 }

@@ -2,11 +2,21 @@
 //! May surprise: each page is compressed for itself, since every page of the format can be read alone; contexts are
 //! reused, as making one costs more than a page.
 //!
-//! A new codec is one file here, and one line in [`Kind`], [`Kind::name`], [`Kind::flag`] and [`Kind::codec`].
+//! A new codec is one file here, and one line in [`Kind`], [`Kind::name`], [`Kind::flag`], [`Kind::codec`] and
+//! [`Unpacker::unpack`].
 
+pub mod lzo;
 mod raw;
+mod snappy;
+mod unpack;
 mod zlib;
 mod zstd;
+
+pub use unpack::{Damaged, Unpacker};
+
+use std::ops::RangeInclusive;
+
+use ::zstd::zstd_safe;
 
 /// How a page is packed; one per worker.
 pub trait Codec: Send {
@@ -20,21 +30,27 @@ pub enum Kind {
     /// Pages as they are.
     #[default]
     None,
-    /// RFC 1950 streams, by libdeflate at level 1.
+    /// RFC 1950 streams, by libdeflate; at level 1 if nothing is said.
     Zlib,
-    /// One zstd frame per page, at level 1.
+    /// LZO1X blocks.
+    Lzo,
+    /// Raw snappy blocks.
+    Snappy,
+    /// One zstd frame per page; at level 1 if nothing is said.
     Zstd,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 3] = [Kind::None, Kind::Zlib, Kind::Zstd];
+    pub const ALL: [Kind; 5] = [Kind::None, Kind::Zlib, Kind::Lzo, Kind::Snappy, Kind::Zstd];
 
     /// The name in reports.
     pub fn name(self) -> &'static str {
         match self {
             Kind::None => "none",
             Kind::Zlib => "zlib",
+            Kind::Lzo => "lzo",
+            Kind::Snappy => "snappy",
             Kind::Zstd => "zstd",
         }
     }
@@ -44,31 +60,58 @@ impl Kind {
         match self {
             Kind::None => 0,
             Kind::Zlib => 0x01,
+            Kind::Lzo => 0x02,
+            Kind::Snappy => 0x04,
             Kind::Zstd => 0x20,
         }
     }
 
-    /// A context of its own for one worker.
-    pub fn codec(self) -> Box<dyn Codec> {
+    /// The codec whose bit `flags` has, if it has exactly one.
+    pub fn of_flag(flags: u32) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|kind| kind.flag() == flags)
+    }
+
+    /// How hard it can be told to try; `None` if it cannot.
+    pub fn levels(self) -> Option<RangeInclusive<i32>> {
+        match self {
+            Kind::Zlib => Some(1..=12),
+            Kind::Zstd => Some(zstd_safe::min_c_level()..=zstd_safe::max_c_level()),
+            Kind::None | Kind::Lzo | Kind::Snappy => None,
+        }
+    }
+
+    /// A context of its own for one worker, that tries as hard as `level` says; its own choice if it says nothing.
+    pub fn codec(self, level: Option<i32>) -> Box<dyn Codec> {
         match self {
             Kind::None => Box::new(raw::Raw),
-            Kind::Zlib => Box::new(zlib::Zlib::new()),
-            Kind::Zstd => Box::new(zstd::Zstd::new()),
+            Kind::Zlib => Box::new(zlib::Zlib::new(level)),
+            Kind::Lzo => Box::new(lzo::Lzo::new()),
+            Kind::Snappy => Box::new(snappy::Snappy::new()),
+            Kind::Zstd => Box::new(zstd::Zstd::new(level)),
         }
     }
 
     /// Bytes of memory one context takes, measured and rounded up: part of the budget.
-    pub fn context_bytes(self) -> usize {
+    pub fn context_bytes(self, level: Option<i32>) -> usize {
+        let level = level.unwrap_or(1);
         match self {
             Kind::None => 0,
+            Kind::Zlib if level > 9 => 2 << 20,
+            Kind::Zlib if level > 1 => 512 << 10,
             Kind::Zlib => 80 << 10,
+            Kind::Lzo => 36 << 10,
+            Kind::Snappy => 40 << 10,
+            Kind::Zstd if level > 1 => 1 << 20,
             Kind::Zstd => 160 << 10,
         }
     }
 
     /// Room that packing a page of `page` bytes may touch.
     pub fn room(self, page: usize) -> usize {
-        page + page / 128 + 512
+        match self {
+            Kind::Snappy => snappy::Snappy::room(page),
+            _ => page + page / 128 + 512,
+        }
     }
 }
 
@@ -87,7 +130,7 @@ mod tests {
         .collect();
         for kind in Kind::ALL {
             let mut out = vec![0; kind.room(4096)];
-            assert_eq!(kind.codec().pack(&page, &mut out), None, "{}", kind.name());
+            assert_eq!(kind.codec(None).pack(&page, &mut out), None, "{}", kind.name());
         }
     }
 
@@ -95,11 +138,11 @@ mod tests {
     fn a_codec_gives_the_same_bytes_whatever_it_packed_before() {
         let pages: Vec<Vec<u8>> =
             (0..8u8).map(|n| (0..4096usize).map(|i| (i / (7 + usize::from(n))) as u8).collect()).collect();
-        for kind in [Kind::Zlib, Kind::Zstd] {
-            let mut used = kind.codec();
+        for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::None) {
+            let mut used = kind.codec(None);
             for page in &pages {
                 let (mut a, mut b) = (vec![0; kind.room(4096)], vec![0; kind.room(4096)]);
-                let (n, m) = (used.pack(page, &mut a), kind.codec().pack(page, &mut b));
+                let (n, m) = (used.pack(page, &mut a), kind.codec(None).pack(page, &mut b));
                 assert_eq!(n, m);
                 assert_eq!(a[..n.unwrap()], b[..n.unwrap()]);
             }

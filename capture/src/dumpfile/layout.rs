@@ -17,6 +17,9 @@ pub const DESCRIPTOR: usize = 24;
 /// Bytes of utsname in the header: six names of 65 bytes.
 pub const UTSNAME: usize = 390;
 
+/// No machine has physical addresses beyond 52 bits; a page has 4 KiB at least.
+const MAX_PFN: u64 = 1 << 40;
+
 const HEADER: usize = 464;
 const SUB_HEADER: usize = 104;
 
@@ -160,7 +163,7 @@ impl Header {
         };
         // What the two sides must agree on: a dump whose numbers do not fit together cannot be read.
         let sane = header.notes_len <= 1 << 30
-            && header.max_pfn.0 <= 1 << 48
+            && header.max_pfn.0 <= MAX_PFN
             && u64::from(le32(start, 432)?) == header.sub_blocks()
             && clip(2 * header.bitmap_bytes() / header.block_bytes()) == le32(start, 436)?.to_le_bytes()
             && le64(sub, 48)? == notes_at
@@ -181,6 +184,11 @@ pub struct Descriptor {
 }
 
 impl Descriptor {
+    /// Whether the page could not be saved.
+    pub fn is_missing(&self) -> bool {
+        self.offset == 0
+    }
+
     /// Its 24 bytes; `page_flags` is always 0.
     pub fn bytes(&self) -> [u8; DESCRIPTOR] {
         let mut bytes = [0; DESCRIPTOR];

@@ -1,17 +1,19 @@
 //! Reads a dump back. In: a kdump-compressed file. Out: its header and its pages.
-//! May surprise: it trusts nothing, like everything here, since a dump comes from elsewhere; it is the judge in tests
-//! and what filtering a dump once more will be built on.
+//! May surprise: it trusts nothing, like everything here, since a dump comes from elsewhere; it is the judge in tests,
+//! what `info` and `verify` look through, and what filtering a dump once more will be built on.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
 
+use crate::compress::Unpacker;
 use crate::units::{FileOffset, Pfn, to_usize};
 use crate::vmcore::elf::read_up_to;
 
+use super::bitmap::{BLOCK, Write};
 use super::layout::{DESCRIPTOR, Descriptor, Header};
 
 /// Bytes of a file at any position; a `File`, or bytes in memory.
-pub trait Source {
+pub trait Source: Sync {
     /// Fills as much of `buffer` as there is from `at` on.
     fn read_at(&self, at: FileOffset, buffer: &mut [u8]) -> io::Result<usize>;
 }
@@ -36,7 +38,7 @@ pub struct Dump<'a> {
     source: &'a (dyn Source + 'a),
     /// Its header.
     pub header: Header,
-    inflate: libdeflater::Decompressor,
+    unpacker: Unpacker,
 }
 
 impl std::fmt::Debug for Dump<'_> {
@@ -44,6 +46,9 @@ impl std::fmt::Debug for Dump<'_> {
         f.debug_struct("Dump").field("header", &self.header).finish_non_exhaustive()
     }
 }
+
+/// So many descriptors are read at once: 24 KiB.
+const TOGETHER: usize = 1024;
 
 fn damaged(what: &str) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, what)
@@ -56,7 +61,7 @@ impl<'a> Dump<'a> {
         let mut start = vec![0; (64 << 10) + 4096];
         let got = source.read_at(FileOffset(0), &mut start)?;
         let header = Header::parse(&start[..got]).ok_or_else(|| damaged("no kdump-compressed dump of version 6"))?;
-        Ok(Dump { source, header, inflate: libdeflater::Decompressor::new() })
+        Ok(Dump { source, header, unpacker: Unpacker::default() })
     }
 
     /// The vmcoreinfo text.
@@ -68,24 +73,37 @@ impl<'a> Dump<'a> {
         Ok(text)
     }
 
-    /// Calls `each` for every set bit of the bitmap at `base`, in order; stops at its end or at the file's.
-    fn bits(&self, base: FileOffset, each: &mut dyn FnMut(Pfn) -> io::Result<()>) -> io::Result<()> {
-        let mut block = vec![0; 64 << 10];
+    /// The same dump for another worker, with contexts of its own.
+    pub fn another(&self) -> Dump<'a> {
+        Dump { source: self.source, header: self.header.clone(), unpacker: Unpacker::default() }
+    }
+
+    /// Calls `each` for every block of the bitmap at `base`, with its position in the bitmap.
+    pub fn bitmap(&self, base: FileOffset, each: &mut Write<'_>) -> io::Result<()> {
+        let mut block = vec![0; BLOCK];
         let (mut at, end) = (0, self.header.bitmap_bytes());
         while at < end {
             let want = to_usize(end - at).unwrap_or(usize::MAX).min(block.len());
             let got = self.source.read_at(FileOffset(base.0 + at), &mut block[..want])?;
-            for (index, byte) in block[..got].iter().enumerate().filter(|(_, byte)| **byte != 0) {
-                for bit in (0..8).filter(|bit| byte >> bit & 1 == 1) {
-                    each(Pfn((at + index as u64) * 8 + bit))?;
-                }
-            }
+            each(at, &block[..got])?;
             if got < want {
                 return Err(damaged("the file ends within a bitmap"));
             }
             at += got as u64;
         }
         Ok(())
+    }
+
+    /// Calls `each` for every set bit of the bitmap at `base`, in order; stops at its end or at the file's.
+    fn bits(&self, base: FileOffset, each: &mut dyn FnMut(Pfn) -> io::Result<()>) -> io::Result<()> {
+        self.bitmap(base, &mut |at, block| {
+            for (index, byte) in block.iter().enumerate().filter(|(_, byte)| **byte != 0) {
+                for bit in (0..8).filter(|bit| byte >> bit & 1 == 1) {
+                    each(Pfn((at + index as u64) * 8 + bit))?;
+                }
+            }
+            Ok(())
+        })
     }
 
     /// The pages the machine had.
@@ -98,24 +116,37 @@ impl<'a> Dump<'a> {
         self.bits(self.header.bitmap2_at(), each)
     }
 
+    /// The `count` descriptors from number `first` on, appended to `out`.
+    pub fn descriptors(&self, first: u64, count: usize, out: &mut Vec<Descriptor>) -> io::Result<()> {
+        let mut bytes = vec![0; count * DESCRIPTOR];
+        let skip = first.checked_mul(DESCRIPTOR as u64).and_then(|skip| self.header.descriptors_at().checked_add(skip));
+        let at = skip.ok_or_else(|| damaged("no such descriptor"))?;
+        let got = self.source.read_at(at, &mut bytes)?;
+        out.extend(bytes[..got].chunks_exact(DESCRIPTOR).filter_map(Descriptor::parse));
+        if got < bytes.len() { Err(damaged("the file ends within the descriptors")) } else { Ok(()) }
+    }
+
     /// The pages with a descriptor, and the place of each.
     pub fn kept(&self, each: &mut dyn FnMut(Pfn, Descriptor) -> io::Result<()>) -> io::Result<()> {
-        let mut index = 0;
-        self.bits(self.header.bitmap2_at(), &mut |pfn| {
-            let mut bytes = [0; DESCRIPTOR];
-            let at = FileOffset(self.header.descriptors_at().0 + index * DESCRIPTOR as u64);
-            index += 1;
-            if self.source.read_at(at, &mut bytes)? < DESCRIPTOR {
-                return Err(damaged("the file ends within the descriptors"));
-            }
-            each(pfn, Descriptor::parse(&bytes).ok_or_else(|| damaged("no descriptor"))?)
-        })
+        let (mut index, mut some, mut pfns) = (0, Vec::new(), Vec::new());
+        let mut flush = |pfns: &mut Vec<Pfn>| {
+            some.clear();
+            let read = self.descriptors(index, pfns.len(), &mut some);
+            index += pfns.len() as u64;
+            pfns.drain(..).zip(&some).try_for_each(|(pfn, descriptor)| each(pfn, *descriptor))?;
+            read
+        };
+        let all = self.bits(self.header.bitmap2_at(), &mut |pfn| {
+            pfns.push(pfn);
+            if pfns.len() == TOGETHER { flush(&mut pfns) } else { Ok(()) }
+        });
+        flush(&mut pfns).and(all)
     }
 
     /// The page behind a descriptor; `None` if it could not be saved.
     pub fn page(&mut self, descriptor: &Descriptor) -> io::Result<Option<Vec<u8>>> {
         let block = self.header.block.bytes();
-        if descriptor.offset == 0 {
+        if descriptor.is_missing() {
             return Ok(None);
         }
         let size = descriptor.size as usize;
@@ -127,15 +158,8 @@ impl<'a> Dump<'a> {
             return Err(damaged("the file ends within a page"));
         }
         let mut page = vec![0; block];
-        let len = match descriptor.flags {
-            0 => {
-                page = packed;
-                page.len()
-            }
-            0x01 => self.inflate.zlib_decompress(&packed, &mut page).map_err(|_| damaged("a damaged zlib page"))?,
-            0x20 => zstd::bulk::decompress_to_buffer(&packed, &mut page)?,
-            _ => return Err(damaged("a page in a codec that is not built in")),
-        };
+        let len = self.unpacker.unpack(descriptor.flags, &packed, &mut page);
+        let len = len.map_err(|e| io::Error::new(ErrorKind::InvalidData, e))?;
         if len != block { Err(damaged("a page of the wrong size")) } else { Ok(Some(page)) }
     }
 }

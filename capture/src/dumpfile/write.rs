@@ -41,6 +41,8 @@ pub struct Job<'a> {
     pub notes: &'a [u8],
     /// How pages are packed.
     pub codec: Kind,
+    /// How hard the codec tries; `None` leaves it to the codec.
+    pub compress_level: Option<i32>,
     /// Number of workers.
     pub threads: usize,
     /// Pages per batch.
@@ -178,7 +180,7 @@ impl Shared<'_> {
             data: vec![0; self.job.batch * block + self.job.codec.room(block)],
             used: 0,
         };
-        let mut codec = self.job.codec.codec();
+        let mut codec = self.job.codec.codec(self.job.compress_level);
         let mut pages = Pages::new(self.job.mem, self.job.header.block);
         while let Some((batch, descriptor)) = self.next_batch(&mut arena.pfns) {
             self.pack(&mut arena, codec.as_mut(), &mut pages);
