@@ -4,7 +4,7 @@
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -52,9 +52,12 @@ pub fn write_all(out: &dyn Output, at: FileOffset, bytes: &[u8]) -> (usize, io::
 }
 
 /// Creates `path`, readable by its owner only, since it will hold a machine's memory. An existing file is refused
-/// unless `force`.
-pub fn create(path: &Path, force: bool) -> Result<File, Error> {
+/// unless `force`, and one of `sources`, which are still to be read, in any case.
+pub fn create(path: &Path, force: bool, sources: &[&Path]) -> Result<File, Error> {
     let fail = |remedy, source| Error::CreateOutput { path: path.into(), remedy, source };
+    if sources.iter().any(|source| is_same_file(source, path)) {
+        return Err(fail(" (give another name)", io::Error::other("it is what is to be read")));
+    }
     let mut options = OpenOptions::new();
     options.write(true).mode(0o600).create(true).truncate(true);
     if !force {
@@ -133,6 +136,11 @@ impl Output for Nowhere {
     fn reserve(&self, _len: u64) -> io::Result<()> {
         Ok(())
     }
+}
+
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let place = |path: &Path| std::fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
+    place(one).is_some_and(|one| place(other) == Some(one))
 }
 
 impl Output for File {

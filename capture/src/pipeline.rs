@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::classify::Classifier;
@@ -117,7 +117,7 @@ fn rebuild_from(
     rebuild::header(stream)
         .map_err(|source| Error::OpenInput { path: stdin(), source })?
         .map_err(|why| Error::Input { path: stdin(), why: why.into() })?;
-    let out = output::create(&options.output, options.force)?;
+    let out = output::create(&options.output, options.force, &[])?;
     let rebuilt = rebuild::records(stream, &out);
     report.bytes = rebuilt.bytes;
     report.records = rebuilt.records;
@@ -161,7 +161,8 @@ fn reassemble_parts(options: &ReassembleOptions, report: &mut ReassembleReport) 
     let parts = Parts::open(&sources)
         .map_err(|source| Error::OpenInput { path: names().into(), source })?
         .map_err(|why| Error::Input { path: names().into(), why })?;
-    let out = output::create(&options.output, options.force)?;
+    let still_read: Vec<&Path> = options.parts.iter().map(PathBuf::as_path).collect();
+    let out = output::create(&options.output, options.force, &still_read)?;
     let fail = |source| Error::Write { what: "the parts", path: options.output.clone(), remedy: "", source };
     let done = parts.write(&out).map_err(fail)?;
     report.bytes = done.bytes;
@@ -242,7 +243,7 @@ fn attempt(
         } else if options.flattened {
             Box::new(Flattened::stdout().map_err(|e| fail("the stream's header", e))?)
         } else {
-            Box::new(output::create(path, options.force)?)
+            Box::new(output::create(path, options.force, &[&options.input])?)
         });
     }
     let limit = options.limit.unwrap_or(u64::MAX);
@@ -539,7 +540,7 @@ fn save_log(options: &LogOptions, report: &mut LogReport) -> Result<(), Error> {
 
     let path = options.output.as_deref().unwrap_or(Path::new("stdout"));
     let mut out: Box<dyn Write> = match &options.output {
-        Some(path) => Box::new(output::create(path, options.force)?),
+        Some(path) => Box::new(output::create(path, options.force, &[&options.input])?),
         None => Box::new(std::io::stdout().lock()),
     };
     let (mut line, mut text, mut bytes) = (PanicLine::default(), Vec::new(), 0u64);
@@ -655,7 +656,7 @@ fn save(path: Option<&Path>, report: &impl serde::Serialize) -> u8 {
     let Some(path) = path else { return 0 };
     let written = serde_json::to_vec(report)
         .map_err(std::io::Error::other)
-        .and_then(|json| output::create(path, true).map_err(std::io::Error::other)?.write_all(&json));
+        .and_then(|json| output::create(path, true, &[]).map_err(std::io::Error::other)?.write_all(&json));
     match written {
         Ok(()) => 0,
         Err(e) => {

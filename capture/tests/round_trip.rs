@@ -104,6 +104,19 @@ fn a_file_gives_the_same_dump_as_the_fake_mapped_or_copied() {
 }
 
 #[test]
+fn a_source_is_not_overwritten_by_its_own_dump() {
+    let machine = machine();
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("vmcore");
+    fs::write(&source, machine.elf()).unwrap();
+    fs::hard_link(&source, dir.path().join("dump")).unwrap();
+    let o = DumpOptions { force: true, ..options(dir.path(), 31, Kind::Zstd) };
+    assert_eq!(pipeline::dump(&o), 1);
+    assert!(fs::read(&source).unwrap() == machine.elf());
+    assert!(report(dir.path())["error"].as_str().unwrap().contains("it is what is to be read"));
+}
+
+#[test]
 fn the_report_has_exactly_the_keys_of_the_contract() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("vmcore"), machine().elf()).unwrap();

@@ -67,7 +67,7 @@ fn input(path: &Path, why: impl Into<String>) -> Error {
 }
 
 fn flattened(path: &Path) -> Error {
-    input(path, "it is a flattened dump; rebuild it with makedumpfile -R first")
+    input(path, "it is a flattened dump; make a file of it first: kdump-capture -R DUMPFILE < STREAM")
 }
 
 /// Says what is in a dump; returns the exit code.
