@@ -213,7 +213,7 @@ fn what_is_no_dump_is_refused_with_its_reason() {
     let file = dir.path().join("vmcore");
     for (bytes, why) in [
         (b"hello".to_vec(), "neither a kdump-compressed dump nor"),
-        (b"makedumpfile\0\0\0\0".to_vec(), "flattened dump; rebuild it"),
+        (b"makedumpfile\0\0\0\0".to_vec(), "kdump-capture -R DUMPFILE < STREAM"),
     ] {
         fs::write(&file, bytes).unwrap();
         for word in ["info", "verify"] {
