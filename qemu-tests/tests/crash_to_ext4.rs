@@ -3,9 +3,13 @@
 //! Over the table: 5- and 4-level page tables, plain and xz-compressed modules, every codec, a target by LABEL, UUID and
 //! device, every ending, one and two processors in the capture kernel.
 
+use std::process::Command;
+
 use anyhow::{Result, ensure};
 use qemu_tests::oracle::StructPages;
 use qemu_tests::prelude::*;
+use qemu_tests::programs::programs;
+use qemu_tests::tools;
 
 #[test]
 fn kernel_6_1_with_five_level_page_tables() -> Result<()> {
@@ -66,6 +70,24 @@ fn the_newest_kernel_whose_tail_pages_makedumpfile_mistakes_for_user_memory() ->
         }
         Ok(())
     })?;
+    Ok(())
+}
+
+/// The line of RHEL's template, as it stands there.
+#[test]
+fn the_stock_core_collector_of_rhel_writes_a_sound_dump() -> Result<()> {
+    let scenario = Scenario {
+        other_collector: Some("makedumpfile -l --message-level 7 -d 31".into()),
+        conf: vec!["auto_reset_crashkernel yes".into()],
+        ..Scenario::of(kernel(Suite::Own)?, "stock-rhel")
+    };
+    let outcome = crash(&scenario)?;
+    let status = outcome.status()?;
+    status.expect_outcome("complete")?;
+    ensure!(status.text("/vmcore/codec")? == "lzo", "the codec is {}", status.at("/vmcore/codec")?);
+    let dump = outcome.dump()?.join("vmcore");
+    let verdict = tools::text(Command::new(programs()?.path("kdump-capture")).arg("verify").arg(&dump))?;
+    ensure!(verdict.contains("The dump is sound."), "{verdict}");
     Ok(())
 }
 
