@@ -465,9 +465,8 @@ impl Machine {
     ) -> DumpReport {
         let mut report = DumpReport::default();
         let kernel = Kernel::learn(self.vmcoreinfo.as_bytes(), memory, &mut report.problems);
-        let mut plan = Plan::within(memory, threads, DumpLevel::new(level).unwrap(), codec, Messages(0));
+        let mut plan = Plan::within(memory, threads, DumpLevel::new(level).unwrap(), format, codec, None, Messages(0));
         plan.batch = 16;
-        plan.format = format;
         if let Err(e) = write_dump(memory, &FixedNotes(self.notes()), &kernel, outs, &plan, &mut report) {
             report.error = Some(e.to_string());
         }

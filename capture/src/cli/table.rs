@@ -1,0 +1,164 @@
+//! Every option, as data. In: nothing. Out: the table, and the texts that are made of it.
+//! May surprise: what is accepted without effect, and what is refused, is in the table too, and not in the help.
+
+use crate::compress::Kind;
+
+/// What an option does.
+#[derive(Clone, Copy)]
+pub(super) enum Does {
+    Codec(Kind),
+    CompressLevel,
+    Level,
+    Threads,
+    Force,
+    Elf,
+    Flatten,
+    Rebuild,
+    Split,
+    Reassemble,
+    Limit,
+    DryRun,
+    Messages,
+    NoMapping,
+    Report,
+    Log,
+    Check,
+    Statistics,
+    Help,
+    Version,
+    /// Taken for compatibility; there is nothing for it to change. The flag says whether it takes a value.
+    Nothing(bool),
+    /// Not built in; the text says what to do.
+    Refused(&'static str),
+}
+
+/// An option.
+pub(super) struct Opt {
+    pub(super) short: Option<char>,
+    pub(super) long: Option<&'static str>,
+    pub(super) value: &'static str,
+    pub(super) help: &'static str,
+    pub(super) does: Does,
+}
+
+const fn opt(short: char, long: &'static str, value: &'static str, help: &'static str, does: Does) -> Opt {
+    Opt {
+        short: if short == ' ' { None } else { Some(short) },
+        long: if long.is_empty() { None } else { Some(long) },
+        value,
+        help,
+        does,
+    }
+}
+
+const LATER: &str = "use makedumpfile for that";
+
+/// Every option that this program or makedumpfile knows.
+pub(super) const OPTIONS: &[Opt] = &[
+    opt('c', "", "", "pack pages with zlib", Does::Codec(Kind::Zlib)),
+    opt('l', "", "", "pack pages with lzo", Does::Codec(Kind::Lzo)),
+    opt('p', "", "", "pack pages with snappy", Does::Codec(Kind::Snappy)),
+    opt('z', "", "", "pack pages with zstd", Does::Codec(Kind::Zstd)),
+    opt(
+        ' ',
+        "compress-level",
+        "N",
+        "how hard zlib (1 to 12) or zstd (up to 22; below 0 faster) tries (default 1)",
+        Does::CompressLevel,
+    ),
+    opt(
+        'd',
+        "",
+        "LEVEL",
+        "leave out: 1 zero, 2 cache, 4 private cache, 8 user, 16 free; add them up (default 0); \
+         LEVEL,LEVEL… takes the next one if the dump does not fit",
+        Does::Level,
+    ),
+    opt('L', "", "SIZE", "end the dump, incomplete, at SIZE bytes (suffix K, M, G, T, P or E)", Does::Limit),
+    opt(' ', "split", "", "write the dump in parts, one for each DUMPFILE named", Does::Split),
+    opt(' ', "reassemble", "", "make one DUMPFILE of the parts of a split dump", Does::Reassemble),
+    opt(' ', "num-threads", "N", "number of workers (default: one per CPU)", Does::Threads),
+    opt('E', "", "", "write an ELF core; its pages are not packed", Does::Elf),
+    opt('f', "", "", "overwrite DUMPFILE", Does::Force),
+    opt('F', "", "", "write a flattened stream to stdout, messages to stderr; no DUMPFILE is named", Does::Flatten),
+    opt('R', "", "", "rebuild DUMPFILE from a flattened stream on stdin", Does::Rebuild),
+    opt(
+        ' ',
+        "message-level",
+        "N",
+        "1 progress, 2 common, 4 error, 8 debug, 16 report; add them up (default 7)",
+        Does::Messages,
+    ),
+    opt(' ', "non-mmap", "", "read the vmcore instead of mapping it", Does::NoMapping),
+    opt(' ', "report", "FILE", "write what happened to FILE, as JSON", Does::Report),
+    opt(' ', "dump-dmesg", "", "write the kernel log to LOGFILE instead of a dump", Does::Log),
+    opt(' ', "check-params", "", "check the command line and end", Does::Check),
+    opt(' ', "dry-run", "", "do everything but write; the report has the size", Does::DryRun),
+    opt(' ', "show-stats", "", "print the page statistics (message level 16)", Does::Statistics),
+    opt('h', "help", "", "print this text", Does::Help),
+    opt('v', "version", "", "print the version", Does::Version),
+    opt('D', "", "", "print debugging messages (message level 8)", Does::Messages),
+    opt(' ', "cyclic-buffer", "KB", "", Does::Nothing(true)),
+    opt('b', "", "ORDER", "", Does::Nothing(true)),
+    opt(' ', "splitblock-size", "KB", "", Does::Nothing(true)),
+    opt(' ', "non-cyclic", "", "", Does::Nothing(false)),
+    opt('x', "", "", "a vmlinux", Does::Refused("leave -x out; vmcoreinfo is read from the vmcore")),
+    opt('i', "", "", "a vmcoreinfo file", Does::Refused("leave -i out; vmcoreinfo is read from the vmcore")),
+    opt('g', "", "", "making a vmcoreinfo file", Does::Refused(LATER)),
+    opt('X', "", "", "Xen filtering", Does::Refused(LATER)),
+    opt('e', "exclude-unused-vm", "", "leaving out unused vmemmap", Does::Refused("leave it out")),
+    opt(' ', "work-dir", "", "a working directory", Does::Refused("leave it out; the bitmap is kept in memory")),
+    opt(' ', "partial-dmesg", "", "the log since the last clear", Does::Refused("use --dump-dmesg for all of it")),
+    opt(' ', "mem-usage", "", "--mem-usage", Does::Refused(LATER)),
+    opt(' ', "vtop", "", "address translation", Does::Refused(LATER)),
+    opt(' ', "config", "", "erasing", Does::Refused(LATER)),
+    opt(' ', "eppic", "", "erasing", Does::Refused(LATER)),
+    opt(' ', "extension", "", "extensions", Does::Refused(LATER)),
+    opt(' ', "diskset", "", "sadump input", Does::Refused(LATER)),
+    opt(' ', "xen-syms", "", "Xen filtering", Does::Refused(LATER)),
+    opt(' ', "xen-vmcoreinfo", "", "Xen filtering", Does::Refused(LATER)),
+    opt(' ', "xen_phys_start", "", "Xen filtering", Does::Refused(LATER)),
+];
+
+const USAGE: &str = "\
+kdump-capture writes a filtered dump of a crashed kernel's memory.
+
+  kdump-capture [OPTIONS] VMCORE DUMPFILE
+  kdump-capture -F [OPTIONS] VMCORE > STREAM
+  kdump-capture -R DUMPFILE < STREAM
+  kdump-capture --split [OPTIONS] VMCORE PART PART...
+  kdump-capture --reassemble PART PART... DUMPFILE
+  kdump-capture --dump-dmesg [OPTIONS] VMCORE LOGFILE
+  vmcore-dmesg VMCORE
+  kdump-capture info [--json] FILE      says what is in a dump: kernel, crash, panic, level, pages
+  kdump-capture verify [--json] FILE    checks its layout, every page, and its sha256 if status.json lies beside it
+
+VMCORE is /proc/vmcore in a capture kernel, or an ELF vmcore file; FILE is a dump of this or another program.
+Called as makedumpfile it does the same.
+
+";
+
+const ENDING: &str = "\nExit code: 0 complete, 1 failed or incomplete, 2 wrong kernel.\n";
+
+/// The text of `--help`.
+pub(super) fn help() -> String {
+    let mut text = String::from(USAGE);
+    for o in OPTIONS.iter().filter(|o| !matches!(o.does, Does::Nothing(_) | Does::Refused(_))) {
+        let mut names = match (o.short, o.long) {
+            (Some(short), Some(long)) => format!("-{short}, --{long}"),
+            (Some(short), None) => format!("-{short}"),
+            (None, long) => format!("    --{}", long.unwrap_or_default()),
+        };
+        if !o.value.is_empty() {
+            names = format!("{names} {}", o.value);
+        }
+        text.push_str(&format!("  {names:<24} {}\n", o.help));
+    }
+    text + ENDING
+}
+
+/// The text of `--version`.
+pub(super) fn version() -> String {
+    let codecs: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).filter(|name| *name != "none").collect();
+    format!("kdump-capture {} (codecs: {})\n", env!("CARGO_PKG_VERSION"), codecs.join(", "))
+}

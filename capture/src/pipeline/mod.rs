@@ -1,0 +1,374 @@
+//! The story: open, learn, map, filter, write, finish. In: options. Out: a dump or a log, a report, an exit code.
+//! May surprise: whatever the vmcore does not tell makes the dump larger, never impossible. If pages cannot be told
+//! apart at all, everything is written, and the report says why.
+//!
+//! This file is the story of a dump. `log.rs` is that of the log, `restore.rs` those of dumps made of dumps; `plan.rs`
+//! keeps the memory budget, `console.rs` has the lines that other tools look for.
+
+mod console;
+mod log;
+mod plan;
+mod restore;
+
+pub use log::log;
+pub use plan::Plan;
+pub use restore::{reassemble, rebuild};
+
+pub(crate) use console::start_log;
+
+use std::path::Path;
+use std::time::Instant;
+
+use crate::classify::Classifier;
+use crate::cli::{DumpOptions, Format};
+use crate::dmesg::{self, PanicLine};
+use crate::dumpfile::bitmap::Kept;
+use crate::dumpfile::elf;
+use crate::dumpfile::flatten::Flattened;
+use crate::dumpfile::layout::Header;
+use crate::dumpfile::write::{self, Job, Written};
+use crate::error::{Error, chain};
+use crate::filter::{self, Filtered};
+use crate::kernel::Kernel;
+use crate::memmap::MemMap;
+use crate::output::{self, Limited, Nowhere, Output};
+use crate::progress::{Messages, Meter};
+use crate::report::{self, DumpReport, Outcome};
+use crate::units::{DumpLevel, PageSize, Pfn};
+use crate::vmcore::Vmcore;
+use crate::vmcore::read::PhysMem;
+
+use console::{ending, remedy, save, say, tell, would_be};
+
+/// Writes a dump and tells how it went; returns the exit code.
+pub fn dump(options: &DumpOptions) -> u8 {
+    start_log(options.messages);
+    let mut report = DumpReport {
+        format: options.format.name(),
+        codec: options.codec.name(),
+        level: options.level.get(),
+        machine: "x86_64",
+        ..DumpReport::default()
+    };
+    let code = match capture(options, &mut report) {
+        Ok(()) => u8::from(report.outcome != Outcome::Complete),
+        Err(error) => {
+            report.error = Some(chain(&error));
+            error.exit_code()
+        }
+    };
+    report.peak_rss = report::peak_rss();
+    tell(&report.problems, report.error.as_deref());
+    if options.messages.shows(Messages::REPORT) && report.outcome != Outcome::Failed {
+        say(&report.statistics(), options.flattened);
+    }
+    if options.messages.shows(Messages::COMMON) {
+        let text = if options.dry_run {
+            would_be(&report)
+        } else if options.more_outputs.is_empty() {
+            ending("dumpfile", &options.output, report.outcome)
+        } else {
+            let names: Vec<String> = options.outputs().map(|path| path.display().to_string()).collect();
+            ending("dumpfiles", Path::new(&names.join(", ")), report.outcome)
+        };
+        say(&text, options.flattened);
+    }
+    code.max(save(options.report.as_deref(), &report))
+}
+
+fn capture(options: &DumpOptions, report: &mut DumpReport) -> Result<(), Error> {
+    let clock = Instant::now();
+    let mut vmcore = Vmcore::open(&options.input, PageSize::K4, options.mapping)?;
+    report.problems.append(&mut vmcore.problems);
+    let kernel = learn(&vmcore, report);
+    report.seconds.open = clock.elapsed().as_secs_f64();
+
+    let learned = report.clone();
+    let mut levels = options.next_levels.iter();
+    let mut level = options.level;
+    loop {
+        let result = attempt(options, level, &vmcore, &kernel, report);
+        match levels.next() {
+            Some(next) if report.full && may_retry(options) => {
+                let said = format!("the dump does not fit with level {}; retried with {}", level.get(), next.get());
+                let problems = std::mem::take(&mut report.problems);
+                *report = DumpReport { problems, ..learned.clone() };
+                report.problems.push(said);
+                level = *next;
+            }
+            _ => return result,
+        }
+    }
+}
+
+/// Makes room for the next level; false where that cannot be: what went into a stream or a device is gone.
+fn may_retry(options: &DumpOptions) -> bool {
+    let is_file = |path: &&Path| path.symlink_metadata().is_ok_and(|meta| meta.is_file());
+    let there: Vec<&Path> = options.outputs().filter(|path| path.symlink_metadata().is_ok()).collect();
+    let removed = || there.iter().all(|path| std::fs::remove_file(path).is_ok());
+    options.dry_run || (!options.flattened && there.iter().all(is_file) && removed())
+}
+
+/// Writes the dump with one level.
+fn attempt(
+    options: &DumpOptions,
+    level: DumpLevel,
+    vmcore: &Vmcore,
+    kernel: &Kernel,
+    report: &mut DumpReport,
+) -> Result<(), Error> {
+    let (codec, hard) = (options.codec, options.compress_level);
+    let plan = Plan::within(vmcore, options.threads, level, options.format, codec, hard, options.messages);
+    report.threads = plan.threads;
+    report.memory_budget = plan.bytes;
+    ::log::info!("{}", plan.describe());
+    let fail = |what, source: std::io::Error| match source.kind() {
+        std::io::ErrorKind::OutOfMemory => Error::NoMemory { bytes: Kept::bytes_for(vmcore.segments().backed()) },
+        _ => Error::Write { what, path: options.output.clone(), remedy: remedy(&source), source },
+    };
+    let mut outs: Vec<Box<dyn Output>> = Vec::new();
+    for path in options.outputs() {
+        outs.push(if options.dry_run {
+            Box::new(Nowhere)
+        } else if options.flattened {
+            Box::new(Flattened::stdout().map_err(|e| fail("the stream's header", e))?)
+        } else {
+            Box::new(output::create(path, options.force, &[&options.input])?)
+        });
+    }
+    let limit = options.limit.unwrap_or(u64::MAX);
+    let limited: Vec<Limited<'_>> = outs.iter().map(|out| Limited::new(out.as_ref(), limit)).collect();
+    let outs: Vec<&dyn Output> = limited.iter().map(|out| out as &dyn Output).collect();
+    write_dump(vmcore, vmcore, kernel, &outs, &plan, report).map_err(|e| {
+        report.full = e.kind() == std::io::ErrorKind::StorageFull;
+        fail("the headers", e)
+    })?;
+    // A dump that stopped early still is a whole stream, unless the stream itself is what broke.
+    match outs.iter().try_for_each(|out| out.finish()) {
+        Err(e) if report.error.is_none() => {
+            report.outcome = Outcome::Incomplete;
+            Err(fail("the end", e))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Reads what the kernel says of itself.
+fn identify(vmcore: &Vmcore, problems: &mut Vec<String>) -> Kernel {
+    let kernel = Kernel::learn(vmcore.vmcoreinfo(), vmcore, problems);
+    // The names SUSE's kdump looks for.
+    ::log::debug!("  OSRELEASE={}", kernel.release());
+    ::log::debug!("  CRASHTIME={}", kernel.crash_time.unwrap_or_default());
+    kernel
+}
+
+/// The release for a report, if the kernel tells one.
+fn release(kernel: &Kernel) -> Option<String> {
+    Some(kernel.release()).filter(|release| !release.is_empty())
+}
+
+/// Reads what the kernel says of itself, and its last words.
+fn learn(vmcore: &Vmcore, report: &mut DumpReport) -> Kernel {
+    let kernel = identify(vmcore, &mut report.problems);
+    report.kernel_release = release(&kernel);
+    report.crash_time = kernel.crash_time;
+    if let Some(mut memory) = kernel.memory(vmcore) {
+        let mut line = PanicLine::default();
+        let seen = dmesg::records(&kernel.facts, &mut memory, &mut |record| {
+            line.see(record.text);
+            Ok(())
+        });
+        if let Err(e) = seen {
+            report.problems.push(format!("the kernel log cannot be read: {}", chain(&e)));
+        }
+        report.panic_line = line.get();
+    }
+    kernel
+}
+
+/// From memory to `outs`, of which there are several if the dump is split. `vmcore` gives the notes; `mem` is the same
+/// vmcore, or a fake of it in tests.
+pub fn write_dump(
+    mem: &dyn PhysMem,
+    vmcore: &dyn Notes,
+    kernel: &Kernel,
+    outs: &[&dyn Output],
+    plan: &Plan,
+    report: &mut DumpReport,
+) -> std::io::Result<()> {
+    let clock = Instant::now();
+    let segments = mem.segments();
+    let backed = segments.backed();
+    let Some(kept) = Kept::all(backed) else {
+        return Err(std::io::ErrorKind::OutOfMemory.into());
+    };
+    let filtered = filter_pages(mem, kernel, &kept, plan, report)?;
+    report.pages.dropped = filtered.dropped;
+    report.sections_kept_whole = filtered.sections_kept_whole;
+    report.seconds.filter = clock.elapsed().as_secs_f64();
+
+    let clock = Instant::now();
+    let missing_pages = segments.missing_pages();
+    let total = kept.count();
+    let whole = [(Pfn(0), segments.max_pfn())];
+    let cuts = kept.cuts(outs.len() as u64, segments.max_pfn());
+    let filtered_memory = FilteredMemory { mem, vmcore, kernel, kept: &kept, plan, level: report.level };
+    let mut written = Written::default();
+    for (out, cut) in outs.iter().zip(if outs.len() > 1 { cuts.as_slice() } else { &whole }) {
+        written.add(match plan.format {
+            Format::Kdump => filtered_memory.write_kdump(*out, Some(*cut).filter(|_| outs.len() > 1))?,
+            Format::Elf => filtered_memory.write_elf(*out)?,
+        });
+    }
+    report.seconds.write = clock.elapsed().as_secs_f64();
+    account(&written, missing_pages, report);
+    report.pages.total = total + filtered.dropped.total() + missing_pages;
+    Ok(())
+}
+
+/// What a dump of any format is written from.
+struct FilteredMemory<'a> {
+    mem: &'a dyn PhysMem,
+    vmcore: &'a dyn Notes,
+    kernel: &'a Kernel,
+    kept: &'a Kept,
+    plan: &'a Plan,
+    /// What has been left out in fact.
+    level: u8,
+}
+
+impl FilteredMemory<'_> {
+    fn meter(&self, name: &'static str, pages: u64) -> Meter {
+        Meter::new(name, pages, self.kernel.page.bytes() as u64, self.plan.messages)
+    }
+
+    fn write_kdump(&self, out: &dyn Output, split: Option<(Pfn, Pfn)>) -> std::io::Result<Written> {
+        let FilteredMemory { mem, vmcore, kernel, kept, plan, level } = *self;
+        let segments = mem.segments();
+        let header = Header {
+            utsname: kernel.utsname.clone(),
+            crash_time: kernel.crash_time.unwrap_or(0),
+            status: plan.codec.flag(),
+            block: kernel.page,
+            max_pfn: segments.max_pfn(),
+            cpus: vmcore.cpus(),
+            phys_base: kernel.facts.number("phys_base").map_or(0, i64::cast_unsigned),
+            level,
+            split,
+            notes_len: vmcore.bytes().len() as u64,
+            vmcoreinfo: vmcore.vmcoreinfo_place(),
+        };
+        let (start, end) = split.unwrap_or((Pfn(0), segments.max_pfn()));
+        let job = Job {
+            mem,
+            present: segments.present(),
+            kept,
+            header: &header,
+            notes: vmcore.bytes(),
+            codec: plan.codec,
+            compress_level: plan.compress_level,
+            threads: plan.threads,
+            batch: plan.batch,
+            incomplete: segments.missing_bytes() > 0,
+        };
+        write::write(&job, out, &self.meter("Copying data", kept.count_between(start, end)))
+    }
+
+    fn write_elf(&self, out: &dyn Output) -> std::io::Result<Written> {
+        let FilteredMemory { mem, kept, plan, .. } = *self;
+        let (notes, page, incomplete) = (self.vmcore.bytes(), self.kernel.page, mem.segments().missing_bytes() > 0);
+        let job = elf::Job { mem, kept, notes, page, threads: plan.threads, batch: plan.batch, incomplete };
+        let without_zero = DumpLevel::new(self.level).is_some_and(|level| level.has(DumpLevel::ZERO));
+        let zero = match without_zero {
+            true => elf::drop_zero_pages(&job, &self.meter("Excluding zero pages", kept.count()))?,
+            false => 0,
+        };
+        let written = elf::write(&job, out, &self.meter("Copying data", kept.count()))?;
+        Ok(Written { zero, ..written })
+    }
+}
+
+/// What the headers of a dump need of the notes.
+pub trait Notes {
+    /// The bytes of the PT_NOTEs.
+    fn bytes(&self) -> &[u8];
+    /// Where in them vmcoreinfo lies, and its length.
+    fn vmcoreinfo_place(&self) -> (u64, u64);
+    /// CPUs whose registers were saved.
+    fn cpus(&self) -> u32;
+}
+
+impl Notes for Vmcore {
+    fn bytes(&self) -> &[u8] {
+        self.note_bytes()
+    }
+
+    fn vmcoreinfo_place(&self) -> (u64, u64) {
+        self.notes().vmcoreinfo.as_ref().map_or((0, 0), |range| (range.start as u64, range.len() as u64))
+    }
+
+    fn cpus(&self) -> u32 {
+        self.notes().cpus
+    }
+}
+
+/// Clears from `kept` what the level leaves out; without the means to tell pages apart, nothing.
+fn filter_pages(
+    mem: &dyn PhysMem,
+    kernel: &Kernel,
+    kept: &Kept,
+    plan: &Plan,
+    report: &mut DumpReport,
+) -> std::io::Result<Filtered> {
+    let runs = mem.segments().backed();
+    let classifier = Classifier::new(&kernel.facts, plan.level, &mut report.problems);
+    report.level = plan.level.get();
+    if !classifier.asks_anything() && plan.level == plan.level.content_only() {
+        return Ok(Filtered::default());
+    }
+    let map = kernel.memory(mem).ok_or_else(|| "see above".to_owned());
+    let map = map.and_then(|mut memory| MemMap::new(&kernel.facts, kernel.page, &mut memory, runs));
+    let map = match map {
+        Ok(map) => map,
+        Err(why) => {
+            report.level = plan.level.content_only().get();
+            report.problems.push(format!("the dump is written unfiltered, struct pages cannot be found: {why}"));
+            return Ok(Filtered::default());
+        }
+    };
+    let pages = runs.iter().map(|run| run.len()).sum();
+    let meter = Meter::new("Excluding unnecessary pages", pages, kernel.page.bytes() as u64, plan.messages);
+    let filtered = filter::run(mem, kernel, &map, &classifier, kept, plan.threads, &meter)?;
+    if filtered.sections_kept_whole > 0 {
+        let count = filtered.sections_kept_whole;
+        report.problems.push(format!("struct pages of {count} sections could not be read; those pages are kept"));
+    }
+    if filtered.damaged > 0 {
+        report.problems.push(format!("{} struct pages contradict themselves; their pages are kept", filtered.damaged));
+    }
+    Ok(filtered)
+}
+
+fn account(written: &Written, missing_pages: u64, report: &mut DumpReport) {
+    report.bytes = written.bytes;
+    report.pages.unreadable = written.unreadable + missing_pages;
+    let counted = DumpLevel::new(report.level).is_some_and(|level| level.has(DumpLevel::ZERO));
+    report.pages.zero = if counted { written.zero } else { 0 };
+    report.pages.kept = written.saved + if counted { 0 } else { written.zero };
+    if missing_pages > 0 {
+        report.problems.push(format!("the vmcore is shorter than its headers say; {missing_pages} pages are missing"));
+    }
+    if written.unreadable > 0 {
+        report.problems.push(format!("{} pages could not be read", written.unreadable));
+    }
+    if let Some(stopped) = &written.stopped {
+        report.full = stopped.kind() == std::io::ErrorKind::StorageFull;
+        report.error = Some(format!(
+            "unable to write all data{}: {stopped}; {} pages are missing. This is an incomplete dumpfile, but it might be analyzable.",
+            remedy(stopped),
+            written.lost
+        ));
+    }
+    let whole = written.stopped.is_none() && report.pages.unreadable == 0;
+    report.outcome = if whole { Outcome::Complete } else { Outcome::Incomplete };
+}
