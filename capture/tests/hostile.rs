@@ -7,12 +7,11 @@ mod common;
 use std::fs;
 use std::sync::LazyLock;
 
-use common::{Era, Leaf, Machine};
+use common::{Era, Leaf, Machine, options};
 use kdump_capture::cli::{DumpOptions, Format, LogOptions};
 use kdump_capture::compress::Kind;
 use kdump_capture::pipeline;
 use kdump_capture::progress::Messages;
-use kdump_capture::units::DumpLevel;
 use proptest::prelude::*;
 
 static ELF: LazyLock<Vec<u8>> = LazyLock::new(|| {
@@ -27,24 +26,7 @@ fn run(bytes: &[u8]) -> serde_json::Value {
     let input = dir.path().join("vmcore");
     fs::write(&input, bytes).unwrap();
     let report = dir.path().join("report.json");
-    let options = DumpOptions {
-        input: input.clone(),
-        output: dir.path().join("dump"),
-        more_outputs: vec![],
-        flattened: false,
-        next_levels: vec![],
-        limit: None,
-        dry_run: false,
-        format: Format::Kdump,
-        level: DumpLevel::new(31).unwrap(),
-        codec: Kind::Zstd,
-        compress_level: None,
-        threads: 2,
-        force: false,
-        mapping: true,
-        messages: Messages(0),
-        report: Some(report.clone()),
-    };
+    let options = options(dir.path(), 31, Kind::Zstd);
     let value = |code: u8| {
         let value: serde_json::Value = serde_json::from_slice(&fs::read(&report).unwrap()).unwrap();
         assert_eq!(code == 0, value["outcome"] == "complete", "{value}");

@@ -7,8 +7,8 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{Bytes, Era, Leaf, Machine, kept};
-use kdump_capture::cli::{DumpOptions, Format, LogOptions};
+use common::{Bytes, Era, Leaf, Machine, kept, options};
+use kdump_capture::cli::{DumpOptions, LogOptions};
 use kdump_capture::compress::Kind;
 use kdump_capture::dumpfile::layout::INCOMPLETE;
 use kdump_capture::dumpfile::read::Dump;
@@ -23,27 +23,6 @@ fn machine() -> Machine {
     machine.set(0x500, &["lru", "file"]);
     machine.set(0x510, &["anon", "compound:4"]);
     machine
-}
-
-fn options(dir: &Path, level: u8, codec: Kind) -> DumpOptions {
-    DumpOptions {
-        input: dir.join("vmcore"),
-        output: dir.join("dump"),
-        more_outputs: vec![],
-        flattened: false,
-        next_levels: vec![],
-        limit: None,
-        dry_run: false,
-        format: Format::Kdump,
-        level: DumpLevel::new(level).unwrap(),
-        codec,
-        compress_level: None,
-        threads: 2,
-        force: false,
-        mapping: true,
-        messages: Messages(0),
-        report: Some(dir.join("report.json")),
-    }
 }
 
 fn report(dir: &Path) -> serde_json::Value {

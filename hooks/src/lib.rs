@@ -3,11 +3,11 @@
 //! # Nouns
 //!
 //! - **Hook**: one capability of an image. Its builder side answers *what goes into the image for it*
-//!   ([`Hook::gather`]); its boot side does the work in the capture environment ([`Hook::at`], and for a dump target
-//!   [`TargetHook::open`] and [`TargetHook::close`]).
+//!   ([`Hook::gather`]); its boot side does the work in the capture environment (for a dump target, the only kind of hook
+//!   so far, [`TargetHook::open`] and [`TargetHook::close`]).
 //! - **Settings**: what the configuration asks of the hooks; it travels from builder to init inside `image.toml`.
 //! - **Target**: where a dump goes. A **destination** is an opened target.
-//! - **Stage**: a step of the capture boot, always in the order of [`Stage::ALL`].
+//! - **Stage**: a step of the capture boot.
 //! - **Host**: what the builder knows of the machine that it builds for. **Machine**: what a hook may do to the machine
 //!   that has just crashed. Both are traits; both have fakes ([`fake`]) that tests of any crate use.
 //!
@@ -15,7 +15,7 @@
 //!
 //! ```text
 //!   builder:  Settings ─▶ hooks() ─▶ gather(host) ─▶ Contribution { modules, files, each with its reason }
-//!   init:     Settings ─▶ hooks() ─▶ at(stage, machine)        target ─▶ open(machine) ─▶ Destination ─▶ close
+//!   init:     Settings ─▶ targets ─▶ open(machine) ─▶ Destination ─▶ close(machine)
 //! ```
 //!
 //! # Where to look
@@ -60,14 +60,6 @@ pub trait Hook: fmt::Debug + Sync {
     /// # Errors
     /// What is missing on the host, and what to do about it. An image is not built with a hole in it.
     fn gather(&self, host: &dyn Host) -> anyhow::Result<Contribution>;
-
-    /// Boot side: the work of this capability at `stage`. Most hooks act at one or two stages.
-    ///
-    /// # Errors
-    /// Why the work failed; the stage fails with it.
-    fn at(&self, _stage: Stage, _machine: &mut dyn Machine) -> anyhow::Result<()> {
-        Ok(())
-    }
 }
 
 /// A hook that is a place for dumps.

@@ -5,7 +5,9 @@
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 #![allow(clippy::panic, clippy::unwrap_used)] // helpers of tests, which clippy does not know as such
 
-use kdump_capture::cli::Format;
+use std::path::Path;
+
+use kdump_capture::cli::{DumpOptions, Format};
 use kdump_capture::compress::Kind;
 use kdump_capture::dumpfile::read::Dump;
 use kdump_capture::fake::{MemCore, MemFile};
@@ -507,5 +509,27 @@ pub struct Bytes(pub Vec<u8>);
 impl kdump_capture::dumpfile::read::Source for Bytes {
     fn read_at(&self, at: kdump_capture::units::FileOffset, buffer: &mut [u8]) -> std::io::Result<usize> {
         self.0.as_slice().read_at(at, buffer)
+    }
+}
+
+/// A dump of `dir/vmcore` to `dir/dump`, with a report in `dir/report.json`.
+pub fn options(dir: &Path, level: u8, codec: Kind) -> DumpOptions {
+    DumpOptions {
+        input: dir.join("vmcore"),
+        output: dir.join("dump"),
+        more_outputs: vec![],
+        flattened: false,
+        next_levels: vec![],
+        limit: None,
+        dry_run: false,
+        format: Format::Kdump,
+        level: DumpLevel::new(level).unwrap(),
+        codec,
+        compress_level: None,
+        threads: 2,
+        force: false,
+        mapping: true,
+        messages: Messages(0),
+        report: Some(dir.join("report.json")),
     }
 }
