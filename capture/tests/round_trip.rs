@@ -64,6 +64,35 @@ fn the_bytes_are_the_same_with_any_number_of_threads() {
 }
 
 #[test]
+fn pages_that_are_like_the_one_before_share_its_data() {
+    let mut machine = machine();
+    let pattern = machine.page(0x544).to_vec();
+    let noise = machine.page(0x543).to_vec();
+    for pfn in [0x541, 0x542, 0x543, 0x545] {
+        machine.put(pfn * 4096, &pattern);
+    }
+    machine.put(0x544 * 4096, &[0; 4096]);
+    machine.put(0x546 * 4096, &noise);
+    machine.put(0x547 * 4096, &noise);
+    for codec in Kind::ALL {
+        let bytes = Bytes(machine.dump(&machine.memory(), 31, codec, 2, usize::MAX).1);
+        let mut offsets = std::collections::BTreeMap::new();
+        Dump::open(&bytes)
+            .unwrap()
+            .kept(&mut |pfn, descriptor| {
+                offsets.insert(pfn.0, descriptor.offset);
+                Ok(())
+            })
+            .unwrap();
+        // A page of zeros between two does not matter; another page does.
+        assert!([0x542, 0x543, 0x545].iter().all(|pfn| offsets[pfn] == offsets[&0x541]), "{codec:?}: {offsets:x?}");
+        assert_eq!(offsets[&0x546], offsets[&0x547]);
+        assert!(offsets[&0x546] > offsets[&0x545] && offsets[&0x548] > offsets[&0x547]);
+        same_pages(&machine, &bytes.0);
+    }
+}
+
+#[test]
 fn a_file_gives_the_same_dump_as_the_fake_mapped_or_copied() {
     let machine = machine();
     let fake = machine.dump(&machine.memory(), 31, Kind::Zstd, 1, usize::MAX).1;

@@ -33,6 +33,8 @@ pub const END: [i64; 2] = [-1, -1];
 const LARGE: usize = 128 << 10;
 /// Gathered at most, apart from the piece that went over it.
 const GATHERED: usize = 512 << 10;
+/// What is gathered does not wait for more data than this: a page is worth nothing before its descriptor has come.
+const BEHIND: usize = 1 << 20;
 /// Runs of pieces gathered side by side: data, descriptors, headers.
 const RUNS: usize = 4;
 
@@ -59,6 +61,8 @@ impl Run {
 struct Stream<W> {
     to: W,
     runs: Vec<Run>,
+    /// Bytes that overtook what is gathered.
+    behind: usize,
     broken: bool,
 }
 
@@ -85,7 +89,7 @@ impl<W: Write> Flattened<W> {
         header[..16].copy_from_slice(SIGNATURE);
         header[16..32].copy_from_slice(&pair(TYPE_AND_VERSION));
         to.write_all(&header)?;
-        Ok(Flattened(Mutex::new(Stream { to, runs: Vec::new(), broken: false })))
+        Ok(Flattened(Mutex::new(Stream { to, runs: Vec::new(), behind: 0, broken: false })))
     }
 
     /// The stream, when all is done.
@@ -113,6 +117,7 @@ impl<W: Write> Stream<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         let mut runs = std::mem::take(&mut self.runs);
+        self.behind = 0;
         runs.sort_by_key(|run| std::cmp::Reverse(run.at));
         runs.iter().try_for_each(|run| self.record(run.at, &run.bytes))
     }
@@ -127,7 +132,9 @@ impl<W: Write> Stream<W> {
             if let Some(run) = follows.map(|index| self.runs.swap_remove(index)) {
                 self.record(run.at, &run.bytes)?;
             }
-            return self.record(at, bytes);
+            self.record(at, bytes)?;
+            self.behind += bytes.len();
+            return if self.behind > BEHIND { self.flush() } else { Ok(()) };
         }
         match follows.and_then(|index| self.runs.get_mut(index)) {
             Some(run) => run.bytes.extend_from_slice(bytes),

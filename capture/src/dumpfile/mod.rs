@@ -10,7 +10,7 @@
 //!  1 + sub_hdr_size        bitmap 1       bitmap.rs   pages the machine had
 //!                          bitmap 2                   pages with a descriptor
 //!  + bitmap_blocks         descriptors    24 bytes per page of bitmap 2, by page frame
-//!                          data           one page of zeros, then each page's data
+//!                          data           one page of zeros, then each page's data, shared by neighbours that are alike
 //! ```
 //!
 //! `write.rs` tells how batches of pages get there, one after the other (`turn.rs`); `read.rs` reads a dump back and is

@@ -468,7 +468,7 @@ impl Machine {
         let mut report = DumpReport::default();
         let kernel = Kernel::learn(self.vmcoreinfo.as_bytes(), memory, &mut report.problems);
         let mut plan = Plan::within(memory, threads, DumpLevel::new(level).unwrap(), format, codec, None, Messages(0));
-        plan.batch = 16;
+        plan.batch = 64;
         if let Err(e) = write_dump(memory, &FixedNotes(self.notes()), &kernel, outs, &plan, &mut report) {
             report.error = Some(e.to_string());
         }
