@@ -6,22 +6,29 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::arch::Arch;
 use crate::output::Output;
 use crate::units::{FileOffset, PageSize, Pfn, PhysAddr, VirtAddr, to_usize};
 use crate::vmcore::read::{PhysMem, PhysReader, ReadError};
 use crate::vmcore::segments::{Load, Segments};
 
 /// Memory in pieces, by address.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct MemCore {
+    arch: &'static Arch,
     pieces: BTreeMap<u64, Vec<u8>>,
     broken: BTreeSet<Pfn>,
     segments: Segments,
 }
 
 impl MemCore {
-    /// A machine with these pieces, which do not overlap.
+    /// An x86_64 machine with these pieces, which do not overlap.
     pub fn new(pieces: impl IntoIterator<Item = (PhysAddr, Vec<u8>)>) -> MemCore {
+        MemCore::of(Arch::ALL[0], PageSize::K4, pieces)
+    }
+
+    /// A machine of any kind with these pieces, which do not overlap.
+    pub fn of(arch: &'static Arch, page: PageSize, pieces: impl IntoIterator<Item = (PhysAddr, Vec<u8>)>) -> MemCore {
         let pieces: BTreeMap<u64, Vec<u8>> = pieces.into_iter().map(|(at, bytes)| (at.0, bytes)).collect();
         let load = |(at, bytes): (&u64, &Vec<u8>)| Load {
             phys: PhysAddr(*at),
@@ -31,8 +38,8 @@ impl MemCore {
             memsz: bytes.len() as u64,
         };
         let loads = pieces.iter().map(load).collect();
-        let segments = Segments::new(loads, u64::MAX, PageSize::K4, &mut Vec::new());
-        MemCore { pieces, broken: BTreeSet::new(), segments }
+        let segments = Segments::new(loads, u64::MAX, page, &mut Vec::new());
+        MemCore { arch, pieces, broken: BTreeSet::new(), segments }
     }
 
     /// Reading page `pfn` fails from now on.
@@ -42,6 +49,10 @@ impl MemCore {
 }
 
 impl PhysMem for MemCore {
+    fn arch(&self) -> Option<&'static Arch> {
+        Some(self.arch)
+    }
+
     fn segments(&self) -> &Segments {
         &self.segments
     }
@@ -56,7 +67,8 @@ struct MemReader<'a>(&'a MemCore);
 impl PhysReader for MemReader<'_> {
     fn bytes(&mut self, at: PhysAddr, len: usize) -> Result<&[u8], ReadError> {
         let last = PhysAddr(at.0.saturating_add((len as u64).saturating_sub(1)));
-        let touched = PageSize::K4.pfn(at)..=PageSize::K4.pfn(last);
+        let page = self.0.segments.page();
+        let touched = page.pfn(at)..=page.pfn(last);
         if self.0.broken.range(touched).next().is_some() {
             return Err(ReadError::Io { at, source: io::Error::other("this page is broken") });
         }

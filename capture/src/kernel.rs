@@ -3,8 +3,9 @@
 //! May surprise: paging is trusted only if the release read through it from the kernel's own memory is the one
 //! vmcoreinfo names; that one comparison catches a wrong `phys_base`, a wrong mask and foreign notes alike.
 
+use crate::arch::Arch;
 use crate::dumpfile::layout::UTSNAME;
-use crate::paging::{Translate, Virtual, for_machine};
+use crate::paging::{Translate, Virtual};
 use crate::units::PageSize;
 use crate::vmcore::read::PhysMem;
 use crate::vmcoreinfo::Facts;
@@ -12,10 +13,15 @@ use crate::vmcoreinfo::Facts;
 /// One name of utsname.
 const NAME: usize = 65;
 
+/// Which name of utsname is the machine's.
+pub const MACHINE: usize = 4;
+
 /// The crashed kernel.
 pub struct Kernel {
     /// Its vmcoreinfo.
     pub facts: Facts,
+    /// The machine it ran on, if it is one that is known.
+    pub arch: Option<&'static Arch>,
     /// Its page size.
     pub page: PageSize,
     /// How its virtual memory is read, if it can be.
@@ -39,17 +45,19 @@ impl Kernel {
         if facts.is_empty() {
             problems.push("vmcoreinfo is missing from the vmcore".into());
         }
-        let page = PageSize::K4;
-        let stated = facts.plain("PAGESIZE");
-        if stated.is_some_and(|bytes| bytes != page.bytes() as u64) {
-            problems.push(format!("vmcoreinfo states a page size of {}; 4096 is used", stated.unwrap_or_default()));
+        let (arch, page) = (mem.arch(), mem.segments().page());
+        if let Some(stated) = facts.text("PAGESIZE").filter(|stated| *stated != page.bytes().to_string()) {
+            problems.push(format!("vmcoreinfo states a page size of {stated}; {} is used", page.bytes()));
         }
-        let mut kernel =
-            Kernel { page, paging: None, utsname: made_up(&facts), crash_time: facts.plain("CRASHTIME"), facts };
+        let (utsname, crash_time) = (made_up(&facts, arch), facts.plain("CRASHTIME"));
+        let mut kernel = Kernel { arch, page, paging: None, utsname, crash_time, facts };
         if kernel.facts.is_empty() {
             return kernel;
         }
-        match for_machine(&kernel.facts, &mem.segments().loads).and_then(|paging| kernel.trust(mem, paging)) {
+        let unknown = || format!("this program knows machines of {} only", Arch::names());
+        let paging = arch.ok_or_else(unknown);
+        let paging = paging.and_then(|arch| (arch.paging)(&kernel.facts, page, &mem.segments().loads));
+        match paging.and_then(|paging| kernel.trust(mem, paging)) {
             Ok(()) => {}
             Err(why) => problems.push(format!("the kernel's virtual memory cannot be read: {why}")),
         }
@@ -72,6 +80,11 @@ impl Kernel {
         Ok(())
     }
 
+    /// What dumps call `phys_base`.
+    pub fn phys_base(&self) -> u64 {
+        self.arch.map_or(0, |arch| (arch.phys_base)(&self.facts))
+    }
+
     /// The kernel release, empty if not known.
     pub fn release(&self) -> String {
         name(&self.utsname, 2)
@@ -91,9 +104,10 @@ pub fn name(utsname: &[u8; UTSNAME], index: usize) -> String {
 }
 
 /// Readers insist on the machine's name, so that one is always there.
-fn made_up(facts: &Facts) -> Box<[u8; UTSNAME]> {
+fn made_up(facts: &Facts, arch: Option<&Arch>) -> Box<[u8; UTSNAME]> {
     let mut names = Box::new([0; UTSNAME]);
-    for (index, text) in [(0, "Linux"), (2, facts.text("OSRELEASE").unwrap_or_default()), (4, "x86_64")] {
+    let machine = arch.map_or("", |arch| arch.name);
+    for (index, text) in [(0, "Linux"), (2, facts.text("OSRELEASE").unwrap_or_default()), (MACHINE, machine)] {
         let room = &mut names[index * NAME..(index + 1) * NAME - 1];
         let len = text.len().min(room.len());
         room[..len].copy_from_slice(&text.as_bytes()[..len]);

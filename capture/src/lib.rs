@@ -38,6 +38,7 @@
 
 #![cfg_attr(test, allow(clippy::cast_possible_truncation))]
 
+pub mod arch;
 pub mod classify;
 pub mod cli;
 pub mod compress;

@@ -67,6 +67,8 @@ pub struct DumpReport {
     pub kernel_release: Option<String>,
     /// Its machine.
     pub machine: &'static str,
+    /// Bytes of a page.
+    pub page_size: usize,
     /// Unix time of the crash.
     pub crash_time: Option<u64>,
     /// Why the kernel went down, in its own words.
@@ -157,7 +159,11 @@ impl DumpReport {
         let excluded = p.zero + p.dropped.total();
         let mut text = String::new();
         let mut line = |name: &str, pages: u64| {
-            let _ = writeln!(text, "{name:<28}: {pages:>12} pages {:>9} MiB", pages / 256);
+            let _ = writeln!(
+                text,
+                "{name:<28}: {pages:>12} pages {:>9} MiB",
+                pages.saturating_mul(self.page_size as u64) >> 20
+            );
         };
         line("In the vmcore", p.total);
         line("  Excluded", excluded);

@@ -50,9 +50,19 @@ pub struct PageSize {
     shift: u32,
 }
 
+impl Default for PageSize {
+    fn default() -> Self {
+        PageSize::K4
+    }
+}
+
 impl PageSize {
     /// 4 KiB, the only size of x86_64.
     pub const K4: PageSize = PageSize { shift: 12 };
+    /// 16 KiB.
+    pub const K16: PageSize = PageSize { shift: 14 };
+    /// 64 KiB.
+    pub const K64: PageSize = PageSize { shift: 16 };
 
     /// Accepts what Linux can be built with: 4, 8, 16, 32 or 64 KiB.
     pub fn new(bytes: u64) -> Option<Self> {

@@ -140,6 +140,7 @@ fn the_report_has_exactly_the_keys_of_the_contract() {
         "bytes",
         "kernel_release",
         "machine",
+        "page_size",
         "crash_time",
         "panic_line",
         "pages",
@@ -357,11 +358,11 @@ fn what_is_no_vmcore_fails_with_its_reason_and_leaves_nothing() {
         (
             {
                 let mut elf = machine().elf();
-                elf[18] = 183;
+                elf[18] = 22;
                 elf
             },
             2,
-            "x86_64",
+            "it is of s390x",
         ),
     ] {
         let dir = tempfile::tempdir().unwrap();

@@ -5,7 +5,6 @@
 use std::io::Write;
 use std::os::fd::AsRawFd;
 
-use kdump_capture::units::PageSize;
 use kdump_capture::vmcore::Vmcore;
 use kdump_capture::vmcore::read::{Pages, PhysMem};
 use libfuzzer_sys::fuzz_target;
@@ -19,9 +18,9 @@ fuzz_target!(|data: &[u8]| {
     file.write_all(&bytes).unwrap();
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     for mapping in [true, false] {
-        let Ok(vmcore) = Vmcore::open(path.as_ref(), PageSize::K4, mapping) else { return };
+        let Ok(vmcore) = Vmcore::open(path.as_ref(), mapping) else { return };
         let _ = vmcore.vmcoreinfo();
-        let mut pages = Pages::new(&vmcore, PageSize::K4);
+        let mut pages = Pages::new(&vmcore, vmcore.page());
         for run in vmcore.segments().backed().iter().take(8) {
             let _ = (pages.page(run.start).is_ok(), pages.page(run.end).is_ok());
         }

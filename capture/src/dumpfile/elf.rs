@@ -19,7 +19,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use goblin::elf::header::{ELFCLASS64, ELFDATA2LSB, ELFMAG, EM_X86_64, ET_CORE, EV_CURRENT};
+use goblin::elf::header::{ELFCLASS64, ELFDATA2LSB, ELFMAG, EM_NONE, ET_CORE, EV_CURRENT};
 use goblin::elf::program_header::{PF_R, PF_W, PF_X, PT_LOAD, PT_NOTE};
 
 use crate::output::{Output, write_all};
@@ -33,7 +33,7 @@ use super::bitmap::{Cursor, Kept};
 use super::turn::Turns;
 use super::write::{Written, is_zero};
 
-/// As many dropped pages in a row end a segment, fewer are written. One header is far smaller than a page, but readers
+/// As many dropped pages (of 4 KiB) in a row end a segment, fewer are written. One header is far smaller than a page, but readers
 /// look through all headers for every address: so there is at most one for each MiB. It is makedumpfile's number too,
 /// whose dumps readers have been tuned with.
 pub const GAP: u64 = 256;
@@ -150,6 +150,10 @@ struct Layout<'a> {
     loads: Vec<Load>,
     kept: &'a Kept,
     page: PageSize,
+    /// Dropped pages in a row that end a segment.
+    gap: u64,
+    /// `e_machine`.
+    machine: u16,
     notes_len: u64,
     /// PT_LOADs.
     count: u64,
@@ -167,7 +171,10 @@ impl<'a> Layout<'a> {
             claimed <= bytes.saturating_mul(2)
         };
         let loads = map.loads.iter().filter(sane).copied().collect();
-        Layout { map, loads, kept: job.kept, page: job.page, notes_len: job.notes.len() as u64, count: 0 }
+        let gap = ((GAP << PageSize::K4.shift()) >> job.page.shift()).max(1);
+        let machine = job.mem.arch().map_or(EM_NONE, |arch| arch.elf);
+        let notes_len = job.notes.len() as u64;
+        Layout { map, loads, kept: job.kept, page: job.page, gap, machine, notes_len, count: 0 }
     }
 
     fn headers(&self) -> u64 {
@@ -202,7 +209,7 @@ impl<'a> Layout<'a> {
         header.extend([ELFCLASS64, ELFDATA2LSB, EV_CURRENT]);
         header.resize(16, 0);
         header.extend(ET_CORE.to_le_bytes());
-        header.extend(EM_X86_64.to_le_bytes());
+        header.extend(self.machine.to_le_bytes());
         header.extend(u32::from(EV_CURRENT).to_le_bytes());
         header.extend(0u64.to_le_bytes());
         header.extend(EHDR.to_le_bytes());
@@ -309,7 +316,7 @@ impl Iterator for Walk<'_> {
             if kept >= last {
                 break end;
             }
-            if kept.0 - data_end.0 >= GAP {
+            if kept.0 - data_end.0 >= layout.gap {
                 break PhysAddr(kept.0 << page.shift());
             }
             let whole = page.pfn(limit);

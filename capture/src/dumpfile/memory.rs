@@ -4,6 +4,8 @@
 
 use std::io;
 
+use crate::arch::Arch;
+use crate::kernel::{MACHINE, name};
 use crate::units::{FileOffset, PageSize, Pfn, PhysAddr, to_usize};
 use crate::vmcore::read::{PhysMem, PhysReader, ReadError};
 use crate::vmcore::segments::Segments;
@@ -49,7 +51,8 @@ impl<'a> DumpMem<'a> {
             }
             Ok(())
         })?;
-        Ok(DumpMem { dump, source, before, kept, segments: Segments::default() })
+        let segments = Segments::empty(dump.header.block);
+        Ok(DumpMem { dump, source, before, kept, segments })
     }
 
     /// The dump itself.
@@ -83,6 +86,10 @@ impl<'a> DumpMem<'a> {
 }
 
 impl PhysMem for DumpMem<'_> {
+    fn arch(&self) -> Option<&'static Arch> {
+        Arch::named(&name(&self.dump.header.utsname, MACHINE))
+    }
+
     fn segments(&self) -> &Segments {
         &self.segments
     }

@@ -13,8 +13,8 @@ use crate::dumpfile::layout::{INCOMPLETE, VERSION};
 use crate::dumpfile::memory::{DumpMem, ones};
 use crate::dumpfile::read::Source;
 use crate::error::{Error, chain};
-use crate::kernel::{Kernel, name};
-use crate::units::{DumpLevel, FileOffset, PageSize, le32};
+use crate::kernel::{Kernel, MACHINE, name};
+use crate::units::{DumpLevel, FileOffset, le32};
 use crate::vmcore::Vmcore;
 use crate::vmcore::read::PhysMem;
 use crate::vmcore::segments::PageRun;
@@ -89,7 +89,7 @@ fn kdump(path: &Path, source: &dyn Source) -> Result<Info, Error> {
         version: Some(VERSION),
         complete: header.status & INCOMPLETE == 0,
         kernel_release: text(2),
-        machine: text(4),
+        machine: text(MACHINE),
         crash_time: Some(header.crash_time).filter(|time| *time != 0),
         level: Some(header.level),
         page_size: header.block.bytes(),
@@ -133,7 +133,7 @@ fn kdump(path: &Path, source: &dyn Source) -> Result<Info, Error> {
 }
 
 fn elf(path: &Path, source: &dyn Source) -> Result<Info, Error> {
-    let mut vmcore = Vmcore::open(path, PageSize::K4, true)?;
+    let mut vmcore = Vmcore::open(path, true)?;
     // makedumpfile marks an incomplete ELF dump in e_flags.
     let mut start = [0; 64];
     let got = source.read_at(FileOffset(0), &mut start).unwrap_or(0);
@@ -143,8 +143,8 @@ fn elf(path: &Path, source: &dyn Source) -> Result<Info, Error> {
     let mut info = Info {
         format: "elf",
         complete: !marked && segments.missing_bytes() == 0,
-        machine: Some("x86_64".into()),
-        page_size: PageSize::K4.bytes(),
+        machine: Some(vmcore.arch().name.into()),
+        page_size: vmcore.page().bytes(),
         cpus: vmcore.notes().cpus,
         pages: Pages {
             present: pages(segments.present()),

@@ -17,7 +17,7 @@ use crate::dumpfile::memory::ones;
 use crate::dumpfile::read::{Dump, Source};
 use crate::error::{Error, chain};
 use crate::progress::{Messages, Meter};
-use crate::units::{FileOffset, PageSize, Pfn, to_usize};
+use crate::units::{FileOffset, Pfn, to_usize};
 use crate::vmcore::Vmcore;
 use crate::vmcore::read::PhysMem;
 use crate::workers;
@@ -110,7 +110,7 @@ pub(super) fn verify(path: &Path, threads: usize, messages: Messages) -> Result<
 
 /// An ELF vmcore has no checks of its own: its segments must be within it.
 fn elf(path: &Path) -> Result<Verdict, Error> {
-    let vmcore = Vmcore::open(path, PageSize::K4, false)?;
+    let vmcore = Vmcore::open(path, false)?;
     let segments = vmcore.segments();
     let mut verdict = Verdict::default();
     vmcore.problems.iter().for_each(|problem| verdict.problem(problem));

@@ -10,11 +10,11 @@ mod sparsemem;
 
 pub use page::PageView;
 
+use crate::kernel::Kernel;
 use crate::paging::Virtual;
 use crate::units::{PageSize, Pfn, VirtAddr, to_usize};
 use crate::vmcore::read::{PhysMem, PhysReader};
 use crate::vmcore::segments::PageRun;
-use crate::vmcoreinfo::Facts;
 
 use sparsemem::SparseMem;
 
@@ -33,15 +33,19 @@ pub struct MemMap {
     /// The sections that hold pages of the dump, in order.
     pub sections: Vec<Section>,
     section_pages: u64,
-    page_size: usize,
+    /// Bytes of a struct page.
+    struct_page: usize,
+    /// What they describe.
+    page: PageSize,
 }
 
 impl MemMap {
     /// Finds the sections behind `runs`, or says what is missing.
-    pub fn new(facts: &Facts, page: PageSize, mem: &mut Virtual<'_>, runs: &[PageRun]) -> Result<MemMap, String> {
-        let model = SparseMem::new(facts, page)?;
+    pub fn new(kernel: &Kernel, mem: &mut Virtual<'_>, runs: &[PageRun]) -> Result<MemMap, String> {
+        let page = kernel.page;
+        let model = SparseMem::new(kernel)?;
         let sections = model.sections(mem, runs)?;
-        Ok(MemMap { sections, section_pages: 1 << model.section_shift(), page_size: model.page_size() })
+        Ok(MemMap { sections, section_pages: 1 << model.section_shift(), struct_page: model.page_size(), page })
     }
 
     /// One past the last page frame of `section`.
@@ -90,7 +94,7 @@ impl<'a> Scan<'a> {
         let end = run.end.min(self.map.end(section));
         let mut pfn = run.start.max(section.first);
         let Some(array) = section.map else { return end.0.saturating_sub(pfn.0) };
-        let (size, mut blind) = (self.map.page_size, 0);
+        let (size, mut blind) = (self.map.struct_page, 0);
         while pfn < end {
             let at = (pfn.0 - section.first.0).checked_mul(size as u64).and_then(|skip| array.checked_add(skip));
             let Some(at) = at else { return blind + (end.0 - pfn.0) };
@@ -111,9 +115,9 @@ impl<'a> Scan<'a> {
         end: Pfn,
         look: &mut dyn FnMut(PageView<'_>) -> Step,
     ) -> (Pfn, bool) {
-        let size = self.map.page_size;
+        let (size, page) = (self.map.struct_page, self.map.page.bytes() as u64);
         let blind_until = |bytes: u64| Pfn((first.0 + (bytes / size as u64).max(1)).min(end.0));
-        let Ok(mapped) = mem.translate(at) else { return (blind_until(4096 - (at.0 & 4095)), false) };
+        let Ok(mapped) = mem.translate(at) else { return (blind_until(page - (at.0 & (page - 1))), false) };
         let wanted = to_usize(end.0 - first.0).unwrap_or(usize::MAX).saturating_mul(size).saturating_add(size);
         let len = to_usize(mapped.len).unwrap_or(usize::MAX).min(wanted).min(self.reader.longest());
         if len < size {
@@ -122,7 +126,7 @@ impl<'a> Scan<'a> {
         let len = match self.reader.bytes(mapped.phys, len) {
             Ok(_) => len,
             // The leaf may reach beyond the memory that is in the dump; a page of it may still be there.
-            Err(_) => to_usize(4096 - (mapped.phys.0 & 4095)).unwrap_or(0).min(len),
+            Err(_) => to_usize(page - (mapped.phys.0 & (page - 1))).unwrap_or(0).min(len),
         };
         if len < size {
             return (Pfn(first.0 + 1), self.straddling(mem, at, first, look));
@@ -159,7 +163,7 @@ impl<'a> Scan<'a> {
         pfn: Pfn,
         look: &mut dyn FnMut(PageView<'_>) -> Step,
     ) -> bool {
-        let size = self.map.page_size;
+        let size = self.map.struct_page;
         self.joint.resize(2 * size, 0);
         let both = mem.read(at, &mut self.joint).is_ok();
         if !both && mem.read(at, &mut self.joint[..size]).is_err() {

@@ -3,10 +3,10 @@
 //! May surprise: in vmcoreinfo the symbol is the address of the array of roots; where it is a variable that points to
 //! that array (Linux 4.15 made it one, 83e3c48729d9), only trying tells, so both are tried.
 
+use crate::kernel::Kernel;
 use crate::paging::Virtual;
-use crate::units::{PageSize, Pfn, VirtAddr};
+use crate::units::{Pfn, VirtAddr};
 use crate::vmcore::segments::PageRun;
-use crate::vmcoreinfo::Facts;
 
 use super::Section;
 
@@ -16,9 +16,6 @@ const PRESENT: u64 = 1;
 /// The kernel keeps at least six low bits of `section_mem_map` for flags (`SECTION_MAP_LAST_BIT`, 5 until Linux 6.15
 /// added `SECTION_IS_VMEMMAP_PREINIT`); the array is at least that much aligned, so clearing six is right for all.
 const FLAGS: u64 = 0x3f;
-
-/// x86_64 where the kernel does not say.
-const DEFAULT_SECTION_BITS: i64 = 27;
 
 /// How mem_section is laid out.
 #[derive(Debug, Clone, Copy)]
@@ -34,15 +31,17 @@ pub(super) struct SparseMem {
 
 impl SparseMem {
     /// The layout, or what is missing to know it.
-    pub(super) fn new(facts: &Facts, page: PageSize) -> Result<SparseMem, String> {
+    pub(super) fn new(kernel: &Kernel) -> Result<SparseMem, String> {
+        let (facts, page) = (&kernel.facts, kernel.page);
         let missing = |key: &str| format!("no {key} in vmcoreinfo");
         let symbol = facts.symbol("mem_section").ok_or_else(|| missing("SYMBOL(mem_section)"))?;
         let entry_size = facts.size("mem_section").ok_or_else(|| missing("SIZE(mem_section)"))?;
         let map_offset = facts.offset("mem_section.section_mem_map");
         let map_offset = map_offset.ok_or_else(|| missing("OFFSET(mem_section.section_mem_map)"))?;
         let page_size = facts.size("page").ok_or_else(|| missing("SIZE(page)"))?;
-        let bits = facts.number("SECTION_SIZE_BITS").unwrap_or(DEFAULT_SECTION_BITS);
-        let bits = u32::try_from(bits).ok().filter(|b| (page.shift() + 1..48).contains(b));
+        let usual = || kernel.arch.map(|arch| i64::from((arch.section_bits)(page)));
+        let bits = facts.number("SECTION_SIZE_BITS").or_else(usual);
+        let bits = bits.and_then(|bits| u32::try_from(bits).ok()).filter(|b| (page.shift() + 1..48).contains(b));
         let section_shift = bits.ok_or("SECTION_SIZE_BITS makes no sense")? - page.shift();
         if entry_size > page.bytes() || map_offset + 8 > entry_size || !(16..=1024).contains(&page_size) {
             return Err("the sizes of mem_section or page make no sense".into());

@@ -1,15 +1,13 @@
 //! Virtual to physical. In: a virtual address of the crashed kernel. Out: the physical address, and how far the same
 //! mapping goes on.
-//! May surprise: everything is walked, the direct map too; one walk answers for a whole 2 MiB or 1 GiB leaf.
+//! May surprise: everything is walked, the direct map too; one walk answers for a whole leaf, of 4 KiB or of 4 TiB.
 //!
-//! A new architecture is one file here and one line in [`for_machine`].
+//! A new architecture is one file here and one line in [`Arch::ALL`](crate::arch::Arch::ALL).
 
-mod x86_64;
+pub(crate) mod x86_64;
 
-use crate::units::{PageSize, PhysAddr, VirtAddr, le64, to_usize};
+use crate::units::{PhysAddr, VirtAddr, le64, to_usize};
 use crate::vmcore::read::{PhysMem, PhysReader, ReadError};
-use crate::vmcore::segments::Load;
-use crate::vmcoreinfo::Facts;
 
 /// Where a virtual address leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,17 +43,17 @@ pub trait Translate: Sync + Send {
     fn is_kernel(&self, at: VirtAddr) -> bool;
 }
 
-/// The paging of the machine that crashed, or what is missing to know it.
-pub fn for_machine(facts: &Facts, loads: &[Load]) -> Result<Box<dyn Translate>, String> {
-    Ok(Box::new(x86_64::X86_64::new(facts, loads)?))
-}
+/// Memory is read and kept in units of this many bytes, whatever the page size: of a table of 64 KiB, the part that is
+/// walked through.
+const UNIT: usize = 4096;
+const INSIDE: u64 = UNIT as u64 - 1;
 
 const CACHED: usize = 8;
 
-/// Page tables as read, the last few kept.
+/// Page tables as read, the last few units kept.
 pub struct Tables<'a> {
     reader: Box<dyn PhysReader + 'a>,
-    kept: Vec<(PhysAddr, Box<[u8; 4096]>)>,
+    kept: Vec<(PhysAddr, Box<[u8; UNIT]>)>,
     next: usize,
 }
 
@@ -68,12 +66,12 @@ impl std::fmt::Debug for Tables<'_> {
 impl Tables<'_> {
     /// The 8-byte entry at `at`, which is aligned to 8.
     pub fn entry(&mut self, at: PhysAddr) -> Result<u64, ReadError> {
-        let table = self.page(PhysAddr(at.0 & !4095))?;
-        le64(table, to_usize(at.0 & 4095).unwrap_or(0)).ok_or(ReadError::Absent(at))
+        let table = self.unit(PhysAddr(at.0 & !INSIDE))?;
+        le64(table, to_usize(at.0 & INSIDE).unwrap_or(0)).ok_or(ReadError::Absent(at))
     }
 
-    /// The 4 KiB at `base`, which is aligned to as much.
-    fn page(&mut self, base: PhysAddr) -> Result<&[u8], ReadError> {
+    /// The unit at `base`, which is aligned to as much.
+    fn unit(&mut self, base: PhysAddr) -> Result<&[u8], ReadError> {
         let index = match self.kept.iter().position(|(b, _)| *b == base) {
             Some(index) => index,
             None => self.load(base)?,
@@ -82,7 +80,7 @@ impl Tables<'_> {
     }
 
     fn load(&mut self, base: PhysAddr) -> Result<usize, ReadError> {
-        let bytes = self.reader.bytes(base, 4096)?;
+        let bytes = self.reader.bytes(base, UNIT)?;
         let table = Box::new(*bytes.first_chunk().ok_or(ReadError::Absent(base))?);
         if self.kept.len() < CACHED {
             self.kept.push((base, table));
@@ -135,13 +133,14 @@ impl<'a> Virtual<'a> {
         while done < buffer.len() {
             let here = at.checked_add(done as u64).ok_or(WalkError::NotMapped(at))?;
             let mapped = self.translate(here)?;
-            let in_page = PageSize::K4.bytes() as u64 - (mapped.phys.0 & 4095);
-            let piece = to_usize(mapped.len.min(in_page)).unwrap_or(usize::MAX).min(buffer.len() - done);
-            let skip = to_usize(mapped.phys.0 & 4095).unwrap_or(0);
+            let in_unit = UNIT as u64 - (mapped.phys.0 & INSIDE);
+            let piece = to_usize(mapped.len.min(in_unit)).unwrap_or(usize::MAX).min(buffer.len() - done);
+            let skip = to_usize(mapped.phys.0 & INSIDE).unwrap_or(0);
             let out = &mut buffer[done..done + piece];
-            match self.pages.page(PhysAddr(mapped.phys.0 & !4095)).ok().and_then(|page| page.get(skip..skip + piece)) {
+            match self.pages.unit(PhysAddr(mapped.phys.0 & !INSIDE)).ok().and_then(|unit| unit.get(skip..skip + piece))
+            {
                 Some(bytes) => out.copy_from_slice(bytes),
-                // The page is in the dump only in part.
+                // The unit is in the dump only in part.
                 None => {
                     let bytes = self.reader.bytes(mapped.phys, piece);
                     out.copy_from_slice(bytes.map_err(|source| WalkError::Read { at: here, source })?);

@@ -4,11 +4,24 @@
 //!
 //! Format: Intel SDM volume 3A, 4.5; kernel layout: Documentation/arch/x86/x86_64/mm.rst.
 
-use crate::units::{PhysAddr, VirtAddr};
+use crate::arch::Arch;
+use crate::units::{PageSize, PhysAddr, VirtAddr};
 use crate::vmcore::segments::Load;
 use crate::vmcoreinfo::Facts;
 
 use super::{Mapped, Tables, Translate, WalkError};
+
+/// The architecture.
+pub(crate) static ARCH: Arch = Arch {
+    name: "x86_64",
+    elf: 62,
+    pages: &[PageSize::K4],
+    section_bits: |_| 27,
+    physmem_bits: 46,
+    phys_base: |facts| facts.number("phys_base").map_or(0, i64::cast_unsigned),
+    flat_base: |_| 0,
+    paging: |facts, _, loads| Ok(Box::new(X86_64::new(facts, loads)?)),
+};
 
 /// `__START_KERNEL_map`: where the kernel image is linked.
 const KERNEL_MAP: u64 = 0xffff_ffff_8000_0000;

@@ -11,7 +11,6 @@ use crate::error::{Error, chain};
 use crate::output;
 use crate::progress::Messages;
 use crate::report::{LogReport, Outcome};
-use crate::units::PageSize;
 use crate::vmcore::Vmcore;
 use crate::vmcore::read::PhysMem;
 
@@ -35,7 +34,7 @@ pub fn log(options: &LogOptions) -> u8 {
 }
 
 fn save_log(options: &LogOptions, report: &mut LogReport) -> Result<(), Error> {
-    let mut vmcore = Vmcore::open(&options.input, PageSize::K4, true)?;
+    let mut vmcore = Vmcore::open(&options.input, true)?;
     report.problems.append(&mut vmcore.problems);
     let kernel = identify(&vmcore, &mut report.problems);
     report.kernel_release = release(&kernel);

@@ -34,7 +34,7 @@ use crate::memmap::MemMap;
 use crate::output::{self, Limited, Nowhere, Output};
 use crate::progress::{Messages, Meter};
 use crate::report::{self, DumpReport, Outcome};
-use crate::units::{DumpLevel, PageSize, Pfn};
+use crate::units::{DumpLevel, Pfn};
 use crate::vmcore::Vmcore;
 use crate::vmcore::read::PhysMem;
 
@@ -47,7 +47,6 @@ pub fn dump(options: &DumpOptions) -> u8 {
         format: options.format.name(),
         codec: options.codec.name(),
         level: options.level.get(),
-        machine: "x86_64",
         ..DumpReport::default()
     };
     let code = match capture(options, &mut report) {
@@ -78,7 +77,9 @@ pub fn dump(options: &DumpOptions) -> u8 {
 
 fn capture(options: &DumpOptions, report: &mut DumpReport) -> Result<(), Error> {
     let clock = Instant::now();
-    let mut vmcore = Vmcore::open(&options.input, PageSize::K4, options.mapping)?;
+    let mut vmcore = Vmcore::open(&options.input, options.mapping)?;
+    report.machine = vmcore.arch().name;
+    report.page_size = vmcore.page().bytes();
     report.problems.append(&mut vmcore.problems);
     let kernel = learn(&vmcore, report);
     report.seconds.open = clock.elapsed().as_secs_f64();
@@ -252,7 +253,7 @@ impl FilteredMemory<'_> {
             block: kernel.page,
             max_pfn: segments.max_pfn(),
             cpus: vmcore.cpus(),
-            phys_base: kernel.facts.number("phys_base").map_or(0, i64::cast_unsigned),
+            phys_base: kernel.phys_base(),
             level,
             split,
             notes_len: vmcore.bytes().len() as u64,
@@ -327,7 +328,7 @@ fn filter_pages(
         return Ok(Filtered::default());
     }
     let map = kernel.memory(mem).ok_or_else(|| "see above".to_owned());
-    let map = map.and_then(|mut memory| MemMap::new(&kernel.facts, kernel.page, &mut memory, runs));
+    let map = map.and_then(|mut memory| MemMap::new(kernel, &mut memory, runs));
     let map = match map {
         Ok(map) => map,
         Err(why) => {

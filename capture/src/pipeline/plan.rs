@@ -50,10 +50,12 @@ impl Plan {
         compress_level: Option<i32>,
         messages: Messages,
     ) -> Plan {
-        let page = PageSize::K4.bytes();
+        let page = mem.segments().page().bytes();
+        // As many bytes, whatever a page is.
+        let full = (BATCH * PageSize::K4.bytes() / page).max(4);
         let cost =
             |batch: usize| batch * (page + 64) + codec.room(page) + codec.context_bytes(compress_level) + WORKER_FIXED;
-        let batch = if threads * cost(BATCH) <= WORKER_MEMORY { BATCH } else { BATCH / 4 };
+        let batch = if threads * cost(full) <= WORKER_MEMORY { full } else { full / 4 };
         let threads = threads.clamp(1, (WORKER_MEMORY / cost(batch)).max(1));
         let bitmap = Kept::bytes_for(mem.segments().backed());
         let bytes = FIXED_MEMORY + bitmap + (threads * cost(batch)) as u64;

@@ -7,9 +7,10 @@ use std::os::unix::fs::FileExt;
 
 use goblin::container::{Container, Ctx, Endian};
 use goblin::elf::header::header64::{Header, SIZEOF_EHDR};
-use goblin::elf::header::{EI_CLASS, EI_DATA, ELFCLASS64, ELFDATA2LSB, ELFMAG, EM_X86_64};
+use goblin::elf::header::{EI_CLASS, EI_DATA, ELFCLASS64, ELFDATA2LSB, ELFDATA2MSB, ELFMAG};
 use goblin::elf::program_header::{PT_LOAD, PT_NOTE, ProgramHeader};
 
+use crate::arch::Arch;
 use crate::units::{FileOffset, PhysAddr, VirtAddr, le32, to_usize};
 
 use super::segments::Load;
@@ -24,10 +25,10 @@ const MAX_NOTES: u64 = 64 << 20;
 const PN_XNUM: u16 = 0xffff;
 
 /// What the ELF headers say, in the order of the file.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ElfParts {
-    /// `e_machine`.
-    pub machine: u16,
+    /// What `e_machine` means.
+    pub arch: &'static Arch,
     /// The PT_LOADs.
     pub loads: Vec<Load>,
     /// The bytes of all PT_NOTEs, one after the other, each padded to 4 bytes.
@@ -57,10 +58,11 @@ pub fn read(file: &File, size: u64) -> Result<ElfParts, ElfError> {
     let start = &start[..got];
     recognise(start)?;
     let header = Header::parse(start).map_err(|e| ElfError::Format(format!("its ELF header is damaged ({e})")))?;
-    if header.e_machine != EM_X86_64 {
-        return Err(ElfError::Machine(format!("ELF machine {}, this program is built for x86_64", header.e_machine)));
-    }
-    let mut parts = ElfParts { machine: header.e_machine, ..ElfParts::default() };
+    let arch = Arch::of_elf(header.e_machine).ok_or_else(|| {
+        let found = Arch::describe(header.e_machine);
+        ElfError::Machine(format!("it is of {found}; this program knows {}", Arch::names()))
+    })?;
+    let mut parts = ElfParts { arch, loads: Vec::new(), notes: Vec::new(), problems: Vec::new() };
     let ctx = Ctx::new(Container::Big, Endian::Little);
     let entry = ProgramHeader::size(ctx);
     if usize::from(header.e_phentsize) != entry {
@@ -125,7 +127,16 @@ fn recognise(start: &[u8]) -> Result<(), ElfError> {
         return format("it does not begin with an ELF header");
     }
     if start[EI_CLASS] != ELFCLASS64 || start[EI_DATA] != ELFDATA2LSB {
-        return Err(ElfError::Machine("not a 64-bit little-endian ELF file, this program is built for x86_64".into()));
+        let machine = start.get(18..20).and_then(|b| b.first_chunk()).copied().unwrap_or_default();
+        let (order, machine) = match start[EI_DATA] {
+            ELFDATA2MSB => ("big-endian", u16::from_be_bytes(machine)),
+            _ => ("little-endian", u16::from_le_bytes(machine)),
+        };
+        let (bits, found) = (if start[EI_CLASS] == ELFCLASS64 { 64 } else { 32 }, Arch::describe(machine));
+        return Err(ElfError::Machine(format!(
+            "it is a {bits}-bit {order} ELF file of {found}; this program knows 64-bit little-endian ones of {}",
+            Arch::names()
+        )));
     }
     Ok(())
 }

@@ -32,7 +32,7 @@ pub(super) struct Window {
 unsafe impl Send for Window {}
 
 impl Window {
-    /// Maps `len` bytes at `offset` (a multiple of 4 KiB), clipped to `file_size`.
+    /// Maps `len` bytes at `offset` (a multiple of the running kernel's page size), clipped to `file_size`.
     pub(super) fn map(file: &File, offset: FileOffset, len: usize, file_size: u64) -> io::Result<Window> {
         let left = file_size.saturating_sub(offset.0);
         let len = usize::try_from(left).unwrap_or(usize::MAX).min(len);

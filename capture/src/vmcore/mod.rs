@@ -18,8 +18,10 @@ pub mod segments;
 use std::fs::File;
 use std::path::Path;
 
+use crate::arch::Arch;
 use crate::error::Error;
 use crate::units::PageSize;
+use crate::vmcoreinfo::Facts;
 
 use elf::ElfError;
 use notes::Notes;
@@ -32,6 +34,7 @@ pub struct Vmcore {
     file: File,
     size: u64,
     mapping: bool,
+    arch: &'static Arch,
     segments: Segments,
     note_bytes: Vec<u8>,
     notes: Notes,
@@ -41,7 +44,7 @@ pub struct Vmcore {
 
 impl Vmcore {
     /// Opens `path` and reads its headers. With `mapping` false the memory is copied instead of mapped.
-    pub fn open(path: &Path, page: PageSize, mapping: bool) -> Result<Vmcore, Error> {
+    pub fn open(path: &Path, mapping: bool) -> Result<Vmcore, Error> {
         let open = |source| Error::OpenInput { path: path.into(), source };
         let file = File::open(path).map_err(open)?;
         let size = file.metadata().map_err(open)?.len();
@@ -51,9 +54,22 @@ impl Vmcore {
             ElfError::Machine(why) => Error::WrongKernel { path: path.into(), why },
         })?;
         let mut problems = parts.problems;
-        let segments = Segments::new(parts.loads, size, page, &mut problems);
+        // What a page is, the kernel says in its notes; only then can memory be counted in pages.
         let notes = notes::parse(&parts.notes);
-        Ok(Vmcore { file, size, mapping, segments, note_bytes: parts.notes, notes, problems })
+        let vmcoreinfo = notes.vmcoreinfo.clone().and_then(|range| parts.notes.get(range)).unwrap_or_default();
+        let page = parts.arch.page(&Facts::parse(vmcoreinfo));
+        let segments = Segments::new(parts.loads, size, page, &mut problems);
+        Ok(Vmcore { file, size, mapping, arch: parts.arch, segments, note_bytes: parts.notes, notes, problems })
+    }
+
+    /// The machine it comes from.
+    pub fn arch(&self) -> &'static Arch {
+        self.arch
+    }
+
+    /// The page size of the kernel in it.
+    pub fn page(&self) -> PageSize {
+        self.segments.page()
     }
 
     /// The bytes of the PT_NOTEs.
@@ -73,6 +89,10 @@ impl Vmcore {
 }
 
 impl PhysMem for Vmcore {
+    fn arch(&self) -> Option<&'static Arch> {
+        Some(self.arch)
+    }
+
     fn segments(&self) -> &Segments {
         &self.segments
     }

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io;
 
+use crate::arch::Arch;
 use crate::units::{FileOffset, PageSize, Pfn, PhysAddr, to_usize};
 
 use super::elf::read_up_to;
@@ -15,6 +16,9 @@ use super::segments::Segments;
 /// Mapped at once by a reader. Mapping /proc/vmcore makes its page-table entries there and then, so the whole is never
 /// mapped; 4 MiB is where the cost per page has become small (117 GiB/s, HATAYAMA 2013).
 pub const WINDOW: usize = 4 << 20;
+
+/// Where a window may begin: a multiple of the largest page size the kernel this runs under may have.
+const WINDOW_ALIGN: u64 = 64 << 10;
 
 /// The longest piece [`PhysReader::bytes`] is asked for where memory is mapped: one 2 MiB leaf.
 const MAPPED_RUN: usize = 2 << 20;
@@ -40,6 +44,9 @@ pub enum ReadError {
 
 /// The memory of the crashed machine: a file, or a fake made from a recipe.
 pub trait PhysMem: Sync {
+    /// The machine it comes from; `None` if this program knows too little of it to follow its page tables.
+    fn arch(&self) -> Option<&'static Arch>;
+
     /// Which memory there is.
     fn segments(&self) -> &Segments;
 
@@ -86,7 +93,7 @@ impl<'a> FileReader<'a> {
             return Ok(());
         }
         self.window = None;
-        self.window = Some(Window::map(self.file, FileOffset(offset.0 & !4095), WINDOW, self.size)?);
+        self.window = Some(Window::map(self.file, FileOffset(offset.0 & !(WINDOW_ALIGN - 1)), WINDOW, self.size)?);
         Ok(())
     }
 

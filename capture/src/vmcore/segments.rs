@@ -68,6 +68,7 @@ impl PageRun {
 /// The memory map of a vmcore.
 #[derive(Debug, Default, Clone)]
 pub struct Segments {
+    page: PageSize,
     /// The PT_LOADs that make sense, in the order of the file.
     pub loads: Vec<Load>,
     extents: Vec<Extent>,
@@ -95,7 +96,7 @@ impl Segments {
             problems.push(format!("{odd} PT_LOADs claim impossible addresses and were ignored"));
         }
 
-        let mut map = Segments { loads: sane, ..Segments::default() };
+        let mut map = Segments { loads: sane, page, ..Segments::default() };
         for load in &map.loads {
             let mut available = file_size.saturating_sub(load.offset.0).min(load.filesz);
             if available < load.filesz {
@@ -128,6 +129,16 @@ impl Segments {
             map.present = map.backed.clone();
         }
         map
+    }
+
+    /// A map of nothing, for memory that is found by other means.
+    pub fn empty(page: PageSize) -> Segments {
+        Segments { page, ..Segments::default() }
+    }
+
+    /// The size of the pages that are counted here.
+    pub fn page(&self) -> PageSize {
+        self.page
     }
 
     /// Byte ranges in the file, disjoint, by address.
