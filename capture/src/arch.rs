@@ -8,7 +8,7 @@
 //! are big-endian since Linux 4.7, which is its own file's business. s390x is big-endian throughout: before its file
 //! there, `le64` and its like in `units.rs` would have to learn the byte order, as would the ELF reader.
 
-use crate::paging::{Translate, x86_64};
+use crate::paging::{Translate, aarch64, x86_64};
 use crate::units::PageSize;
 use crate::vmcore::segments::Load;
 use crate::vmcoreinfo::Facts;
@@ -25,13 +25,13 @@ pub struct Arch {
     /// The page sizes it can have; the first is the usual one.
     pub pages: &'static [PageSize],
     /// log2 of the bytes of a section, where the kernel does not say.
-    pub section_bits: fn(PageSize) -> u32,
+    pub section_bits: u32,
     /// log2 of the bytes of physical memory there can be, where the kernel does not say.
     pub physmem_bits: u32,
     /// What the header of a dump has as `phys_base`.
     pub phys_base: fn(&Facts) -> u64,
-    /// Where the first page of FLATMEM's mem_map lies (`ARCH_PFN_OFFSET`, in bytes).
-    pub flat_base: fn(&Facts) -> u64,
+    /// Where the first page of FLATMEM's mem_map lies (`ARCH_PFN_OFFSET`, in bytes), if that is known.
+    pub flat_base: fn(&Facts) -> Option<u64>,
     /// How virtual addresses are followed.
     pub paging: NewPaging,
 }
@@ -48,7 +48,7 @@ const NOT_YET: [(u16, &str); 7] =
 
 impl Arch {
     /// All that are known.
-    pub const ALL: [&'static Arch; 1] = [&x86_64::ARCH];
+    pub const ALL: [&'static Arch; 2] = [&x86_64::ARCH, &aarch64::ARCH];
 
     /// By `e_machine`.
     pub fn of_elf(machine: u16) -> Option<&'static Arch> {
@@ -85,9 +85,15 @@ mod tests {
 
     #[test]
     fn a_page_size_the_machine_cannot_have_is_not_believed() {
-        for (arch, stated, used) in
-            [("x86_64", "4096", 4096), ("x86_64", "65536", 4096), ("x86_64", "0", 4096), ("x86_64", "huge", 4096)]
-        {
+        for (arch, stated, used) in [
+            ("x86_64", "4096", 4096),
+            ("x86_64", "65536", 4096),
+            ("aarch64", "65536", 65536),
+            ("aarch64", "16384", 16384),
+            ("aarch64", "8192", 4096),
+            ("aarch64", "0", 4096),
+            ("aarch64", "huge", 4096),
+        ] {
             let facts = Facts::parse(format!("PAGESIZE={stated}").as_bytes());
             assert_eq!(Arch::named(arch).unwrap().page(&facts).bytes(), used, "{arch} {stated}");
         }

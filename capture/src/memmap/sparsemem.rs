@@ -39,7 +39,7 @@ impl SparseMem {
         let map_offset = facts.offset("mem_section.section_mem_map");
         let map_offset = map_offset.ok_or_else(|| missing("OFFSET(mem_section.section_mem_map)"))?;
         let page_size = facts.size("page").ok_or_else(|| missing("SIZE(page)"))?;
-        let usual = || kernel.arch.map(|arch| i64::from((arch.section_bits)(page)));
+        let usual = || kernel.arch.map(|arch| i64::from(arch.section_bits));
         let bits = facts.number("SECTION_SIZE_BITS").or_else(usual);
         let bits = bits.and_then(|bits| u32::try_from(bits).ok()).filter(|b| (page.shift() + 1..48).contains(b));
         let section_shift = bits.ok_or("SECTION_SIZE_BITS makes no sense")? - page.shift();

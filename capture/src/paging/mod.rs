@@ -4,6 +4,7 @@
 //!
 //! A new architecture is one file here and one line in [`Arch::ALL`](crate::arch::Arch::ALL).
 
+pub(crate) mod aarch64;
 pub(crate) mod x86_64;
 
 use crate::units::{PhysAddr, VirtAddr, le64, to_usize};

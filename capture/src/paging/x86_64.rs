@@ -16,10 +16,10 @@ pub(crate) static ARCH: Arch = Arch {
     name: "x86_64",
     elf: 62,
     pages: &[PageSize::K4],
-    section_bits: |_| 27,
+    section_bits: 27,
     physmem_bits: 46,
     phys_base: |facts| facts.number("phys_base").map_or(0, i64::cast_unsigned),
-    flat_base: |_| 0,
+    flat_base: |_| Some(0),
     paging: |facts, _, loads| Ok(Box::new(X86_64::new(facts, loads)?)),
 };
 
