@@ -5,8 +5,10 @@
 //!
 //! A new memory model is one file here and one line in [`MemMap::new`].
 
+mod flatmem;
 mod page;
 mod sparsemem;
+mod vmemmap;
 
 pub use page::PageView;
 
@@ -16,7 +18,11 @@ use crate::units::{PageSize, Pfn, VirtAddr, to_usize};
 use crate::vmcore::read::{PhysMem, PhysReader};
 use crate::vmcore::segments::PageRun;
 
-use sparsemem::SparseMem;
+/// A section has at least as many pages: with fewer, the list of sections would be large.
+const MIN_SECTION_SHIFT: u32 = 8;
+
+/// No more sections are listed: 128 TiB in sections of 128 MiB.
+const MAX_SECTIONS: usize = 1 << 20;
 
 /// A stretch of page frames whose struct pages form one array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,25 +38,98 @@ pub struct Section {
 pub struct MemMap {
     /// The sections that hold pages of the dump, in order.
     pub sections: Vec<Section>,
-    section_pages: u64,
-    /// Bytes of a struct page.
-    struct_page: usize,
-    /// What they describe.
-    page: PageSize,
+    /// What made no sense but could be found by other means.
+    pub problems: Vec<String>,
+    shape: Shape,
 }
+
+/// The numbers that all models share.
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    /// Bytes of a struct page.
+    size: usize,
+    /// What it describes.
+    page: PageSize,
+    /// log2 of the pages of a section.
+    section_shift: u32,
+    /// log2 of the pages there can be.
+    physmem_shift: u32,
+}
+
+impl Shape {
+    fn new(kernel: &Kernel) -> Result<Shape, String> {
+        let (facts, page) = (&kernel.facts, kernel.page);
+        let size = facts.size("page").ok_or_else(|| missing("SIZE(page)"))?;
+        if !(16..=1024).contains(&size) {
+            return Err("the size of struct page makes no sense".into());
+        }
+        let shift = |name: &str, usual: Option<u32>| {
+            let bits = facts.number(name).map_or(usual, |bits| u32::try_from(bits).ok());
+            let shift = bits.and_then(|bits| bits.checked_sub(page.shift()));
+            let sane = shift.filter(|shift| (MIN_SECTION_SHIFT..=40).contains(shift));
+            sane.ok_or_else(|| format!("{name} makes no sense"))
+        };
+        let section_shift = shift("SECTION_SIZE_BITS", kernel.arch.map(|arch| arch.section_bits))?;
+        let physmem_shift = shift("MAX_PHYSMEM_BITS", kernel.arch.map(|arch| arch.physmem_bits))?;
+        Ok(Shape { size, page, section_shift, physmem_shift })
+    }
+
+    /// How many sections there can be: `NR_MEM_SECTIONS`.
+    fn sections(&self) -> u64 {
+        1 << self.physmem_shift.saturating_sub(self.section_shift)
+    }
+
+    /// The struct page of `pfn` in an array that begins with page frame 0, perhaps long before the first that exists.
+    fn struct_page(&self, array: VirtAddr, pfn: Pfn) -> Option<VirtAddr> {
+        let skip = pfn.0.checked_mul(self.size as u64)?;
+        Some(VirtAddr(array.0.wrapping_add(skip)))
+    }
+}
+
+fn missing(key: &str) -> String {
+    format!("no {key} in vmcoreinfo")
+}
+
+/// The numbers of the sections, counted from `base`, that `runs` touch: each once, in order.
+fn touched(runs: &[PageRun], shift: u32, base: Pfn) -> impl Iterator<Item = u64> + '_ {
+    let mut next = 0;
+    let numbers = runs.iter().filter(move |run| run.end > base && !run.is_empty()).flat_map(move |run| {
+        let first = (run.start.0.saturating_sub(base.0) >> shift).max(next);
+        next = ((run.end.0 - 1 - base.0) >> shift) + 1;
+        first..next
+    });
+    numbers.take(MAX_SECTIONS + 1)
+}
+
+/// A memory model: the sections that page runs touch, or why it is not this kernel's.
+type Model = fn(&Kernel, &Shape, &mut Virtual<'_>, &[PageRun]) -> Result<Vec<Section>, String>;
 
 impl MemMap {
     /// Finds the sections behind `runs`, or says what is missing.
     pub fn new(kernel: &Kernel, mem: &mut Virtual<'_>, runs: &[PageRun]) -> Result<MemMap, String> {
-        let page = kernel.page;
-        let model = SparseMem::new(kernel)?;
-        let sections = model.sections(mem, runs)?;
-        Ok(MemMap { sections, section_pages: 1 << model.section_shift(), struct_page: model.page_size(), page })
+        let shape = Shape::new(kernel)?;
+        let models: [(&str, Model); 3] =
+            [("mem_section", sparsemem::sections), ("vmemmap", vmemmap::sections), ("mem_map", flatmem::sections)];
+        let mut tried: Vec<String> = Vec::new();
+        for (name, model) in models {
+            match model(kernel, &shape, mem, runs) {
+                Ok(sections) if sections.len() > MAX_SECTIONS => tried.push(format!("{name} has too many sections")),
+                Ok(sections) => {
+                    let has = |name: &str| kernel.facts.symbol(name).is_some();
+                    let failed = has("mem_section") && !tried.is_empty();
+                    let said = || format!("struct pages are found through {name}: {}", tried.join("; "));
+                    let problems = failed.then(said).into_iter().collect();
+                    return Ok(MemMap { sections, problems, shape });
+                }
+                Err(why) => tried.push(why),
+            }
+        }
+        Err(tried.join("; "))
     }
 
     /// One past the last page frame of `section`.
     pub fn end(&self, section: &Section) -> Pfn {
-        Pfn(section.first.0.saturating_add(self.section_pages))
+        Pfn(section.first.0.saturating_add(1 << self.shape.section_shift))
     }
 }
 
@@ -94,7 +173,7 @@ impl<'a> Scan<'a> {
         let end = run.end.min(self.map.end(section));
         let mut pfn = run.start.max(section.first);
         let Some(array) = section.map else { return end.0.saturating_sub(pfn.0) };
-        let (size, mut blind) = (self.map.struct_page, 0);
+        let (size, mut blind) = (self.map.shape.size, 0);
         while pfn < end {
             let at = (pfn.0 - section.first.0).checked_mul(size as u64).and_then(|skip| array.checked_add(skip));
             let Some(at) = at else { return blind + (end.0 - pfn.0) };
@@ -115,7 +194,7 @@ impl<'a> Scan<'a> {
         end: Pfn,
         look: &mut dyn FnMut(PageView<'_>) -> Step,
     ) -> (Pfn, bool) {
-        let (size, page) = (self.map.struct_page, self.map.page.bytes() as u64);
+        let (size, page) = (self.map.shape.size, self.map.shape.page.bytes() as u64);
         let blind_until = |bytes: u64| Pfn((first.0 + (bytes / size as u64).max(1)).min(end.0));
         let Ok(mapped) = mem.translate(at) else { return (blind_until(page - (at.0 & (page - 1))), false) };
         let wanted = to_usize(end.0 - first.0).unwrap_or(usize::MAX).saturating_mul(size).saturating_add(size);
@@ -163,7 +242,7 @@ impl<'a> Scan<'a> {
         pfn: Pfn,
         look: &mut dyn FnMut(PageView<'_>) -> Step,
     ) -> bool {
-        let size = self.map.struct_page;
+        let size = self.map.shape.size;
         self.joint.resize(2 * size, 0);
         let both = mem.read(at, &mut self.joint).is_ok();
         if !both && mem.read(at, &mut self.joint[..size]).is_err() {

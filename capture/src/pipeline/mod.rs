@@ -330,7 +330,10 @@ fn filter_pages(
     let map = kernel.memory(mem).ok_or_else(|| "see above".to_owned());
     let map = map.and_then(|mut memory| MemMap::new(kernel, &mut memory, runs));
     let map = match map {
-        Ok(map) => map,
+        Ok(mut map) => {
+            report.problems.append(&mut map.problems);
+            map
+        }
         Err(why) => {
             report.level = plan.level.content_only().get();
             report.problems.push(format!("the dump is written unfiltered, struct pages cannot be found: {why}"));
