@@ -133,13 +133,15 @@ impl Kept {
         found
     }
 
-    /// Where to cut so that all `parts` hold about as many kept pages: `parts` ranges from page 0 to `end`.
-    pub fn cuts(&self, parts: u64, end: Pfn) -> Vec<(Pfn, Pfn)> {
+    /// Where to cut so that all `parts` hold about as many kept pages, all but the last a multiple of `multiple`: `parts`
+    /// ranges from page 0 to `end`.
+    pub fn cuts(&self, parts: u64, multiple: u64, end: Pfn) -> Vec<(Pfn, Pfn)> {
         let total = self.count();
         let (mut cuts, mut start) = (Vec::new(), Pfn(0));
         for part in 1..parts {
             // The lowest page with enough kept pages below it.
             let wanted = u64::try_from(u128::from(total) * u128::from(part) / u128::from(parts)).unwrap_or(total);
+            let wanted = wanted - wanted % multiple;
             let (mut low, mut high) = (start.0, end.0);
             while low < high {
                 let middle = low + (high - low) / 2;
@@ -289,6 +291,7 @@ mod tests {
             lens in proptest::collection::vec((1u64..200, 1u64..200), 1..6),
             drops in proptest::collection::vec((0u64..1200, 0u64..300), 0..8),
             room in 1usize..100,
+            multiple in 1u64..9,
         ) {
             let (mut at, mut runs, mut set) = (0, vec![], BTreeSet::new());
             for (gap, len) in lens { runs.push(run(at + gap, at + gap + len)); set.extend(at + gap..at + gap + len); at += gap + len; }
@@ -311,12 +314,13 @@ mod tests {
             kept.blocks(&mut |at, b| { let at = at as usize; file[at..at + b.len()].copy_from_slice(b); Ok(()) }).unwrap();
             let read: Vec<Pfn> = (0..BLOCK as u64 * 8).filter(|p| file[(p / 8) as usize] >> (p % 8) & 1 == 1).map(Pfn).collect();
             prop_assert_eq!(read, want);
-            let cuts = kept.cuts(3, Pfn(1500));
+            let cuts = kept.cuts(3, multiple, Pfn(1500));
             prop_assert_eq!((cuts[0].0, cuts[2].1, cuts[0].1, cuts[1].1), (Pfn(0), Pfn(1500), cuts[1].0, cuts[2].0));
             for (start, end) in cuts {
                 let inside = set.range(start.0..end.0).count();
                 prop_assert_eq!(kept.count_between(start, end), inside as u64);
-                prop_assert!(inside.abs_diff(set.len() / 3) <= 1);
+                prop_assert!(inside.abs_diff(set.len() / 3) as u64 <= 2 * multiple);
+                prop_assert!((inside as u64).is_multiple_of(multiple) || end == Pfn(1500));
                 let mut first = vec![];
                 kept.take(&mut kept.cursor_from(start), 1, &mut first);
                 prop_assert_eq!(first.first().map(|p| p.0), set.range(start.0..).next().copied());

@@ -120,7 +120,7 @@ impl<'a> Parts<'a> {
         let copied = bits.kept_pages(&mut |pfn| {
             while pfn >= part.end {
                 let (_, end, source) = files.next().ok_or(ErrorKind::InvalidData)?;
-                part = Part { source: Some(*source), end: *end, index: 0 };
+                part = Part { source: Some(*source), end: *end, ..Part::default() };
             }
             writer.page(&mut part, header, data_at)
         });
@@ -163,6 +163,8 @@ struct Part<'a> {
     source: Option<&'a dyn Source>,
     end: Pfn,
     index: u64,
+    /// The last page with data of its own: where it was, and where it is now.
+    last: (Descriptor, Descriptor),
 }
 
 struct Writer<'a> {
@@ -189,10 +191,14 @@ impl Writer<'_> {
             Descriptor::default()
         } else if found.offset == zero_at {
             found
+        } else if found == part.last.0 {
+            part.last.1
         } else {
             self.data.resize(from + size, 0);
             if source.read_at(FileOffset(found.offset), &mut self.data[from..])? == size {
-                Descriptor { offset: self.at + from as u64, ..found }
+                let stored = Descriptor { offset: self.at + from as u64, ..found };
+                part.last = (found, stored);
+                stored
             } else {
                 self.data.truncate(from);
                 Descriptor::default()

@@ -28,8 +28,8 @@ use super::turn::Turns;
 pub const BATCH: usize = 256;
 
 /// A page like the one before it shares that one's data, but not across so many descriptors: batches of any size give
-/// the same bytes as long as they are a multiple of it.
-const ALIKE: usize = 64;
+/// the same bytes as long as they are a multiple of it, and so does a dump that is split there.
+pub const ALIKE: usize = 64;
 
 /// What is to be written.
 #[derive(Clone, Copy)]

@@ -212,7 +212,7 @@ pub fn write_dump(
     let missing_pages = segments.missing_pages();
     let total = kept.count();
     let whole = [(Pfn(0), segments.max_pfn())];
-    let cuts = kept.cuts(outs.len() as u64, segments.max_pfn());
+    let cuts = kept.cuts(outs.len() as u64, write::ALIKE as u64, segments.max_pfn());
     let filtered_memory = FilteredMemory { mem, vmcore, kernel, kept: &kept, plan, level: report.level };
     let mut written = Written::default();
     for (out, cut) in outs.iter().zip(if outs.len() > 1 { cuts.as_slice() } else { &whole }) {
