@@ -1,15 +1,16 @@
-//! Asks every struct page, section by section, on all threads. In: sections and a classifier. Out: bits cleared in
-//! bitmap 2, and counts by kind.
+//! Asks every struct page, section by section, on all threads. In: sections, a classifier and a window. Out: bits cleared
+//! in the window's bitmap 2, and counts by kind.
 //! May surprise: a hugetlb page may reach across sections, so ranges are cleared wherever they go; each bit is counted
-//! by the one worker that flipped it. A section that cannot be looked at is kept whole.
+//! by the one worker that flipped it. What reaches across the window's end is carried into the next one. A section that
+//! cannot be looked at is kept whole.
 
 use std::io;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::classify::{Classifier, Dropped, Verdict};
-use crate::dumpfile::bitmap::Kept;
+use crate::classify::{Classifier, Dropped, Verdict, Why};
+use crate::dumpfile::bitmap::{Kept, clip};
 use crate::kernel::Kernel;
 use crate::memmap::{MemMap, PageView, Scan, Section, Step};
 use crate::paging::Virtual;
@@ -30,76 +31,128 @@ pub struct Filtered {
     pub damaged: u64,
 }
 
-/// Runs `classifier` over all of `map`, clearing `kept`.
-pub fn run(
-    mem: &dyn PhysMem,
-    kernel: &Kernel,
-    map: &MemMap,
-    classifier: &Classifier,
-    kept: &Kept,
-    threads: usize,
-    meter: &Meter,
-) -> io::Result<Filtered> {
-    let next = AtomicUsize::new(0);
-    let total = Mutex::new(Filtered::default());
-    workers::run(threads.min(map.sections.len()), meter, &|| {
-        let Some(mut memory) = kernel.memory(mem) else { return };
-        let mut scan = Scan::new(map, mem);
-        let mut mine = Filtered::default();
-        while let Some(section) = map.sections.get(next.fetch_add(1, Ordering::Relaxed)) {
-            meter.add(one(mem, map, section, classifier, kept, &mut memory, &mut scan, &mut mine));
-        }
-        let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
-        total.dropped.merge(&mine.dropped);
-        total.sections_kept_whole += mine.sections_kept_whole;
-        total.damaged += mine.damaged;
-    })?;
-    Ok(total.into_inner().unwrap_or_else(PoisonError::into_inner))
+impl Filtered {
+    /// Adds another worker's part, or another window's.
+    pub fn add(&mut self, other: &Filtered) {
+        self.dropped.merge(&other.dropped);
+        self.sections_kept_whole += other.sections_kept_whole;
+        self.damaged += other.damaged;
+    }
+
+    /// What should be known of it.
+    pub fn problems(&self) -> impl Iterator<Item = String> {
+        let blind = self.sections_kept_whole;
+        let unread = format!("struct pages of {blind} sections could not be read; those pages are kept");
+        let damaged = format!("{} struct pages contradict themselves; their pages are kept", self.damaged);
+        [(blind, unread), (self.damaged, damaged)].into_iter().filter(|(count, _)| *count > 0).map(|(_, said)| said)
+    }
 }
 
-/// One section; returns how many of its pages are in the dump.
-#[expect(clippy::too_many_arguments, reason = "one worker's whole world")]
-fn one(
-    mem: &dyn PhysMem,
-    map: &MemMap,
-    section: &Section,
-    classifier: &Classifier,
-    kept: &Kept,
-    memory: &mut Virtual<'_>,
-    scan: &mut Scan<'_>,
-    mine: &mut Filtered,
-) -> u64 {
-    let end = map.end(section);
-    let runs = mem.segments().backed();
-    let mut pages = 0;
-    let mut blind = 0;
-    let mut decided = section.first;
-    for run in &runs[runs.partition_point(|run| run.end <= section.first)..] {
-        if run.start >= end {
-            break;
+/// Pages dropped as far as the window went; the rest of them lies behind its end. A block begins at a multiple of its
+/// length, so there are few.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Carried {
+    first: Pfn,
+    pages: u64,
+    why: Why,
+}
+
+/// How struct pages are found, and what they are asked.
+#[derive(Debug)]
+pub struct Sieve {
+    /// Where they are.
+    pub map: MemMap,
+    /// The questions.
+    pub classifier: Classifier,
+}
+
+impl Sieve {
+    /// Runs over the pages of `window`, clearing `kept`. `carried` is what reaches into the window, and then beyond it.
+    #[expect(clippy::too_many_arguments, reason = "what is asked, of whom, where, and who does it")]
+    pub fn run(
+        &self,
+        mem: &dyn PhysMem,
+        kernel: &Kernel,
+        window: PageRun,
+        kept: &Kept,
+        carried: &mut Vec<Carried>,
+        threads: usize,
+        meter: &Meter,
+    ) -> io::Result<Filtered> {
+        let mut total = Filtered::default();
+        for block in carried.iter() {
+            total.dropped.add(block.why, kept.drop_range(block.first, block.pages));
         }
-        let run = PageRun { start: run.start.max(section.first), end: run.end.min(end) };
-        pages += run.len();
-        // A block dropped at the end of the last run may reach into this one.
-        let rest = PageRun { start: run.start.max(decided), end: run.end };
-        if rest.is_empty() {
-            continue;
-        }
-        let look = &mut |page: PageView<'_>| match classifier.verdict(&page) {
-            Verdict::Keep => Step::Next,
-            Verdict::KeepDamaged => {
-                mine.damaged += 1;
-                Step::Next
+        carried.retain(|block| reaches(block, window.end));
+        let sections = self.map.touched(window);
+        let next = AtomicUsize::new(0);
+        let total = Mutex::new((total, std::mem::take(carried)));
+        workers::run(threads.min(sections.len()), meter, &|| {
+            let Some(mut memory) = kernel.memory(mem) else { return };
+            let mut scan = Scan::new(&self.map, mem);
+            let mut mine = Worker { sieve: self, mem, window, kept, filtered: Filtered::default(), beyond: Vec::new() };
+            while let Some(section) = sections.get(next.fetch_add(1, Ordering::Relaxed)) {
+                meter.add(mine.section(section, &mut memory, &mut scan));
             }
-            Verdict::Drop { why, order } => {
-                let count = 1u64.checked_shl(order).unwrap_or(1);
-                mine.dropped.add(why, kept.drop_range(page.pfn, count));
-                decided = Pfn(page.pfn.0.saturating_add(count));
-                if order == 0 { Step::Next } else { Step::Jump(decided) }
-            }
-        };
-        blind += scan.run(memory, section, rest, look);
+            let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
+            total.0.add(&mine.filtered);
+            total.1.append(&mut mine.beyond);
+        })?;
+        let (filtered, beyond) = total.into_inner().unwrap_or_else(PoisonError::into_inner);
+        *carried = beyond;
+        Ok(filtered)
     }
-    mine.sections_kept_whole += u64::from(blind > 0);
-    pages
+}
+
+fn reaches(block: &Carried, end: Pfn) -> bool {
+    block.first.0.saturating_add(block.pages) > end.0
+}
+
+/// One worker's world.
+struct Worker<'a> {
+    sieve: &'a Sieve,
+    mem: &'a dyn PhysMem,
+    window: PageRun,
+    kept: &'a Kept,
+    filtered: Filtered,
+    beyond: Vec<Carried>,
+}
+
+impl Worker<'_> {
+    /// One section; returns how many of its pages are in the window and in the dump.
+    fn section(&mut self, section: &Section, memory: &mut Virtual<'_>, scan: &mut Scan<'_>) -> u64 {
+        let Sieve { map, classifier } = self.sieve;
+        let of_section =
+            PageRun { start: section.first.max(self.window.start), end: map.end(section).min(self.window.end) };
+        let mut pages = 0;
+        let mut blind = 0;
+        let mut decided = of_section.start;
+        for run in clip(self.mem.segments().backed(), of_section) {
+            pages += run.len();
+            // A block dropped at the end of the last run may reach into this one.
+            let rest = PageRun { start: run.start.max(decided), end: run.end };
+            if rest.is_empty() {
+                continue;
+            }
+            let look = &mut |page: PageView<'_>| match classifier.verdict(&page) {
+                Verdict::Keep => Step::Next,
+                Verdict::KeepDamaged => {
+                    self.filtered.damaged += 1;
+                    Step::Next
+                }
+                Verdict::Drop { why, order } => {
+                    let count = 1u64.checked_shl(order).unwrap_or(1);
+                    self.filtered.dropped.add(why, self.kept.drop_range(page.pfn, count));
+                    decided = Pfn(page.pfn.0.saturating_add(count));
+                    if decided > self.window.end {
+                        self.beyond.push(Carried { first: page.pfn, pages: count, why });
+                    }
+                    if order == 0 { Step::Next } else { Step::Jump(decided) }
+                }
+            };
+            blind += scan.run(memory, section, rest, look);
+        }
+        self.filtered.sections_kept_whole += u64::from(blind > 0);
+        pages
+    }
 }

@@ -1,6 +1,7 @@
 //! What the operator sees. In: pages done. Out: a bar on a terminal, else a line every few seconds.
 //! May surprise: progress goes to stderr and what other tools look for to stdout; `--message-level` decides which kinds
-//! of message appear at all, with makedumpfile's bits.
+//! of message appear at all, with makedumpfile's bits. A phase lasts as long as its meter lives, however often workers
+//! are started in it.
 
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +9,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Which kinds of message appear.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Messages(pub u8);
 
 impl Messages {
@@ -39,7 +40,7 @@ pub struct Meter {
     done: AtomicU64,
     working: Mutex<usize>,
     change: Condvar,
-    began: Mutex<Instant>,
+    began: Instant,
 }
 
 /// A worker that counts as working until this is dropped.
@@ -53,8 +54,15 @@ impl Drop for Working<'_> {
     }
 }
 
+/// The last line of the phase.
+impl Drop for Meter {
+    fn drop(&mut self) {
+        self.show(std::io::stderr().is_terminal(), true);
+    }
+}
+
 impl Meter {
-    /// A phase of `total` items of `unit` bytes each.
+    /// A phase of `total` items of `unit` bytes each, which begins now.
     pub fn new(name: &'static str, total: u64, unit: u64, messages: Messages) -> Meter {
         Meter {
             name,
@@ -64,13 +72,8 @@ impl Meter {
             done: AtomicU64::new(0),
             working: Mutex::new(0),
             change: Condvar::new(),
-            began: Mutex::new(Instant::now()),
+            began: Instant::now(),
         }
-    }
-
-    /// The clock starts.
-    pub fn start(&self) {
-        *self.began.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
     /// `items` more are done.
@@ -110,16 +113,11 @@ impl Meter {
         told.replace(done) != Some(done)
     }
 
-    /// The last line of the phase.
-    pub fn finish(&self) {
-        self.show(std::io::stderr().is_terminal(), true);
-    }
-
     fn show(&self, tty: bool, last: bool) {
         if !self.shown {
             return;
         }
-        let line = self.line(self.began.lock().unwrap_or_else(PoisonError::into_inner).elapsed());
+        let line = self.line(self.began.elapsed());
         let (start, end) = match (tty, last) {
             (true, false) => ("\r\x1b[K", ""),
             (true, true) => ("\r\x1b[K", "\n"),

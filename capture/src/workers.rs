@@ -12,7 +12,6 @@ const STACK: usize = 256 << 10;
 
 /// Runs `work` on `threads` threads and shows `meter` until all have returned.
 pub fn run(threads: usize, meter: &Meter, work: &(dyn Fn() + Sync)) -> io::Result<()> {
-    meter.start();
     thread::scope(|scope| {
         let mut started = 0;
         for _ in 0..threads.max(1) {
@@ -32,6 +31,5 @@ pub fn run(threads: usize, meter: &Meter, work: &(dyn Fn() + Sync)) -> io::Resul
             meter.watch();
         }
     });
-    meter.finish();
     Ok(())
 }

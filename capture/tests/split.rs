@@ -14,10 +14,11 @@ use kdump_capture::compress::Kind;
 use kdump_capture::dumpfile::layout::INCOMPLETE;
 use kdump_capture::dumpfile::read::{Dump, Source};
 use kdump_capture::dumpfile::reassemble::{Parts, Reassembled};
-use kdump_capture::dumpfile::write::ALIKE;
+use kdump_capture::dumpfile::write::alike;
 use kdump_capture::fake::MemFile;
 use kdump_capture::output::Output;
 use kdump_capture::report::{DumpReport, Outcome};
+use kdump_capture::units::PageSize;
 use proptest::prelude::*;
 
 fn machine() -> Machine {
@@ -50,7 +51,7 @@ fn each_part_has_its_share_and_says_which() {
     for part in &parts {
         let (start, end) = Dump::open(part).unwrap().header.split.unwrap();
         assert_eq!(start.0, next);
-        assert!((end.0 - start.0.max(0x100)).abs_diff(0x500 / 3) <= 2 * ALIKE as u64, "{start} {end}");
+        assert!((end.0 - start.0.max(0x100)).abs_diff(0x500 / 3) <= 2 * alike(PageSize::K4) as u64, "{start} {end}");
         next = end.0;
         assert_eq!(part.0[..4096], parts[0].0[..4096], "crash compares headers byte by byte");
     }

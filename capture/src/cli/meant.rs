@@ -45,6 +45,19 @@ impl Format {
     }
 }
 
+/// How much memory a dump may take; what is `None` follows from the vmcore and from what is free.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MemoryOptions {
+    /// All of it, in bytes.
+    pub budget: Option<u64>,
+    /// The bitmap's part, in bytes.
+    pub bitmap: Option<u64>,
+    /// Pages that a worker packs at once.
+    pub batch: Option<usize>,
+    /// The bitmap is never cut into windows.
+    pub whole_bitmap: bool,
+}
+
 /// How to write a dump.
 #[derive(Debug, Clone)]
 pub struct DumpOptions {
@@ -78,6 +91,8 @@ pub struct DumpOptions {
     pub mapping: bool,
     /// Which messages appear.
     pub messages: Messages,
+    /// How much memory it may take.
+    pub memory: MemoryOptions,
     /// Where the report goes.
     pub report: Option<PathBuf>,
 }

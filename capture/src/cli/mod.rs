@@ -12,5 +12,7 @@ mod meant;
 mod table;
 mod typed;
 
-pub use meant::{Command, DumpOptions, ExamineOptions, Format, LogOptions, ReassembleOptions, RebuildOptions};
+pub use meant::{
+    Command, DumpOptions, ExamineOptions, Format, LogOptions, MemoryOptions, ReassembleOptions, RebuildOptions,
+};
 pub use typed::parse;

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use lexopt::Arg;
 
-use super::meant::{Command, DumpOptions, ExamineOptions, Format, LogOptions, ReassembleOptions, RebuildOptions};
+use super::meant::{
+    Command, DumpOptions, ExamineOptions, Format, LogOptions, MemoryOptions, ReassembleOptions, RebuildOptions,
+};
 use super::table::{Does, OPTIONS, help, version};
 use crate::compress::Kind;
 use crate::error::Error;
@@ -24,6 +26,7 @@ struct Typed {
     next_levels: Vec<DumpLevel>,
     limit: Option<u64>,
     dry_run: bool,
+    memory: MemoryOptions,
     threads: Option<usize>,
     force: bool,
     flatten: bool,
@@ -84,8 +87,18 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
             Does::Elf => typed.elf = true,
             Does::CompressLevel => typed.compress_level = Some(number(&value()?, &name, "a number such as 3 or -5")?),
             Does::Level => (typed.level, typed.next_levels) = levels(&value()?)?,
-            Does::Limit => typed.limit = Some(size(&value()?)?),
+            Does::Limit => typed.limit = Some(size(&value()?, &name)?),
             Does::DryRun => typed.dry_run = true,
+            Does::Memory => typed.memory.budget = Some(size(&value()?, &name)?),
+            Does::BitmapMemory => {
+                let kib: u32 = number(&value()?, &name, "a number of KiB")?;
+                typed.memory.bitmap = Some(u64::from(kib) << 10);
+            }
+            Does::WholeBitmap => typed.memory.whole_bitmap = true,
+            Does::BatchOrder => {
+                let order: u32 = number(&value()?, &name, "a number from 0 to 11")?;
+                typed.memory.batch = Some(1usize.checked_shl(order).unwrap_or(usize::MAX));
+            }
             Does::Threads => typed.threads = Some(number(&value()?, &name, "a number from 0 to 65535").map(u16::into)?),
             Does::Force => typed.force = true,
             Does::Flatten => typed.flatten = true,
@@ -129,7 +142,7 @@ fn levels(value: &OsString) -> Result<(DumpLevel, Vec<DumpLevel>), Error> {
 }
 
 /// Bytes; a suffix multiplies by powers of 1024, as makedumpfile has it.
-fn size(value: &OsString) -> Result<u64, Error> {
+fn size(value: &OsString, name: &str) -> Result<u64, Error> {
     let text = value.to_string_lossy();
     let (digits, power) =
         match text.char_indices().next_back().map(|(at, c)| (at, "KMGTPE".find(c.to_ascii_uppercase()))) {
@@ -137,7 +150,7 @@ fn size(value: &OsString) -> Result<u64, Error> {
             _ => (&text[..], 0),
         };
     let bytes = digits.parse().ok().and_then(|n: u64| (0..power).try_fold(n, |n, _| n.checked_mul(1024)));
-    bytes.filter(|n| *n > 0).ok_or_else(|| usage(format!("-L takes a size such as 500M, not {text:?}")))
+    bytes.filter(|n| *n > 0).ok_or_else(|| usage(format!("{name} takes a size such as 500M, not {text:?}")))
 }
 
 /// What follows the words `info` and `verify`; `None` if it is a call for help.
@@ -245,6 +258,7 @@ impl Typed {
             force: self.force,
             mapping: !self.no_mapping,
             messages,
+            memory: self.memory,
             report: self.report,
         }))
     }
@@ -296,7 +310,7 @@ mod tests {
         assert_eq!(dump("makedumpfile -l --message-level 7 -d 31 /proc/vmcore out").codec, Kind::Lzo);
         let o = dump("makedumpfile -cfd31 in out");
         assert_eq!((o.codec, o.level.get(), o.force), (Kind::Zlib, 31, true));
-        let o = dump("makedumpfile in out -D --cyclic-buffer 1024 -b 8");
+        let o = dump("makedumpfile in out -D --splitblock-size 1024");
         assert_eq!((o.codec, o.level.get(), o.messages.0), (Kind::None, 0, 15));
     }
 
@@ -353,6 +367,16 @@ mod tests {
             assert!(typed(&format!("x -L {wrong} in out")).unwrap_err().contains("such as 500M"), "{wrong}");
         }
         assert!(dump("x --dry-run in out").dry_run);
+    }
+
+    #[test]
+    fn what_is_said_of_memory_is_taken_for_the_budget() {
+        assert_eq!(dump("x in out").memory, MemoryOptions::default());
+        let o = dump("x in out --memory 20M --cyclic-buffer 1024 -b 4 --non-cyclic");
+        let (budget, bitmap) = (Some(20 << 20), Some(1 << 20));
+        assert_eq!(o.memory, MemoryOptions { budget, bitmap, batch: Some(16), whole_bitmap: true });
+        assert!(typed("x in out --cyclic-buffer much").unwrap_err().contains("a number of KiB"));
+        assert!(typed("x in out --memory 0").unwrap_err().contains("--memory takes a size such as"));
     }
 
     #[test]

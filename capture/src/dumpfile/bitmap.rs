@@ -1,5 +1,5 @@
-//! Which pages are kept: bitmap 2, in memory, one bit per page that is in the vmcore; and both bitmaps as the file has
-//! them. In: runs of pages. Out: bits.
+//! Which pages are kept: bitmap 2, in memory, one bit per page that is in the vmcore, or in a window of it; and both
+//! bitmaps as the file has them. In: runs of pages. Out: bits.
 //! May surprise: holes between runs take no memory, and bitmap 1 none at all: it follows from the runs. Bits are only
 //! ever cleared, by any worker, and clearing counts the bits that flipped, so that the statistics are exact in any order.
 
@@ -19,7 +19,7 @@ struct Piece {
     word: usize,
 }
 
-/// Bitmap 2.
+/// Bitmap 2, or a window of it.
 #[derive(Debug)]
 pub struct Kept {
     pieces: Vec<Piece>,
@@ -40,12 +40,19 @@ impl Kept {
 
     /// All pages of `runs` (disjoint, in order) are kept at first. `None` if there is no memory for it.
     pub fn all(runs: &[PageRun]) -> Option<Kept> {
+        Kept::within(runs, PageRun { start: Pfn(0), end: Pfn(u64::MAX) })
+    }
+
+    /// The same for the part of `runs` in `window`, which begins and ends at a multiple of 64 pages.
+    pub fn within(runs: &[PageRun], window: PageRun) -> Option<Kept> {
+        let inside = || clip(runs, window);
         let mut words: Vec<AtomicU64> = Vec::new();
-        let total: u64 = runs.iter().map(|run| ((run.end.0 - 1) / 64) - run.start.0 / 64 + 1).sum();
+        let total: u64 = inside().map(|run| ((run.end.0 - 1) / 64) - run.start.0 / 64 + 1).sum();
         words.try_reserve_exact(to_usize(total)?).ok()?;
-        let mut pieces = Vec::with_capacity(runs.len());
-        for run in runs {
-            pieces.push(Piece { run: *run, word: words.len() });
+        let mut pieces = Vec::new();
+        pieces.try_reserve_exact(inside().count()).ok()?;
+        for run in inside() {
+            pieces.push(Piece { run, word: words.len() });
             let mut base = run.start.0 & !63;
             while base < run.end.0 {
                 words.push(AtomicU64::new(mask(run.start.0.saturating_sub(base), run.end.0 - base)));
@@ -187,8 +194,8 @@ impl Kept {
         }
     }
 
-    /// Writes bitmap 2 as the file has it, in blocks of up to [`BLOCK`] bytes with the position of each; blocks of
-    /// zeros are left out.
+    /// Writes bitmap 2 as the file has it, in blocks of up to [`BLOCK`] bytes with the position of each; zeros at the
+    /// start and at the end of a block are left out.
     pub fn blocks(&self, write: &mut Write<'_>) -> io::Result<()> {
         let mut blocks = Blocks::new(write);
         for piece in &self.pieces {
@@ -201,6 +208,13 @@ impl Kept {
         }
         blocks.flush()
     }
+}
+
+/// The parts of `runs` (disjoint, in order) that lie in `window`.
+pub fn clip(runs: &[PageRun], window: PageRun) -> impl Iterator<Item = PageRun> + '_ {
+    let from = runs.partition_point(|run| run.end <= window.start);
+    let touched = runs[from..].iter().take_while(move |run| run.start < window.end);
+    touched.map(move |run| PageRun { start: run.start.max(window.start), end: run.end.min(window.end) })
 }
 
 /// Where a walk over the kept pages stands.
@@ -230,12 +244,15 @@ struct Blocks<'a, 'b> {
     write: &'a mut Write<'b>,
     number: u64,
     bytes: Vec<u8>,
-    used: usize,
+    /// The first byte of the block that is not zero; its end if all are.
+    from: usize,
+    /// One past the last one.
+    to: usize,
 }
 
 impl<'a, 'b> Blocks<'a, 'b> {
     fn new(write: &'a mut Write<'b>) -> Self {
-        Blocks { write, number: 0, bytes: vec![0; BLOCK], used: 0 }
+        Blocks { write, number: 0, bytes: vec![0; BLOCK], from: BLOCK, to: 0 }
     }
 
     /// Two runs may share a word, hence "or".
@@ -250,17 +267,18 @@ impl<'a, 'b> Blocks<'a, 'b> {
             for (byte, new) in self.bytes[at..at + 8].iter_mut().zip(bits.to_le_bytes()) {
                 *byte |= new;
             }
-            self.used = self.used.max(at + 8);
+            (self.from, self.to) = (self.from.min(at), self.to.max(at + 8));
         }
         Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        if self.used > 0 {
+        if self.from < self.to {
             // The last word may reach beyond the bitmap's last byte, never with a bit set; whole blocks of the file do.
-            (self.write)(self.number * BLOCK as u64, &self.bytes[..self.used])?;
-            self.bytes[..self.used].fill(0);
-            self.used = 0;
+            let used = &mut self.bytes[self.from..self.to];
+            (self.write)(self.number * BLOCK as u64 + self.from as u64, used)?;
+            used.fill(0);
+            (self.from, self.to) = (BLOCK, 0);
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The ELF dump. In: the vmcore's PT_LOADs and kept pages. Out: a core file that crash and gdb read as they read a vmcore.
 //! May surprise: a page is left out by ending a segment before it, so a few dropped pages in a row are written all the
-//! same ([`GAP`]). Segments are never held in a list: they follow from PT_LOADs and bitmap, and are gone through once
-//! to be counted, once for their headers and once for their data.
+//! same ([`GAP`]). Segments are never held in a list: they follow from PT_LOADs and from [`Stretches`] of kept pages, and
+//! are gone through once to be counted, once for their headers and once for their data.
 //!
 //! ```text
 //!  0           ELF header         e_flags has bit 1 (incomplete) until the very end
@@ -26,10 +26,10 @@ use crate::output::{Output, write_all};
 use crate::progress::Meter;
 use crate::units::{FileOffset, PageSize, Pfn, PhysAddr, VirtAddr, to_usize};
 use crate::vmcore::read::{Pages, PhysMem};
-use crate::vmcore::segments::{Load, Segments};
+use crate::vmcore::segments::{Load, PageRun, Segments};
 use crate::workers;
 
-use super::bitmap::{Cursor, Kept};
+use super::bitmap::Kept;
 use super::turn::Turns;
 use super::write::{Written, is_zero};
 
@@ -53,8 +53,8 @@ const BLOCK: usize = 64 << 10;
 pub struct Job<'a> {
     /// The machine's memory.
     pub mem: &'a dyn PhysMem,
-    /// The pages to keep.
-    pub kept: &'a Kept,
+    /// The pages to keep, dropped ones between them that are too few to end a segment included.
+    pub stretches: &'a Stretches,
     /// The bytes of the notes.
     pub notes: &'a [u8],
     /// The page size.
@@ -73,22 +73,73 @@ impl std::fmt::Debug for Job<'_> {
     }
 }
 
-/// Drops kept pages that hold zeros: where segments end depends on them. So an ELF dump without zero pages reads
+/// Kept pages in runs, gathered window by window. Fewer dropped pages than end a segment do not end a run either: so a
+/// run takes 16 bytes for at least as many pages as [`GAP`], half of what a bitmap takes if memory is as scattered as that.
+#[derive(Debug)]
+pub struct Stretches {
+    runs: Vec<PageRun>,
+    gap: u64,
+    kept: u64,
+}
+
+impl Stretches {
+    /// None yet, of a machine with pages of this size.
+    pub fn new(page: PageSize) -> Stretches {
+        Stretches { runs: Vec::new(), gap: ((GAP << PageSize::K4.shift()) >> page.shift()).max(1), kept: 0 }
+    }
+
+    /// Adds what is kept in the window that follows those before. An error if there is no memory for it.
+    pub fn add(&mut self, kept: &Kept) -> io::Result<()> {
+        self.kept += kept.count();
+        let end = Pfn(u64::MAX);
+        let mut start = kept.next(Pfn(0), end, true);
+        while start < end {
+            let stop = kept.next(start, end, false);
+            match self.runs.last_mut() {
+                Some(last) if start.0 - last.end.0 < self.gap => last.end = stop,
+                _ => {
+                    self.runs.try_reserve(1).map_err(|_| io::ErrorKind::OutOfMemory)?;
+                    self.runs.push(PageRun { start, end: stop });
+                }
+            }
+            start = kept.next(stop, end, true);
+        }
+        Ok(())
+    }
+
+    /// Kept pages; the dropped ones between them are not counted.
+    pub fn kept(&self) -> u64 {
+        self.kept
+    }
+
+    /// The first run that ends after `pfn`.
+    fn at_or_after(&self, pfn: Pfn) -> Option<&PageRun> {
+        self.runs.get(self.runs.partition_point(|run| run.end <= pfn))
+    }
+
+    fn contains(&self, pfn: Pfn) -> bool {
+        self.at_or_after(pfn).is_some_and(|run| run.start <= pfn)
+    }
+}
+
+/// Drops pages of `kept` that hold zeros: where segments end depends on them. So an ELF dump without zero pages reads
 /// memory twice. Returns how many there were.
-pub fn drop_zero_pages(job: &Job<'_>, meter: &Meter) -> io::Result<u64> {
-    let cursor = Mutex::new(job.kept.cursor());
+pub fn drop_zero_pages(mem: &dyn PhysMem, kept: &Kept, threads: usize, batch: usize, meter: &Meter) -> io::Result<u64> {
+    let cursor = Mutex::new(kept.cursor());
     let dropped = AtomicU64::new(0);
-    workers::run(job.threads, meter, &|| {
-        let mut pages = Pages::new(job.mem, job.page);
-        let mut pfns = Vec::with_capacity(job.batch);
+    // Pages that are taken lie behind the cursor, so dropping them does not disturb it.
+    let take = |pfns: &mut Vec<Pfn>| kept.take(&mut cursor.lock().unwrap_or_else(PoisonError::into_inner), batch, pfns);
+    workers::run(threads, meter, &|| {
+        let mut pages = Pages::new(mem, mem.segments().page());
+        let mut pfns = Vec::with_capacity(batch);
         loop {
             pfns.clear();
-            take(&cursor, job, &mut pfns);
+            take(&mut pfns);
             if pfns.is_empty() {
                 break;
             }
             let zero = pfns.iter().filter(|pfn| pages.page(**pfn).is_ok_and(is_zero));
-            let flipped: u64 = zero.map(|pfn| job.kept.drop_range(*pfn, 1)).sum();
+            let flipped: u64 = zero.map(|pfn| kept.drop_range(*pfn, 1)).sum();
             dropped.fetch_add(flipped, Ordering::Relaxed);
             meter.add(pfns.len() as u64);
         }
@@ -96,14 +147,9 @@ pub fn drop_zero_pages(job: &Job<'_>, meter: &Meter) -> io::Result<u64> {
     Ok(dropped.into_inner())
 }
 
-/// Pages that are taken lie behind the cursor, so dropping them does not disturb it.
-fn take(cursor: &Mutex<Cursor>, job: &Job<'_>, pfns: &mut Vec<Pfn>) {
-    job.kept.take(&mut cursor.lock().unwrap_or_else(PoisonError::into_inner), job.batch, pfns);
-}
-
 /// Writes the dump to `out`. An error means that not even the headers fit.
 pub fn write(job: &Job<'_>, out: &dyn Output, meter: &Meter) -> io::Result<Written> {
-    let total = job.kept.count();
+    let total = job.stretches.kept;
     let mut layout = Layout::new(job);
     layout.count = layout.segments().count() as u64;
     let end = layout.segments().last().map_or(0, |s| s.next);
@@ -148,10 +194,8 @@ pub fn write(job: &Job<'_>, out: &dyn Output, meter: &Meter) -> io::Result<Writt
 struct Layout<'a> {
     map: &'a Segments,
     loads: Vec<Load>,
-    kept: &'a Kept,
+    stretches: &'a Stretches,
     page: PageSize,
-    /// Dropped pages in a row that end a segment.
-    gap: u64,
     /// `e_machine`.
     machine: u16,
     notes_len: u64,
@@ -171,10 +215,9 @@ impl<'a> Layout<'a> {
             claimed <= bytes.saturating_mul(2)
         };
         let loads = map.loads.iter().filter(sane).copied().collect();
-        let gap = ((GAP << PageSize::K4.shift()) >> job.page.shift()).max(1);
         let machine = job.mem.arch().map_or(EM_NONE, |arch| arch.elf);
         let notes_len = job.notes.len() as u64;
-        Layout { map, loads, kept: job.kept, page: job.page, gap, machine, notes_len, count: 0 }
+        Layout { map, loads, stretches: job.stretches, page: job.page, machine, notes_len, count: 0 }
     }
 
     fn headers(&self) -> u64 {
@@ -247,7 +290,8 @@ impl<'a> Layout<'a> {
     /// PT_LOAD's data ends, in part of a page perhaps: such a page has no bit of its own and is kept if the vmcore has it.
     fn next_kept(&self, from: Pfn, end: PhysAddr) -> Pfn {
         let whole = self.page.pfn(end);
-        let found = if from < whole { self.kept.next(from, whole, true) } else { from };
+        let next = || self.stretches.at_or_after(from).map_or(whole, |run| run.start.max(from).min(whole));
+        let found = if from < whole { next() } else { from };
         if found < whole || whole.0 << self.page.shift() == end.0 {
             return found;
         }
@@ -255,8 +299,11 @@ impl<'a> Layout<'a> {
         let present = self.map.present();
         let run = present.get(present.partition_point(|run| run.end <= whole));
         let judged = run.is_some_and(|run| run.start <= whole);
-        let wanted =
-            if judged { self.kept.contains(whole) } else { self.map.at_or_after(start).is_some_and(|e| e.start < end) };
+        let wanted = if judged {
+            self.stretches.contains(whole)
+        } else {
+            self.map.at_or_after(start).is_some_and(|e| e.start < end)
+        };
         if from <= whole && wanted { whole } else { Pfn(whole.0 + 1) }
     }
 }
@@ -316,11 +363,12 @@ impl Iterator for Walk<'_> {
             if kept >= last {
                 break end;
             }
-            if kept.0 - data_end.0 >= layout.gap {
+            if kept.0 - data_end.0 >= layout.stretches.gap {
                 break PhysAddr(kept.0 << page.shift());
             }
             let whole = page.pfn(limit);
-            data_end = if kept < whole { layout.kept.next(kept, whole, false) } else { last };
+            let end = layout.stretches.at_or_after(kept).map_or(kept, |run| run.end);
+            data_end = if kept < whole { end.min(whole) } else { last };
         };
         let data_end = (data_end.0 << page.shift()).min(limit.0).max(at.0);
         let filesz = data_end - at.0;
@@ -436,7 +484,7 @@ impl Shared<'_> {
             let len = (self.job.page.bytes() - skip).min(data.len() - at);
             let found = self.job.mem.segments().find(phys).map(|(_, offset)| offset.0);
             let here = piece.load.offset.0 + (phys.0 - piece.load.phys.0);
-            let ours = found == Some(here) && self.job.kept.contains(pfn);
+            let ours = found == Some(here) && self.job.stretches.contains(pfn);
             let room = &mut data[at..at + len];
             match pages.page(pfn) {
                 Ok(page) => {

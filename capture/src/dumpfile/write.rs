@@ -15,7 +15,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::compress::{Codec, Kind};
 use crate::output::{Output, write_all};
 use crate::progress::Meter;
-use crate::units::{FileOffset, Pfn, to_usize};
+use crate::units::{FileOffset, PageSize, Pfn, to_usize};
 use crate::vmcore::read::{Pages, PhysMem};
 use crate::vmcore::segments::PageRun;
 use crate::workers;
@@ -24,12 +24,17 @@ use super::bitmap::{Cursor, Kept, run_blocks};
 use super::layout::{DESCRIPTOR, Descriptor, Header, INCOMPLETE};
 use super::turn::Turns;
 
-/// Pages in a batch: at 4 KiB, 1 MiB of data before compression.
-pub const BATCH: usize = 256;
+/// Bytes of pages in a batch, before they are packed.
+pub const BATCH: usize = 1 << 20;
 
-/// A page like the one before it shares that one's data, but not across so many descriptors: batches of any size give
-/// the same bytes as long as they are a multiple of it, and so does a dump that is split there.
-pub const ALIKE: usize = 64;
+/// A page like the one before it shares that one's data, but not across so many bytes of pages: batches of any multiple
+/// of it give the same file, and so does a dump that is split there.
+const ALIKE: usize = 256 << 10;
+
+/// [`ALIKE`] in pages.
+pub fn alike(page: PageSize) -> usize {
+    ALIKE >> page.shift()
+}
 
 /// What is to be written.
 #[derive(Clone, Copy)]
@@ -38,8 +43,8 @@ pub struct Job<'a> {
     pub mem: &'a dyn PhysMem,
     /// Bitmap 1.
     pub present: &'a [PageRun],
-    /// Bitmap 2.
-    pub kept: &'a Kept,
+    /// How many pages are kept, in all windows and files.
+    pub kept: u64,
     /// The header; its status is written with "incomplete" added until the end.
     pub header: &'a Header,
     /// The bytes of the notes.
@@ -91,48 +96,95 @@ impl Written {
     }
 }
 
-/// Writes the dump to `out`. An error means that not even the headers fit.
-pub fn write(job: &Job<'_>, out: &dyn Output, meter: &Meter) -> io::Result<Written> {
-    let (start, end) = job.header.split.unwrap_or((Pfn(0), Pfn(u64::MAX)));
-    // Of a split dump each file has room for the descriptors of all pages.
-    let data_at = job.header.data_at(job.kept.count());
-    let total = job.kept.count_between(start, end);
-    let block = job.header.block.bytes();
-    out.reserve(data_at.0)?;
-    put_header(job, out, INCOMPLETE)?;
-    write_all(out, FileOffset(block as u64), &job.header.sub_header()).1?;
-    write_all(out, job.header.notes_at(), job.notes).1?;
-    let bitmap = |base: FileOffset| move |at: u64, bytes: &[u8]| write_all(out, FileOffset(base.0 + at), bytes).1;
-    run_blocks(job.present, &mut bitmap(job.header.bitmap1_at()))?;
-    job.kept.blocks(&mut bitmap(job.header.bitmap2_at()))?;
-    out.flush()?;
-    write_all(out, data_at, &vec![0; block]).1?;
+/// A file being written: begun, given one window of bitmap 2 after the other, and finished.
+pub struct Writer<'a> {
+    shared: Shared<'a>,
+    descriptor: u64,
+    batch: u64,
+    /// Pages that should be in the file.
+    total: u64,
+}
 
-    let shared = Shared {
-        job,
-        out,
-        zero: Descriptor { offset: data_at.0, size: u32::try_from(block).unwrap_or(u32::MAX), flags: 0 },
-        source: Mutex::new(Source { cursor: job.kept.cursor_from(start), end, descriptor: 0, batch: 0 }),
-        turns: Turns::default(),
-        at: AtomicU64::new(data_at.0 + block as u64),
-        counts: Counts::default(),
-    };
-    workers::run(job.threads, meter, &|| shared.work(meter))?;
-
-    let count = |n: &AtomicU64| n.load(Ordering::Relaxed);
-    let mut written = Written {
-        saved: count(&shared.counts.saved),
-        zero: count(&shared.counts.zero),
-        unreadable: count(&shared.counts.unreadable),
-        bytes: count(&shared.counts.end).max(data_at.0 + block as u64),
-        ..Written::default()
-    };
-    written.lost = total - (written.saved + written.zero + written.unreadable).min(total);
-    written.stopped = shared.turns.into_stopped();
-    if written.stopped.is_none() && written.unreadable == 0 && !job.incomplete {
-        written.stopped = put_header(job, out, 0).err();
+impl std::fmt::Debug for Writer<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer").field("job", &self.shared.job).field("total", &self.total).finish_non_exhaustive()
     }
-    Ok(written)
+}
+
+impl<'a> Writer<'a> {
+    /// Writes what comes before the pages, but for bitmap 2. An error means that not even that fits.
+    pub fn begin(job: Job<'a>, out: &'a dyn Output) -> io::Result<Writer<'a>> {
+        // Of a split dump each file has room for the descriptors of all pages.
+        let data_at = job.header.data_at(job.kept);
+        let block = job.header.block.bytes();
+        out.reserve(data_at.0)?;
+        put_header(&job, out, INCOMPLETE)?;
+        write_all(out, FileOffset(block as u64), &job.header.sub_header()).1?;
+        write_all(out, job.header.notes_at(), job.notes).1?;
+        let base = job.header.bitmap1_at().0;
+        run_blocks(job.present, &mut |at, bytes| write_all(out, FileOffset(base + at), bytes).1)?;
+        let shared = Shared {
+            job,
+            out,
+            zero: Descriptor { offset: data_at.0, size: u32::try_from(block).unwrap_or(u32::MAX), flags: 0 },
+            turns: Turns::default(),
+            at: AtomicU64::new(data_at.0 + block as u64),
+            counts: Counts::default(),
+        };
+        Ok(Writer { shared, descriptor: 0, batch: 0, total: 0 })
+    }
+
+    /// Writes bitmap 2 and the pages of a window, the lowest one first; of a split dump only the file's own pages. When
+    /// writing has stopped, what is to come is still marked in bitmap 2, as pages without data. An error means that the
+    /// file holds nothing yet.
+    pub fn window(&mut self, kept: &Kept, meter: &Meter) -> io::Result<()> {
+        let job = self.shared.job;
+        match self.bitmap(kept) {
+            Err(e) if self.total == 0 => return Err(e),
+            Err(e) => self.shared.turns.stop(e),
+            Ok(()) => {}
+        }
+        let (start, end) = job.header.split.unwrap_or((Pfn(0), Pfn(u64::MAX)));
+        self.total += kept.count_between(start, end);
+        let (descriptor, batch) = (self.descriptor, self.batch);
+        let source = Mutex::new(Source { kept, cursor: kept.cursor_from(start), end, descriptor, batch });
+        workers::run(job.threads, meter, &|| self.shared.work(&source, meter))?;
+        let source = source.into_inner().unwrap_or_else(PoisonError::into_inner);
+        (self.descriptor, self.batch) = (source.descriptor, source.batch);
+        Ok(())
+    }
+
+    fn bitmap(&self, kept: &Kept) -> io::Result<()> {
+        let Shared { job, out, zero, .. } = &self.shared;
+        let base = job.header.bitmap2_at().0;
+        kept.blocks(&mut |at, bytes| write_all(*out, FileOffset(base + at), bytes).1)?;
+        out.flush()?;
+        if self.total > 0 {
+            Ok(())
+        } else {
+            write_all(*out, FileOffset(zero.offset), &vec![0; job.header.block.bytes()]).1
+        }
+    }
+
+    /// Marks the dump as complete, if it is.
+    pub fn finish(self) -> Written {
+        let Writer { shared, total, .. } = self;
+        let count = |n: &AtomicU64| n.load(Ordering::Relaxed);
+        let counts = &shared.counts;
+        let mut written = Written {
+            saved: count(&counts.saved),
+            zero: count(&counts.zero),
+            unreadable: count(&counts.unreadable),
+            bytes: count(&counts.end).max(shared.zero.offset + u64::from(shared.zero.size)),
+            ..Written::default()
+        };
+        written.lost = total - (written.saved + written.zero + written.unreadable).min(total);
+        written.stopped = shared.turns.into_stopped();
+        if written.stopped.is_none() && written.unreadable == 0 && !shared.job.incomplete {
+            written.stopped = put_header(&shared.job, shared.out, 0).err();
+        }
+        written
+    }
 }
 
 fn put_header(job: &Job<'_>, out: &dyn Output, status: u32) -> io::Result<()> {
@@ -141,7 +193,8 @@ fn put_header(job: &Job<'_>, out: &dyn Output, status: u32) -> io::Result<()> {
 }
 
 /// Where the next batch comes from.
-struct Source {
+struct Source<'a> {
+    kept: &'a Kept,
     cursor: Cursor,
     end: Pfn,
     descriptor: u64,
@@ -157,10 +210,9 @@ struct Counts {
 }
 
 struct Shared<'a> {
-    job: &'a Job<'a>,
+    job: Job<'a>,
     out: &'a dyn Output,
     zero: Descriptor,
-    source: Mutex<Source>,
     turns: Turns,
     /// Where the next batch goes; only read and written by the worker whose turn it is.
     at: AtomicU64,
@@ -193,7 +245,7 @@ impl Arena {
 }
 
 impl Shared<'_> {
-    fn work(&self, meter: &Meter) {
+    fn work(&self, source: &Mutex<Source<'_>>, meter: &Meter) {
         let guard = self.turns.guard();
         let block = self.job.header.block.bytes();
         let mut arena = Arena {
@@ -205,7 +257,7 @@ impl Shared<'_> {
         };
         let mut codec = self.job.codec.codec(self.job.compress_level);
         let mut pages = Pages::new(self.job.mem, self.job.header.block);
-        while let Some((batch, descriptor)) = self.next_batch(&mut arena.pfns) {
+        while let Some((batch, descriptor)) = self.next_batch(source, &mut arena.pfns) {
             self.pack(&mut arena, codec.as_mut(), &mut pages);
             if !self.turns.wait(batch) {
                 break;
@@ -224,26 +276,31 @@ impl Shared<'_> {
         guard.off();
     }
 
-    fn next_batch(&self, pfns: &mut Vec<Pfn>) -> Option<(u64, u64)> {
+    fn next_batch(&self, source: &Mutex<Source<'_>>, pfns: &mut Vec<Pfn>) -> Option<(u64, u64)> {
         pfns.clear();
-        let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut source = source.lock().unwrap_or_else(PoisonError::into_inner);
+        let source = &mut *source;
         if self.turns.stopped() {
             return None;
         }
-        self.job.kept.take(&mut source.cursor, self.job.batch, pfns);
+        source.kept.take(&mut source.cursor, self.job.batch, pfns);
         pfns.truncate(pfns.partition_point(|pfn| *pfn < source.end));
+        if pfns.is_empty() {
+            return None;
+        }
         let taken = (source.batch, source.descriptor);
         source.batch += 1;
         source.descriptor += pfns.len() as u64;
-        (!pfns.is_empty()).then_some(taken)
+        Some(taken)
     }
 
     /// Packs the batch; descriptors count from the start of its data.
     fn pack(&self, arena: &mut Arena, codec: &mut dyn Codec, pages: &mut Pages<'_>) {
         arena.descriptors.clear();
         arena.used = 0;
+        let alike = alike(self.job.header.block).max(1);
         for (index, pfn) in arena.pfns.iter().enumerate() {
-            if index % ALIKE == 0 {
+            if index.is_multiple_of(alike) {
                 arena.last.descriptor = Descriptor::default();
             }
             let Ok(page) = pages.page(*pfn) else {

@@ -131,6 +131,13 @@ impl MemMap {
     pub fn end(&self, section: &Section) -> Pfn {
         Pfn(section.first.0.saturating_add(1 << self.shape.section_shift))
     }
+
+    /// The sections that `window` touches.
+    pub fn touched(&self, window: PageRun) -> &[Section] {
+        let from = self.sections.partition_point(|section| self.end(section) <= window.start);
+        let to = self.sections.partition_point(|section| section.first < window.end);
+        self.sections.get(from..to).unwrap_or_default()
+    }
 }
 
 /// What looking at a section tells the scan to do next.

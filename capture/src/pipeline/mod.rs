@@ -3,15 +3,17 @@
 //! apart at all, everything is written, and the report says why.
 //!
 //! This file is the story of a dump. `log.rs` is that of the log, `restore.rs` those of dumps made of dumps; `plan.rs`
-//! keeps the memory budget, `console.rs` has the lines that other tools look for.
+//! keeps the memory budget, `windows.rs` the part of bitmap 2 that it allows, `console.rs` has the lines that other tools
+//! look for.
 
 mod console;
 mod log;
 mod plan;
 mod restore;
+mod windows;
 
 pub use log::log;
-pub use plan::Plan;
+pub use plan::{Plan, Wanted};
 pub use restore::{reassemble, rebuild};
 
 pub(crate) use console::start_log;
@@ -19,24 +21,23 @@ pub(crate) use console::start_log;
 use std::path::Path;
 use std::time::Instant;
 
-use crate::classify::Classifier;
 use crate::cli::{DumpOptions, Format};
 use crate::dmesg::{self, PanicLine};
-use crate::dumpfile::bitmap::Kept;
-use crate::dumpfile::elf;
+use crate::dumpfile::elf::{self, Stretches};
 use crate::dumpfile::flatten::Flattened;
 use crate::dumpfile::layout::Header;
-use crate::dumpfile::write::{self, Job, Written};
+use crate::dumpfile::write::{Job, Writer, Written};
 use crate::error::{Error, chain};
-use crate::filter::{self, Filtered};
+use crate::filter::Filtered;
 use crate::kernel::Kernel;
-use crate::memmap::MemMap;
 use crate::output::{self, Limited, Nowhere, Output};
 use crate::progress::{Messages, Meter};
 use crate::report::{self, DumpReport, Outcome};
-use crate::units::{DumpLevel, Pfn};
+use crate::units::DumpLevel;
 use crate::vmcore::Vmcore;
 use crate::vmcore::read::PhysMem;
+
+use windows::{Cuts, Windows};
 
 use console::{ending, remedy, save, say, tell, would_be};
 
@@ -118,13 +119,23 @@ fn attempt(
     kernel: &Kernel,
     report: &mut DumpReport,
 ) -> Result<(), Error> {
-    let (codec, hard) = (options.codec, options.compress_level);
-    let plan = Plan::within(vmcore, options.threads, level, options.format, codec, hard, options.messages);
+    let wanted = Wanted {
+        threads: options.threads,
+        level,
+        format: options.format,
+        codec: options.codec,
+        compress_level: options.compress_level,
+        messages: options.messages,
+        memory: options.memory,
+        available: plan::available(),
+    };
+    let plan = Plan::within(vmcore.segments(), &wanted);
+    vmcore.map_at_most(plan.mapped);
     report.threads = plan.threads;
     report.memory_budget = plan.bytes;
-    ::log::info!("{}", plan.describe());
+    ::log::info!("{}", plan.describe(vmcore.segments()));
     let fail = |what, source: std::io::Error| match source.kind() {
-        std::io::ErrorKind::OutOfMemory => Error::NoMemory { bytes: Kept::bytes_for(vmcore.segments().backed()) },
+        std::io::ErrorKind::OutOfMemory => Error::NoMemory { bytes: plan.bytes },
         _ => Error::Write { what, path: options.output.clone(), remedy: remedy(&source), source },
     };
     let mut outs: Vec<Box<dyn Output>> = Vec::new();
@@ -198,59 +209,64 @@ pub fn write_dump(
     report: &mut DumpReport,
 ) -> std::io::Result<()> {
     let clock = Instant::now();
-    let segments = mem.segments();
-    let backed = segments.backed();
-    let Some(kept) = Kept::all(backed) else {
-        return Err(std::io::ErrorKind::OutOfMemory.into());
+    let mut windows = Windows::new(mem, kernel, plan, report);
+    let mut dump = Dump { mem, vmcore, kernel, plan, level: report.level, clock };
+    let written = match (plan.format, outs) {
+        (Format::Elf, [out]) => dump.elf(&mut windows, *out, report)?,
+        _ => dump.kdump(&mut windows, outs, report)?,
     };
-    let filtered = filter_pages(mem, kernel, &kept, plan, report)?;
-    report.pages.dropped = filtered.dropped;
-    report.sections_kept_whole = filtered.sections_kept_whole;
-    report.seconds.filter = clock.elapsed().as_secs_f64();
-
-    let clock = Instant::now();
-    let missing_pages = segments.missing_pages();
-    let total = kept.count();
-    let whole = [(Pfn(0), segments.max_pfn())];
-    let cuts = kept.cuts(outs.len() as u64, write::ALIKE as u64, segments.max_pfn());
-    let filtered_memory = FilteredMemory { mem, vmcore, kernel, kept: &kept, plan, level: report.level };
-    let mut written = Written::default();
-    for (out, cut) in outs.iter().zip(if outs.len() > 1 { cuts.as_slice() } else { &whole }) {
-        written.add(match plan.format {
-            Format::Kdump => filtered_memory.write_kdump(*out, Some(*cut).filter(|_| outs.len() > 1))?,
-            Format::Elf => filtered_memory.write_elf(*out)?,
-        });
-    }
-    report.seconds.write = clock.elapsed().as_secs_f64();
-    account(&written, missing_pages, report);
-    report.pages.total = total + filtered.dropped.total() + missing_pages;
+    report.seconds.write = dump.clock.elapsed().as_secs_f64();
+    account(&written, mem.segments().missing_pages(), report);
     Ok(())
 }
 
 /// What a dump of any format is written from.
-struct FilteredMemory<'a> {
+struct Dump<'a> {
     mem: &'a dyn PhysMem,
     vmcore: &'a dyn Notes,
     kernel: &'a Kernel,
-    kept: &'a Kept,
     plan: &'a Plan,
     /// What has been left out in fact.
     level: u8,
+    /// When the present phase began.
+    clock: Instant,
 }
 
-impl FilteredMemory<'_> {
+impl Dump<'_> {
     fn meter(&self, name: &'static str, pages: u64) -> Meter {
         Meter::new(name, pages, self.kernel.page.bytes() as u64, self.plan.messages)
     }
 
-    fn write_kdump(&self, out: &dyn Output, split: Option<(Pfn, Pfn)>) -> std::io::Result<Written> {
-        let FilteredMemory { mem, vmcore, kernel, kept, plan, level } = *self;
-        let segments = mem.segments();
-        let header = Header {
+    /// What the first pass over the windows has found, of which `kept` pages are left.
+    fn filtered(&mut self, filtered: &Filtered, kept: u64, report: &mut DumpReport) {
+        report.pages.dropped = filtered.dropped;
+        report.pages.total = kept + filtered.dropped.total() + self.mem.segments().missing_pages();
+        report.sections_kept_whole = filtered.sections_kept_whole;
+        report.problems.extend(filtered.problems());
+        report.seconds.filter = self.clock.elapsed().as_secs_f64();
+        self.clock = Instant::now();
+    }
+
+    /// The first pass over the windows counts, since the data begins behind the descriptors; the second one writes.
+    fn kdump(
+        &mut self,
+        windows: &mut Windows<'_>,
+        outs: &[&dyn Output],
+        report: &mut DumpReport,
+    ) -> std::io::Result<Written> {
+        let (segments, page) = (self.mem.segments(), self.kernel.page);
+        let mut cuts = Cuts::new(outs.len(), page);
+        let filtered = windows.each(&mut |window, kept| {
+            cuts.add(window, kept);
+            Ok(())
+        })?;
+        self.filtered(&filtered, cuts.kept(), report);
+        let Dump { mem, vmcore, kernel, plan, level, .. } = *self;
+        let header = |split| Header {
             utsname: kernel.utsname.clone(),
             crash_time: kernel.crash_time.unwrap_or(0),
             status: plan.codec.flag(),
-            block: kernel.page,
+            block: page,
             max_pfn: segments.max_pfn(),
             cpus: vmcore.cpus(),
             phys_base: kernel.phys_base(),
@@ -259,32 +275,57 @@ impl FilteredMemory<'_> {
             notes_len: vmcore.bytes().len() as u64,
             vmcoreinfo: vmcore.vmcoreinfo_place(),
         };
-        let (start, end) = split.unwrap_or((Pfn(0), segments.max_pfn()));
-        let job = Job {
-            mem,
-            present: segments.present(),
-            kept,
-            header: &header,
-            notes: vmcore.bytes(),
-            codec: plan.codec,
-            compress_level: plan.compress_level,
-            threads: plan.threads,
-            batch: plan.batch,
-            incomplete: segments.missing_bytes() > 0,
+        let headers: Vec<Header> = match outs.len() {
+            0 | 1 => vec![header(None)],
+            _ => cuts.ranges(segments.max_pfn()).into_iter().map(|range| header(Some(range))).collect(),
         };
-        write::write(&job, out, &self.meter("Copying data", kept.count_between(start, end)))
+        let mut writers = Vec::with_capacity(outs.len());
+        for (out, header) in outs.iter().zip(&headers) {
+            let job = Job {
+                mem,
+                present: segments.present(),
+                kept: cuts.kept(),
+                header,
+                notes: vmcore.bytes(),
+                codec: plan.codec,
+                compress_level: plan.compress_level,
+                threads: plan.threads,
+                batch: plan.batch,
+                incomplete: segments.missing_bytes() > 0,
+            };
+            writers.push(Writer::begin(job, *out)?);
+        }
+        let meter = self.meter("Copying data", cuts.kept());
+        windows.each(&mut |_, kept| writers.iter_mut().try_for_each(|writer| writer.window(kept, &meter)))?;
+        let mut written = Written::default();
+        writers.into_iter().for_each(|writer| written.add(writer.finish()));
+        Ok(written)
     }
 
-    fn write_elf(&self, out: &dyn Output) -> std::io::Result<Written> {
-        let FilteredMemory { mem, kept, plan, .. } = *self;
-        let (notes, page, incomplete) = (self.vmcore.bytes(), self.kernel.page, mem.segments().missing_bytes() > 0);
-        let job = elf::Job { mem, kept, notes, page, threads: plan.threads, batch: plan.batch, incomplete };
-        let without_zero = DumpLevel::new(self.level).is_some_and(|level| level.has(DumpLevel::ZERO));
-        let zero = match without_zero {
-            true => elf::drop_zero_pages(&job, &self.meter("Excluding zero pages", kept.count()))?,
-            false => 0,
-        };
-        let written = elf::write(&job, out, &self.meter("Copying data", kept.count()))?;
+    /// One pass over the windows finds the stretches of kept pages, of which the segments are made.
+    fn elf(
+        &mut self,
+        windows: &mut Windows<'_>,
+        out: &dyn Output,
+        report: &mut DumpReport,
+    ) -> std::io::Result<Written> {
+        let Dump { mem, plan, level, .. } = *self;
+        let page = self.kernel.page;
+        let mut stretches = Stretches::new(page);
+        let mut zero = 0;
+        let without_zero = DumpLevel::new(level).is_some_and(|level| level.has(DumpLevel::ZERO));
+        let filtered = windows.each(&mut |_, kept| {
+            if without_zero {
+                let meter = self.meter("Excluding zero pages", kept.count());
+                zero += elf::drop_zero_pages(mem, kept, plan.threads, plan.batch, &meter)?;
+            }
+            stretches.add(kept)
+        })?;
+        self.filtered(&filtered, stretches.kept() + zero, report);
+        let (notes, incomplete) = (self.vmcore.bytes(), mem.segments().missing_bytes() > 0);
+        let (threads, batch) = (plan.threads, plan.batch);
+        let job = elf::Job { mem, stretches: &stretches, notes, page, threads, batch, incomplete };
+        let written = elf::write(&job, out, &self.meter("Copying data", stretches.kept()))?;
         Ok(Written { zero, ..written })
     }
 }
@@ -311,46 +352,6 @@ impl Notes for Vmcore {
     fn cpus(&self) -> u32 {
         self.notes().cpus
     }
-}
-
-/// Clears from `kept` what the level leaves out; without the means to tell pages apart, nothing.
-fn filter_pages(
-    mem: &dyn PhysMem,
-    kernel: &Kernel,
-    kept: &Kept,
-    plan: &Plan,
-    report: &mut DumpReport,
-) -> std::io::Result<Filtered> {
-    let runs = mem.segments().backed();
-    let classifier = Classifier::new(&kernel.facts, plan.level, &mut report.problems);
-    report.level = plan.level.get();
-    if !classifier.asks_anything() && plan.level == plan.level.content_only() {
-        return Ok(Filtered::default());
-    }
-    let map = kernel.memory(mem).ok_or_else(|| "see above".to_owned());
-    let map = map.and_then(|mut memory| MemMap::new(kernel, &mut memory, runs));
-    let map = match map {
-        Ok(mut map) => {
-            report.problems.append(&mut map.problems);
-            map
-        }
-        Err(why) => {
-            report.level = plan.level.content_only().get();
-            report.problems.push(format!("the dump is written unfiltered, struct pages cannot be found: {why}"));
-            return Ok(Filtered::default());
-        }
-    };
-    let pages = runs.iter().map(|run| run.len()).sum();
-    let meter = Meter::new("Excluding unnecessary pages", pages, kernel.page.bytes() as u64, plan.messages);
-    let filtered = filter::run(mem, kernel, &map, &classifier, kept, plan.threads, &meter)?;
-    if filtered.sections_kept_whole > 0 {
-        let count = filtered.sections_kept_whole;
-        report.problems.push(format!("struct pages of {count} sections could not be read; those pages are kept"));
-    }
-    if filtered.damaged > 0 {
-        report.problems.push(format!("{} struct pages contradict themselves; their pages are kept", filtered.damaged));
-    }
-    Ok(filtered)
 }
 
 fn account(written: &Written, missing_pages: u64, report: &mut DumpReport) {

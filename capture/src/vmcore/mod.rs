@@ -17,6 +17,7 @@ pub mod segments;
 
 use std::fs::File;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::arch::Arch;
 use crate::error::Error;
@@ -25,7 +26,7 @@ use crate::vmcoreinfo::Facts;
 
 use elf::ElfError;
 use notes::Notes;
-use read::{FileReader, PhysMem, PhysReader};
+use read::{FileReader, PhysMem, PhysReader, WINDOW};
 use segments::Segments;
 
 /// An open vmcore.
@@ -33,7 +34,7 @@ use segments::Segments;
 pub struct Vmcore {
     file: File,
     size: u64,
-    mapping: bool,
+    at_once: AtomicUsize,
     arch: &'static Arch,
     segments: Segments,
     note_bytes: Vec<u8>,
@@ -59,7 +60,8 @@ impl Vmcore {
         let vmcoreinfo = notes.vmcoreinfo.clone().and_then(|range| parts.notes.get(range)).unwrap_or_default();
         let page = parts.arch.page(&Facts::parse(vmcoreinfo));
         let segments = Segments::new(parts.loads, size, page, &mut problems);
-        Ok(Vmcore { file, size, mapping, arch: parts.arch, segments, note_bytes: parts.notes, notes, problems })
+        let at_once = AtomicUsize::new(if mapping { WINDOW } else { 0 });
+        Ok(Vmcore { file, size, at_once, arch: parts.arch, segments, note_bytes: parts.notes, notes, problems })
     }
 
     /// The machine it comes from.
@@ -97,11 +99,15 @@ impl PhysMem for Vmcore {
         &self.segments
     }
 
+    fn map_at_most(&self, bytes: usize) {
+        self.at_once.fetch_min(bytes, Ordering::Relaxed);
+    }
+
     fn reader(&self) -> Box<dyn PhysReader + '_> {
-        Box::new(FileReader::new(&self.file, self.size, &self.segments, self.mapping))
+        Box::new(FileReader::new(&self.file, self.size, &self.segments, self.at_once.load(Ordering::Relaxed)))
     }
 
     fn small_reader(&self) -> Box<dyn PhysReader + '_> {
-        Box::new(FileReader::new(&self.file, self.size, &self.segments, false))
+        Box::new(FileReader::new(&self.file, self.size, &self.segments, 0))
     }
 }

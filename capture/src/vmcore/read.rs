@@ -14,14 +14,12 @@ use super::map::Window;
 use super::segments::Segments;
 
 /// Mapped at once by a reader. Mapping /proc/vmcore makes its page-table entries there and then, so the whole is never
-/// mapped; 4 MiB is where the cost per page has become small (117 GiB/s, HATAYAMA 2013).
+/// mapped; 4 MiB is where the cost per page has become small (117 GiB/s, HATAYAMA 2013). Less is mapped where memory is
+/// short: of a plain file, unlike /proc/vmcore, what is mapped counts as taken.
 pub const WINDOW: usize = 4 << 20;
 
 /// Where a window may begin: a multiple of the largest page size the kernel this runs under may have.
 const WINDOW_ALIGN: u64 = 64 << 10;
-
-/// The longest piece [`PhysReader::bytes`] is asked for where memory is mapped: one 2 MiB leaf.
-const MAPPED_RUN: usize = 2 << 20;
 
 /// The longest piece where it has to be copied.
 const COPIED_RUN: usize = 64 << 10;
@@ -53,6 +51,9 @@ pub trait PhysMem: Sync {
     /// A reader for one worker.
     fn reader(&self) -> Box<dyn PhysReader + '_>;
 
+    /// Readers made from now on map no more than `bytes` at once.
+    fn map_at_most(&self, _bytes: usize) {}
+
     /// A reader for small, scattered pieces (page tables): it copies and maps nothing.
     fn small_reader(&self) -> Box<dyn PhysReader + '_> {
         self.reader()
@@ -74,16 +75,17 @@ pub struct FileReader<'a> {
     file: &'a File,
     size: u64,
     segments: &'a Segments,
-    mapping: bool,
+    /// Bytes of a window; 0 to copy.
+    at_once: usize,
     window: Option<Window>,
     copy: Vec<u8>,
     copy_at: FileOffset,
 }
 
 impl<'a> FileReader<'a> {
-    /// A reader of `file` (of `size` bytes); maps windows if `mapping`.
-    pub fn new(file: &'a File, size: u64, segments: &'a Segments, mapping: bool) -> Self {
-        FileReader { file, size, segments, mapping, window: None, copy: Vec::new(), copy_at: FileOffset(0) }
+    /// A reader of `file` (of `size` bytes); maps windows of `at_once` bytes, or copies if that is 0.
+    pub fn new(file: &'a File, size: u64, segments: &'a Segments, at_once: usize) -> Self {
+        FileReader { file, size, segments, at_once, window: None, copy: Vec::new(), copy_at: FileOffset(0) }
     }
 
     fn mapped(&mut self, offset: FileOffset, len: usize) -> io::Result<()> {
@@ -93,7 +95,8 @@ impl<'a> FileReader<'a> {
             return Ok(());
         }
         self.window = None;
-        self.window = Some(Window::map(self.file, FileOffset(offset.0 & !(WINDOW_ALIGN - 1)), WINDOW, self.size)?);
+        self.window =
+            Some(Window::map(self.file, FileOffset(offset.0 & !(WINDOW_ALIGN - 1)), self.at_once, self.size)?);
         Ok(())
     }
 
@@ -120,14 +123,14 @@ impl PhysReader for FileReader<'_> {
         if len > self.longest() || (extent.end() - at.0) < len as u64 {
             return Err(ReadError::Absent(at));
         }
-        if self.mapping && self.mapped(offset, len).is_err() {
-            self.mapping = false;
+        if self.at_once > 0 && self.mapped(offset, len).is_err() {
+            self.at_once = 0;
         }
-        if !self.mapping {
+        if self.at_once == 0 {
             self.copied(offset, len).map_err(|source| ReadError::Io { at, source })?;
         }
         let (base, bytes) = match &self.window {
-            Some(window) if self.mapping => (window.offset(), window.bytes()),
+            Some(window) if self.at_once > 0 => (window.offset(), window.bytes()),
             _ => (self.copy_at, self.copy.as_slice()),
         };
         let skip = to_usize(offset.0 - base.0).unwrap_or(usize::MAX);
@@ -136,7 +139,8 @@ impl PhysReader for FileReader<'_> {
     }
 
     fn longest(&self) -> usize {
-        if self.mapping { MAPPED_RUN } else { COPIED_RUN }
+        // Half a window, so that it can begin where it must: one 2 MiB leaf of the largest.
+        if self.at_once > 0 { self.at_once / 2 } else { COPIED_RUN }
     }
 }
 

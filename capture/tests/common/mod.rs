@@ -7,13 +7,13 @@
 
 use std::path::Path;
 
-use kdump_capture::cli::{DumpOptions, Format};
+use kdump_capture::cli::{DumpOptions, Format, MemoryOptions};
 use kdump_capture::compress::Kind;
 use kdump_capture::dumpfile::read::Dump;
 use kdump_capture::fake::{MemCore, MemFile};
 use kdump_capture::kernel::Kernel;
 use kdump_capture::output::Output;
-use kdump_capture::pipeline::{Notes, Plan, write_dump};
+use kdump_capture::pipeline::{Notes, Plan, Wanted, write_dump};
 use kdump_capture::progress::Messages;
 use kdump_capture::report::DumpReport;
 use kdump_capture::units::{DumpLevel, Pfn, PhysAddr};
@@ -465,11 +465,17 @@ impl Machine {
         threads: usize,
         outs: &[&dyn Output],
     ) -> DumpReport {
+        let level = DumpLevel::new(level).unwrap();
+        let mut plan = Plan::within(memory.segments(), &Wanted { threads, level, format, codec, ..Wanted::default() });
+        plan.batch = 64;
+        self.planned(memory, &plan, outs)
+    }
+
+    /// A dump of `memory` as planned.
+    pub fn planned(&self, memory: &dyn PhysMem, plan: &Plan, outs: &[&dyn Output]) -> DumpReport {
         let mut report = DumpReport::default();
         let kernel = Kernel::learn(self.vmcoreinfo.as_bytes(), memory, &mut report.problems);
-        let mut plan = Plan::within(memory, threads, DumpLevel::new(level).unwrap(), format, codec, None, Messages(0));
-        plan.batch = 64;
-        if let Err(e) = write_dump(memory, &FixedNotes(self.notes()), &kernel, outs, &plan, &mut report) {
+        if let Err(e) = write_dump(memory, &FixedNotes(self.notes()), &kernel, outs, plan, &mut report) {
             report.error = Some(e.to_string());
         }
         report
@@ -530,6 +536,7 @@ pub fn options(dir: &Path, level: u8, codec: Kind) -> DumpOptions {
         force: false,
         mapping: true,
         messages: Messages(0),
+        memory: MemoryOptions::default(),
         report: Some(dir.join("report.json")),
     }
 }
