@@ -90,13 +90,18 @@ impl Sieve {
         workers::run(threads.min(sections.len()), meter, &|| {
             let Some(mut memory) = kernel.memory(mem) else { return };
             let mut scan = Scan::new(&self.map, mem);
-            let mut mine = Worker { sieve: self, mem, window, kept, filtered: Filtered::default(), beyond: Vec::new() };
+            let mut mine = Worker { sieve: self, mem, run: Run::new(window, kept), damaged: 0, blind: 0 };
             while let Some(section) = sections.get(next.fetch_add(1, Ordering::Relaxed)) {
                 meter.add(mine.section(section, &mut memory, &mut scan));
             }
+            mine.run.drop();
             let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
-            total.0.add(&mine.filtered);
-            total.1.append(&mut mine.beyond);
+            total.0.add(&Filtered {
+                dropped: mine.run.dropped,
+                sections_kept_whole: mine.blind,
+                damaged: mine.damaged,
+            });
+            total.1.append(&mut mine.run.beyond);
         })?;
         let (filtered, beyond) = total.into_inner().unwrap_or_else(PoisonError::into_inner);
         *carried = beyond;
@@ -108,22 +113,69 @@ fn reaches(block: &Carried, end: Pfn) -> bool {
     block.first.0.saturating_add(block.pages) > end.0
 }
 
+/// Pages in a row that are dropped for one reason, gathered: a bit at a time would cost more than the verdicts.
+struct Run<'a> {
+    window: PageRun,
+    kept: &'a Kept,
+    first: Pfn,
+    pages: u64,
+    why: Why,
+    dropped: Dropped,
+    beyond: Vec<Carried>,
+}
+
+impl<'a> Run<'a> {
+    fn new(window: PageRun, kept: &'a Kept) -> Self {
+        let (dropped, beyond) = (Dropped::default(), Vec::new());
+        Run { window, kept, first: Pfn(0), pages: 0, why: Why::Free, dropped, beyond }
+    }
+
+    /// The page frame behind the run.
+    fn end(&self) -> Pfn {
+        Pfn(self.first.0.saturating_add(self.pages))
+    }
+
+    /// Adds `pages` from `first` on.
+    #[inline]
+    fn add(&mut self, first: Pfn, pages: u64, why: Why) {
+        if why == self.why && first == self.end() {
+            self.pages = self.pages.saturating_add(pages);
+        } else {
+            self.drop();
+            (self.first, self.pages, self.why) = (first, pages, why);
+        }
+    }
+
+    /// Clears the run's bits; another one may begin.
+    fn drop(&mut self) {
+        let pages = std::mem::take(&mut self.pages);
+        if pages == 0 {
+            return;
+        }
+        let whole = Carried { first: self.first, pages, why: self.why };
+        self.dropped.add(self.why, self.kept.drop_range(self.first, pages));
+        if reaches(&whole, self.window.end) {
+            self.beyond.push(whole);
+        }
+    }
+}
+
 /// One worker's world.
 struct Worker<'a> {
     sieve: &'a Sieve,
     mem: &'a dyn PhysMem,
-    window: PageRun,
-    kept: &'a Kept,
-    filtered: Filtered,
-    beyond: Vec<Carried>,
+    run: Run<'a>,
+    damaged: u64,
+    /// Sections of which struct pages could not be read.
+    blind: u64,
 }
 
 impl Worker<'_> {
     /// One section; returns how many of its pages are in the window and in the dump.
     fn section(&mut self, section: &Section, memory: &mut Virtual<'_>, scan: &mut Scan<'_>) -> u64 {
         let Sieve { map, classifier } = self.sieve;
-        let of_section =
-            PageRun { start: section.first.max(self.window.start), end: map.end(section).min(self.window.end) };
+        let window = self.run.window;
+        let of_section = PageRun { start: section.first.max(window.start), end: map.end(section).min(window.end) };
         let mut pages = 0;
         let mut blind = 0;
         let mut decided = of_section.start;
@@ -134,25 +186,21 @@ impl Worker<'_> {
             if rest.is_empty() {
                 continue;
             }
-            let look = &mut |page: PageView<'_>| match classifier.verdict(&page) {
+            blind += scan.run(memory, section, rest, &mut |page: PageView<'_>| match classifier.verdict(&page) {
                 Verdict::Keep => Step::Next,
                 Verdict::KeepDamaged => {
-                    self.filtered.damaged += 1;
+                    self.damaged += 1;
                     Step::Next
                 }
                 Verdict::Drop { why, order } => {
                     let count = 1u64.checked_shl(order).unwrap_or(1);
-                    self.filtered.dropped.add(why, self.kept.drop_range(page.pfn, count));
+                    self.run.add(page.pfn, count, why);
                     decided = Pfn(page.pfn.0.saturating_add(count));
-                    if decided > self.window.end {
-                        self.beyond.push(Carried { first: page.pfn, pages: count, why });
-                    }
                     if order == 0 { Step::Next } else { Step::Jump(decided) }
                 }
-            };
-            blind += scan.run(memory, section, rest, look);
+            });
         }
-        self.filtered.sections_kept_whole += u64::from(blind > 0);
+        self.blind += u64::from(blind > 0);
         pages
     }
 }

@@ -175,7 +175,7 @@ impl<'a> Scan<'a> {
         mem: &mut Virtual<'_>,
         section: &Section,
         run: PageRun,
-        look: &mut dyn FnMut(PageView<'_>) -> Step,
+        look: &mut impl FnMut(PageView<'_>) -> Step,
     ) -> u64 {
         let end = run.end.min(self.map.end(section));
         let mut pfn = run.start.max(section.first);
@@ -199,7 +199,7 @@ impl<'a> Scan<'a> {
         at: VirtAddr,
         first: Pfn,
         end: Pfn,
-        look: &mut dyn FnMut(PageView<'_>) -> Step,
+        look: &mut impl FnMut(PageView<'_>) -> Step,
     ) -> (Pfn, bool) {
         let (size, page) = (self.map.shape.size, self.map.shape.page.bytes() as u64);
         let blind_until = |bytes: u64| Pfn((first.0 + (bytes / size as u64).max(1)).min(end.0));
@@ -247,7 +247,7 @@ impl<'a> Scan<'a> {
         mem: &mut Virtual<'_>,
         at: VirtAddr,
         pfn: Pfn,
-        look: &mut dyn FnMut(PageView<'_>) -> Step,
+        look: &mut impl FnMut(PageView<'_>) -> Step,
     ) -> bool {
         let size = self.map.shape.size;
         self.joint.resize(2 * size, 0);
