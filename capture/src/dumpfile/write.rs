@@ -31,9 +31,9 @@ pub const BATCH: usize = 1 << 20;
 /// of it give the same file, and so does a dump that is split there.
 const ALIKE: usize = 256 << 10;
 
-/// [`ALIKE`] in pages.
+/// How many pages that is, at least one.
 pub fn alike(page: PageSize) -> usize {
-    ALIKE >> page.shift()
+    (ALIKE >> page.shift()).max(1)
 }
 
 /// What is to be written.
@@ -298,7 +298,7 @@ impl Shared<'_> {
     fn pack(&self, arena: &mut Arena, codec: &mut dyn Codec, pages: &mut Pages<'_>) {
         arena.descriptors.clear();
         arena.used = 0;
-        let alike = alike(self.job.header.block).max(1);
+        let alike = alike(self.job.header.block);
         for (index, pfn) in arena.pfns.iter().enumerate() {
             if index.is_multiple_of(alike) {
                 arena.last.descriptor = Descriptor::default();

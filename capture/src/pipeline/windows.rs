@@ -112,7 +112,7 @@ pub(super) struct Cuts {
 
 impl Cuts {
     pub(super) fn new(parts: usize, page: PageSize) -> Cuts {
-        let multiple = alike(page).max(1) as u64;
+        let multiple = alike(page) as u64;
         Cuts { parts: parts as u64, multiple, kept: 0, exact: Vec::new(), ends: Vec::new() }
     }
 
