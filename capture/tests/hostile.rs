@@ -10,6 +10,7 @@ use std::sync::LazyLock;
 use common::{Era, Leaf, Machine, options};
 use kdump_capture::cli::{DumpOptions, Format, LogOptions};
 use kdump_capture::compress::Kind;
+use kdump_capture::dmesg::Since;
 use kdump_capture::pipeline;
 use kdump_capture::progress::Messages;
 use proptest::prelude::*;
@@ -35,8 +36,14 @@ fn run(bytes: &[u8]) -> serde_json::Value {
     let output = dir.path().join("core");
     value(pipeline::dump(&DumpOptions { format: Format::Elf, codec: Kind::None, output, ..options.clone() }));
     let value = value(pipeline::dump(&options));
-    let log =
-        LogOptions { input, output: Some(dir.path().join("log")), force: false, messages: Messages(0), report: None };
+    let log = LogOptions {
+        input,
+        output: Some(dir.path().join("log")),
+        since: Since::Boot,
+        force: false,
+        messages: Messages(0),
+        report: None,
+    };
     pipeline::log(&log);
     value
 }

@@ -10,6 +10,7 @@ use std::path::Path;
 use common::{Bytes, Era, Leaf, Machine, kept, options};
 use kdump_capture::cli::{DumpOptions, LogOptions};
 use kdump_capture::compress::Kind;
+use kdump_capture::dmesg::Since;
 use kdump_capture::dumpfile::layout::INCOMPLETE;
 use kdump_capture::dumpfile::read::Dump;
 use kdump_capture::pipeline;
@@ -382,6 +383,7 @@ fn the_log_goes_to_a_file_with_its_report() {
     let o = LogOptions {
         input: dir.path().join("vmcore"),
         output: Some(dir.path().join("log")),
+        since: Since::Boot,
         force: false,
         messages: Messages(0),
         report: Some(dir.path().join("report.json")),
@@ -391,6 +393,27 @@ fn the_log_goes_to_a_file_with_its_report() {
         "[    0.001000] [      T1] Linux version 6\n[    0.002000] [      C1] Kernel panic - not syncing: test\n";
     assert_eq!(fs::read_to_string(dir.path().join("log")).unwrap(), text);
     assert_eq!(report(dir.path())["log"], serde_json::json!({"records": 2, "bytes": text.len(), "lost": 0}));
+}
+
+#[test]
+fn the_log_since_the_last_clear_may_be_empty() {
+    let dir = tempfile::tempdir().unwrap();
+    for (next, records) in [(1, 1), (2, 0)] {
+        let mut machine = machine();
+        machine.log_cleared(next, Some(0));
+        fs::write(dir.path().join("vmcore"), machine.elf()).unwrap();
+        let o = LogOptions {
+            input: dir.path().join("vmcore"),
+            output: Some(dir.path().join("log")),
+            since: Since::Clear,
+            force: true,
+            messages: Messages(0),
+            report: Some(dir.path().join("report.json")),
+        };
+        assert_eq!(pipeline::log(&o), 0);
+        assert_eq!(report(dir.path())["log"]["records"], records);
+        assert_eq!(report(dir.path())["outcome"], "complete");
+    }
 }
 
 #[test]

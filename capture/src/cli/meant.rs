@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::compress::Kind;
+use crate::dmesg::Since;
 use crate::progress::Messages;
 use crate::units::DumpLevel;
 
@@ -111,6 +112,8 @@ pub struct LogOptions {
     pub input: PathBuf,
     /// The log; `None` is stdout.
     pub output: Option<PathBuf>,
+    /// Which records.
+    pub since: Since,
     /// Overwrite the output.
     pub force: bool,
     /// Which messages appear.

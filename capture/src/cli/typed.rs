@@ -11,6 +11,7 @@ use super::meant::{
 };
 use super::table::{Does, OPTIONS, help, version};
 use crate::compress::Kind;
+use crate::dmesg::Since;
 use crate::error::Error;
 use crate::progress::Messages;
 use crate::units::DumpLevel;
@@ -38,6 +39,7 @@ struct Typed {
     no_mapping: bool,
     report: Option<PathBuf>,
     log: bool,
+    since: Since,
     check: bool,
     files: Vec<PathBuf>,
 }
@@ -113,6 +115,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
             Does::NoMapping => typed.no_mapping = true,
             Does::Report => typed.report = Some(value()?.into()),
             Does::Log => typed.log = true,
+            Does::LogSinceClear => (typed.log, typed.since) = (true, Since::Clear),
             Does::Check => typed.check = true,
             Does::Statistics => typed.more_messages |= Messages::REPORT,
             Does::Help => return Ok(Command::Say(help())),
@@ -220,8 +223,8 @@ impl Typed {
         let input = files.next().ok_or_else(|| usage("no VMCORE given; see --help"))?;
         if plain_log {
             let quiet = Messages(messages.0 & (Messages::ERROR | Messages::DEBUG));
-            let log = LogOptions { input, output: None, force: false, messages: quiet, report: self.report };
-            return Ok(Command::Log(log));
+            let (since, report) = (self.since, self.report);
+            return Ok(Command::Log(LogOptions { input, output: None, since, force: false, messages: quiet, report }));
         }
         let what = if self.log { "LOGFILE" } else { "DUMPFILE" };
         let output = if self.flatten { Some("STDOUT".into()) } else { files.next() };
@@ -240,7 +243,8 @@ impl Typed {
         if self.log {
             // The log is plain text, never flattened.
             let output = Some(output).filter(|_| !self.flatten);
-            return Ok(Command::Log(LogOptions { input, output, force: self.force, messages, report: self.report }));
+            let (since, force, report) = (self.since, self.force, self.report);
+            return Ok(Command::Log(LogOptions { input, output, since, force, messages, report }));
         }
         Ok(Command::Dump(DumpOptions {
             input,
@@ -348,6 +352,10 @@ mod tests {
         assert!(o.flattened && o.output == Path::new("STDOUT"));
         let Ok(Command::Log(o)) = typed("makedumpfile -F --dump-dmesg /proc/vmcore") else { panic!() };
         assert_eq!(o.output, None);
+        for line in ["makedumpfile --partial-dmesg in log", "makedumpfile --dump-dmesg --partial-dmesg in log"] {
+            let Ok(Command::Log(o)) = typed(line) else { panic!("{line}") };
+            assert_eq!((o.since, o.output.as_deref()), (Since::Clear, Some(Path::new("log"))));
+        }
         let Ok(Command::Rebuild(o)) = typed("makedumpfile -f -R out") else { panic!() };
         assert!(o.force && o.output == Path::new("out"));
         for line in ["x -F", "x -R", "x -R -F out", "x -R --dump-dmesg out"] {

@@ -12,7 +12,7 @@ use crate::paging::{Virtual, WalkError};
 use crate::units::{VirtAddr, le16, le32, le64, to_usize};
 use crate::vmcoreinfo::Facts;
 
-use super::{Found, LogError, Record};
+use super::{Found, LogError, Record, Since, need};
 
 /// The top two bits of a descriptor's state are its state, the rest its id.
 const ID: u64 = u64::MAX >> 2;
@@ -40,6 +40,7 @@ struct Layout {
     time: usize,
     length: usize,
     caller: Option<usize>,
+    sequence: Option<usize>,
 }
 
 struct Ring {
@@ -50,10 +51,6 @@ struct Ring {
     tail: u64,
     size: u64,
     data: VirtAddr,
-}
-
-fn need<T>(value: Option<T>, key: &str) -> Result<T, LogError> {
-    value.ok_or_else(|| LogError::Missing(format!("no {key} in vmcoreinfo")))
 }
 
 fn layout(facts: &Facts) -> Result<Layout, LogError> {
@@ -69,7 +66,28 @@ fn layout(facts: &Facts) -> Result<Layout, LogError> {
         time: offset("printk_info.ts_nsec")?,
         length: offset("printk_info.text_len")?,
         caller: facts.offset("printk_info.caller_id"),
+        sequence: facts.offset("printk_info.seq"),
     })
+}
+
+fn unread(error: &WalkError) -> LogError {
+    LogError::Missing(format!("its ring buffer cannot be read ({})", crate::error::chain(error)))
+}
+
+/// The sequence number of the first record since the last clear. Where the kernel keeps two copies of it, the lowest
+/// bit of the counter before them says which one is not being written ("printk: use seqcount_latch for clear_seq").
+fn clear_sequence(facts: &Facts, mem: &mut Virtual<'_>) -> Result<u64, LogError> {
+    let symbol = need(facts.symbol("clear_seq"), "SYMBOL(clear_seq)")?;
+    let skip = match facts.offset("latched_seq.val") {
+        None => 0,
+        Some(values) => {
+            let mut counter = [0; 4];
+            mem.read(symbol, &mut counter).map_err(|e| unread(&e))?;
+            values as u64 + 8 * u64::from(counter[0] & 1)
+        }
+    };
+    let place = symbol.checked_add(skip).ok_or(LogError::Missing("SYMBOL(clear_seq) makes no sense".into()))?;
+    mem.u64(place).map_err(|e| unread(&e))
 }
 
 fn ring(facts: &Facts, mem: &mut Virtual<'_>) -> Result<Ring, LogError> {
@@ -78,13 +96,11 @@ fn ring(facts: &Facts, mem: &mut Virtual<'_>) -> Result<Ring, LogError> {
     let counter = offset("atomic_long_t.counter")?;
     let descs = offset("printk_ringbuffer.desc_ring")?;
     let texts = offset("printk_ringbuffer.text_data_ring")?;
-    let unread =
-        |e: WalkError| LogError::Missing(format!("its ring buffer cannot be read ({})", crate::error::chain(&e)));
-    let prb = mem.pointer(symbol).map_err(unread)?;
+    let prb = mem.pointer(symbol).map_err(|e| unread(&e))?;
     let mut word = |at: usize, bytes: usize| {
         let mut buffer = [0; 8];
         let place = prb.checked_add(at as u64).ok_or(LogError::Missing("its ring buffer is nowhere".into()))?;
-        mem.read(place, &mut buffer[..bytes]).map_err(unread)?;
+        mem.read(place, &mut buffer[..bytes]).map_err(|e| unread(&e))?;
         Ok::<u64, LogError>(u64::from_le_bytes(buffer))
     };
     let bits = |value: u64, most: u32, what: &str| {
@@ -106,10 +122,18 @@ fn ring(facts: &Facts, mem: &mut Virtual<'_>) -> Result<Ring, LogError> {
 pub(super) fn records(
     facts: &Facts,
     mem: &mut Virtual<'_>,
+    since: Since,
     each: &mut dyn FnMut(&Record<'_>) -> io::Result<()>,
 ) -> Result<Found, LogError> {
     let layout = layout(facts)?;
     let ring = ring(facts, mem)?;
+    let first = match since {
+        Since::Boot => 0,
+        Since::Clear => {
+            need(layout.sequence, "OFFSET(printk_info.seq)")?;
+            clear_sequence(facts, mem)?
+        }
+    };
     let mut found = Found::default();
     let mut scratch = Scratch { descriptor: vec![0; layout.descriptor], info: vec![0; layout.info], text: Vec::new() };
     // A damaged tail must not make the walk longer than the ring.
@@ -122,7 +146,9 @@ pub(super) fn records(
         }
         let id = ring.head.wrapping_sub(back) & ID;
         match scratch.read(&layout, &ring, mem, id) {
-            Some(Some(record)) => {
+            // Not asked for, nor is what was lost before it.
+            Some(Some((sequence, _))) if sequence < first => (found.lost, in_a_row) = (0, 0),
+            Some(Some((_, record))) => {
                 each(&record)?;
                 found.records += 1;
                 in_a_row = 0;
@@ -144,8 +170,14 @@ struct Scratch {
 }
 
 impl Scratch {
-    /// The record with `id`; `Some(None)` if it has no text, `None` if it is lost.
-    fn read(&mut self, layout: &Layout, ring: &Ring, mem: &mut Virtual<'_>, id: u64) -> Option<Option<Record<'_>>> {
+    /// The record with `id` and its sequence number; `Some(None)` if it has no text, `None` if it is lost.
+    fn read(
+        &mut self,
+        layout: &Layout,
+        ring: &Ring,
+        mem: &mut Virtual<'_>,
+        id: u64,
+    ) -> Option<Option<(u64, Record<'_>)>> {
         let index = id % ring.count;
         mem.read(ring.descriptors.checked_add(index * layout.descriptor as u64)?, &mut self.descriptor).ok()?;
         let state = le64(&self.descriptor, layout.state)?;
@@ -164,11 +196,12 @@ impl Scratch {
         let len = usize::from(le16(&self.info, layout.length)?).min(to_usize(len)?);
         self.text.resize(len, 0);
         mem.read(ring.data.checked_add(start)?, &mut self.text).ok()?;
-        Some(Some(Record {
+        let record = Record {
             ts_nsec: le64(&self.info, layout.time)?,
             caller: layout.caller.and_then(|at| le32(&self.info, at)),
             text: &self.text,
-        }))
+        };
+        Some(Some((layout.sequence.and_then(|at| le64(&self.info, at)).unwrap_or(u64::MAX), record)))
     }
 }
 

@@ -1,9 +1,15 @@
 //! The kernel log. In: the ring buffer in the crashed kernel's memory. Out: records, and the text `dmesg` would show.
 //! May surprise: it is read record by record straight from the dump, so that a log of 100 MiB takes no memory.
 //!
+//! | kernel | known by | file |
+//! |---|---|---|
+//! | 5.10 and later | `SYMBOL(prb)` | `lockless.rs` |
+//! | 3.5 to 5.9 | `SYMBOL(log_first_idx)` | `record_buffer.rs` |
+//!
 //! Another log format is one file here and one line in [`records`].
 
 mod lockless;
+mod record_buffer;
 
 use std::io::{self, Write};
 
@@ -30,6 +36,16 @@ pub struct Found {
     pub lost: u64,
 }
 
+/// Which records are wanted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Since {
+    /// All that are there.
+    #[default]
+    Boot,
+    /// Those that came after the log was last cleared (`dmesg --clear`).
+    Clear,
+}
+
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
@@ -41,18 +57,30 @@ pub enum LogError {
     Io(#[from] io::Error),
 }
 
-/// Calls `each` for every record, oldest first.
+/// Calls `each` for every record that is wanted, oldest first.
 pub fn records(
     facts: &Facts,
     mem: &mut Virtual<'_>,
+    since: Since,
     each: &mut dyn FnMut(&Record<'_>) -> io::Result<()>,
 ) -> Result<Found, LogError> {
-    if facts.symbol("prb").is_none() {
-        return Err(LogError::Missing(
-            "no SYMBOL(prb) in vmcoreinfo; logs of kernels before 5.10 are not built in".into(),
-        ));
+    if facts.symbol("prb").is_some() {
+        return lockless::records(facts, mem, since, each);
     }
-    lockless::records(facts, mem, each)
+    if facts.symbol("log_first_idx").is_some() {
+        return record_buffer::records(facts, mem, since, each);
+    }
+    let why = if facts.symbol("log_buf").is_some() {
+        "it is plain bytes without records, as kernels before 3.5 kept it; reading that is not built into this \
+         program, use makedumpfile --dump-dmesg"
+    } else {
+        "neither SYMBOL(prb) nor SYMBOL(log_first_idx) is in vmcoreinfo"
+    };
+    Err(LogError::Missing(why.into()))
+}
+
+fn need<T>(value: Option<T>, key: &str) -> Result<T, LogError> {
+    value.ok_or_else(|| LogError::Missing(format!("no {key} in vmcoreinfo")))
 }
 
 impl Record<'_> {

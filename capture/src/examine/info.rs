@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::compress::Kind;
-use crate::dmesg::{self, PanicLine};
+use crate::dmesg::{self, PanicLine, Since};
 use crate::dumpfile::layout::{INCOMPLETE, VERSION};
 use crate::dumpfile::memory::{DumpMem, ones};
 use crate::dumpfile::read::Source;
@@ -166,7 +166,7 @@ fn learn(info: &mut Info, vmcoreinfo: &[u8], mem: &dyn PhysMem) {
     info.crash_time = info.crash_time.or(kernel.crash_time);
     let Some(mut memory) = kernel.memory(mem) else { return };
     let mut line = PanicLine::default();
-    let seen = dmesg::records(&kernel.facts, &mut memory, &mut |record| {
+    let seen = dmesg::records(&kernel.facts, &mut memory, Since::Boot, &mut |record| {
         line.see(record.text);
         Ok(())
     });

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::console::{ending, remedy, save, say, start_log, tell};
 use super::{identify, release};
 use crate::cli::LogOptions;
-use crate::dmesg::{self, PanicLine};
+use crate::dmesg::{self, PanicLine, Since};
 use crate::error::{Error, chain};
 use crate::output;
 use crate::progress::Messages;
@@ -50,7 +50,7 @@ fn save_log(options: &LogOptions, report: &mut LogReport) -> Result<(), Error> {
         None => Box::new(std::io::stdout().lock()),
     };
     let (mut line, mut text, mut bytes) = (PanicLine::default(), Vec::new(), 0u64);
-    let found = dmesg::records(&kernel.facts, &mut memory, &mut |record| {
+    let found = dmesg::records(&kernel.facts, &mut memory, options.since, &mut |record| {
         line.see(record.text);
         record.print(&mut text);
         if text.len() >= 64 << 10 {
@@ -82,6 +82,8 @@ fn save_log(options: &LogOptions, report: &mut LogReport) -> Result<(), Error> {
     if gone > 0 {
         report.problems.push(format!("the vmcore is {gone} bytes shorter than its headers say"));
     }
-    report.outcome = if found.records == 0 { Outcome::Incomplete } else { Outcome::Complete };
+    // There always is a log, but not always one since the last clear.
+    let nothing = found.records == 0 && (options.since == Since::Boot || found.lost > 0);
+    report.outcome = if nothing { Outcome::Incomplete } else { Outcome::Complete };
     Ok(())
 }

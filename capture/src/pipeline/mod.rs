@@ -22,7 +22,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use crate::cli::{DumpOptions, Format};
-use crate::dmesg::{self, PanicLine};
+use crate::dmesg::{self, PanicLine, Since};
 use crate::dumpfile::elf::{self, Stretches};
 use crate::dumpfile::flatten::Flattened;
 use crate::dumpfile::layout::Header;
@@ -186,7 +186,7 @@ fn learn(vmcore: &Vmcore, report: &mut DumpReport) -> Kernel {
     report.crash_time = kernel.crash_time;
     if let Some(mut memory) = kernel.memory(vmcore) {
         let mut line = PanicLine::default();
-        let seen = dmesg::records(&kernel.facts, &mut memory, &mut |record| {
+        let seen = dmesg::records(&kernel.facts, &mut memory, Since::Boot, &mut |record| {
             line.see(record.text);
             Ok(())
         });

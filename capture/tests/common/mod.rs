@@ -5,6 +5,8 @@
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 #![allow(clippy::panic, clippy::unwrap_used)] // helpers of tests, which clippy does not know as such
 
+pub mod logs;
+
 use std::path::Path;
 
 use kdump_capture::cli::{DumpOptions, Format, MemoryOptions};
@@ -353,6 +355,7 @@ impl Machine {
             self.put64(DESCS + index * 24, id as u64 | 2 << 62);
             self.put64(DESCS + index * 24 + 8, *begin);
             self.put64(DESCS + index * 24 + 16, *next);
+            self.put64(INFOS + index * 88, id as u64);
             self.put64(INFOS + index * 88 + 8, *ts);
             self.put(INFOS + index * 88 + 16, &(text.len() as u16).to_le_bytes());
             self.put(INFOS + index * 88 + 20, &caller.to_le_bytes());
