@@ -42,6 +42,15 @@ impl MemCore {
         MemCore { arch, pieces, broken: BTreeSet::new(), segments }
     }
 
+    /// Puts `bytes` in the place of those at `at` and returns these; `None` if a piece does not hold all of them.
+    pub fn replace(&mut self, at: PhysAddr, bytes: &[u8]) -> Option<Vec<u8>> {
+        let (start, piece) = self.pieces.range_mut(..=at.0).next_back()?;
+        let there = piece.get_mut(to_usize(at.0 - start)?..)?.get_mut(..bytes.len())?;
+        let before = there.to_vec();
+        there.copy_from_slice(bytes);
+        Some(before)
+    }
+
     /// Reading page `pfn` fails from now on.
     pub fn break_page(&mut self, pfn: Pfn) {
         self.broken.insert(pfn);

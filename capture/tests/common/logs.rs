@@ -2,7 +2,10 @@
 
 use std::collections::VecDeque;
 
-use super::{DESCS, IMAGE, Machine, virt};
+use super::{DESCS, IMAGE, Machine, PRB, virt};
+
+/// First byte and length of the memory in which every part of every log lies.
+pub const MEMORY: [(u64, usize); 2] = [(PRB, 0x7000), (BUFFER, 0x1000)];
 
 /// Where `clear_seq` and its latch are.
 const CLEAR: u64 = IMAGE + 0x8_8000;
