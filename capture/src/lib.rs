@@ -30,7 +30,8 @@
 //! | kept | the pages that are written: bitmap 2 |
 //! | batch | some hundred kept pages that one worker packs and writes |
 //!
-//! The other way round, `info` and `verify` read a dump: [`examine`], over [`dumpfile::read`].
+//! The other way round, `info` and `verify` read a dump: [`examine`], over [`dumpfile::read`]. What a dump would hold
+//! is asked of a running machine by [`usage`], over /proc/kcore.
 //!
 //! Where to look: [`pipeline`] tells the story from open to finish. [`classify`] has the order of the questions.
 //! [`dumpfile`] has the picture of the file. `vmcore/map.rs` is the one place with `unsafe`. Memory as the rest of the
@@ -56,6 +57,7 @@ pub mod pipeline;
 pub mod progress;
 pub mod report;
 pub mod units;
+pub mod usage;
 pub mod vmcore;
 pub mod vmcoreinfo;
 pub mod workers;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use kdump_capture::cli::{self, Command};
-use kdump_capture::{examine, pipeline};
+use kdump_capture::{examine, pipeline, usage};
 
 fn main() -> ExitCode {
     let command = match cli::parse(std::env::args_os()) {
@@ -19,6 +19,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Dump(options) => ExitCode::from(pipeline::dump(&options)),
+        Command::Usage(options) => ExitCode::from(usage::usage(&options)),
         Command::Info(options) => ExitCode::from(examine::info(&options)),
         Command::Verify(options) => ExitCode::from(examine::verify(&options)),
         Command::Log(options) => ExitCode::from(pipeline::log(&options)),

@@ -20,6 +20,8 @@ pub enum Command {
     Reassemble(ReassembleOptions),
     /// Rebuild a dump from a flattened stream on stdin.
     Rebuild(RebuildOptions),
+    /// Say what a dump of the running system would hold.
+    Usage(UsageOptions),
     /// Say what is in a dump.
     Info(ExamineOptions),
     /// Check a dump.
@@ -144,6 +146,21 @@ pub struct RebuildOptions {
     pub output: PathBuf,
     /// Overwrite the output.
     pub force: bool,
+    /// Which messages appear.
+    pub messages: Messages,
+    /// Where the report goes.
+    pub report: Option<PathBuf>,
+}
+
+/// How to count the running system's pages.
+#[derive(Debug, Clone)]
+pub struct UsageOptions {
+    /// /proc/kcore.
+    pub kcore: PathBuf,
+    /// Answer in JSON.
+    pub json: bool,
+    /// Number of workers.
+    pub threads: usize,
     /// Which messages appear.
     pub messages: Messages,
     /// Where the report goes.

@@ -14,5 +14,6 @@ mod typed;
 
 pub use meant::{
     Command, DumpOptions, ExamineOptions, Format, LogOptions, MemoryOptions, ReassembleOptions, RebuildOptions,
+    UsageOptions,
 };
 pub use typed::parse;

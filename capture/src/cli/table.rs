@@ -27,6 +27,8 @@ pub(super) enum Does {
     Report,
     Log,
     LogSinceClear,
+    MemUsage,
+    Json,
     Check,
     Statistics,
     Help,
@@ -114,6 +116,8 @@ pub(super) const OPTIONS: &[Opt] = &[
     opt(' ', "report", "FILE", "write what happened to FILE, as JSON", Does::Report),
     opt(' ', "dump-dmesg", "", "write the kernel log to LOGFILE instead of a dump", Does::Log),
     opt(' ', "partial-dmesg", "", "the same from where the log was last cleared (dmesg --clear)", Does::LogSinceClear),
+    opt(' ', "mem-usage", "", "count the running system's pages, by what a dump level leaves out", Does::MemUsage),
+    opt(' ', "json", "", "with --mem-usage: answer in JSON", Does::Json),
     opt(' ', "check-params", "", "check the command line and end", Does::Check),
     opt(' ', "dry-run", "", "do everything but write; the report has the size", Does::DryRun),
     opt(' ', "show-stats", "", "print the page statistics (message level 16)", Does::Statistics),
@@ -127,7 +131,6 @@ pub(super) const OPTIONS: &[Opt] = &[
     opt('X', "", "", "Xen filtering", Does::Refused(LATER)),
     opt('e', "exclude-unused-vm", "", "leaving out unused vmemmap", Does::Refused("leave it out")),
     opt(' ', "work-dir", "", "a working directory", Does::Refused("leave it out; the bitmap is kept in memory")),
-    opt(' ', "mem-usage", "", "--mem-usage", Does::Refused(LATER)),
     opt(' ', "vtop", "", "address translation", Does::Refused(LATER)),
     opt(' ', "config", "", "erasing", Does::Refused(LATER)),
     opt(' ', "eppic", "", "erasing", Does::Refused(LATER)),
@@ -147,6 +150,7 @@ kdump-capture writes a filtered dump of a crashed kernel's memory.
   kdump-capture --split [OPTIONS] VMCORE PART PART...
   kdump-capture --reassemble PART PART... DUMPFILE
   kdump-capture --dump-dmesg [OPTIONS] VMCORE LOGFILE
+  kdump-capture --mem-usage [--json] /proc/kcore
   vmcore-dmesg VMCORE
   kdump-capture info [--json] FILE      says what is in a dump: kernel, crash, panic, level, pages
   kdump-capture verify [--json] FILE    checks its layout, every page, and its sha256 if status.json lies beside it

@@ -8,6 +8,7 @@ use lexopt::Arg;
 
 use super::meant::{
     Command, DumpOptions, ExamineOptions, Format, LogOptions, MemoryOptions, ReassembleOptions, RebuildOptions,
+    UsageOptions,
 };
 use super::table::{Does, OPTIONS, help, version};
 use crate::compress::Kind;
@@ -40,6 +41,8 @@ struct Typed {
     report: Option<PathBuf>,
     log: bool,
     since: Since,
+    mem_usage: bool,
+    json: bool,
     check: bool,
     files: Vec<PathBuf>,
 }
@@ -116,6 +119,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
             Does::Report => typed.report = Some(value()?.into()),
             Does::Log => typed.log = true,
             Does::LogSinceClear => (typed.log, typed.since) = (true, Since::Clear),
+            Does::MemUsage => typed.mem_usage = true,
+            Does::Json => typed.json = true,
             Does::Check => typed.check = true,
             Does::Statistics => typed.more_messages |= Messages::REPORT,
             Does::Help => return Ok(Command::Say(help())),
@@ -207,6 +212,12 @@ impl Typed {
     fn meant(self, plain_log: bool) -> Result<Command, Error> {
         self.compress_level_fits()?;
         let messages = Messages(self.messages.unwrap_or(7) | self.more_messages);
+        if self.mem_usage {
+            return self.usage(messages);
+        }
+        if self.json {
+            return Err(usage("--json goes with --mem-usage; what a dump was written of is told by --report FILE"));
+        }
         if self.rebuild {
             return self.rebuilt(messages);
         }
@@ -278,6 +289,21 @@ impl Typed {
         }
         let (parts, force, report) = (self.files, self.force, self.report);
         Ok(Command::Reassemble(ReassembleOptions { parts, output, force, messages, report }))
+    }
+
+    fn usage(self, messages: Messages) -> Result<Command, Error> {
+        if self.log || self.flatten || self.rebuild || self.split || self.reassemble {
+            return Err(usage(
+                "--mem-usage writes no dump; it goes with none of -F, -R, --split, --reassemble and --dump-dmesg",
+            ));
+        }
+        let [kcore] = <[PathBuf; 1]>::try_from(self.files)
+            .map_err(|_| usage("--mem-usage: /proc/kcore is needed, and no more"))?;
+        if self.check {
+            return Ok(Command::Say(String::new()));
+        }
+        let (json, threads, report) = (self.json, workers(self.threads), self.report);
+        Ok(Command::Usage(UsageOptions { kcore, json, threads, messages, report }))
     }
 
     fn rebuilt(self, messages: Messages) -> Result<Command, Error> {
@@ -419,6 +445,19 @@ mod tests {
             let remedy = "use it with -z (zstd) or -c (zlib)";
             let line = format!("x --check-params {option} --compress-level 3 in out");
             assert_eq!(typed(&line).unwrap_err(), format!("--compress-level is not for {name}; {remedy}"));
+        }
+    }
+
+    #[test]
+    fn mem_usage_takes_the_running_kernel_and_nothing_else() {
+        let Ok(Command::Usage(o)) = typed("makedumpfile -f --mem-usage /proc/kcore") else { panic!() };
+        assert_eq!((o.kcore.as_path(), o.json), (Path::new("/proc/kcore"), false));
+        let Ok(Command::Usage(o)) = typed("x --mem-usage /proc/kcore --json -D --message-level 4") else { panic!() };
+        assert_eq!((o.json, o.messages.0), (true, 12));
+        for line in
+            ["x --mem-usage", "x --mem-usage a b", "x --mem-usage -F a", "x --mem-usage -R a", "x --json in out"]
+        {
+            assert!(typed(line).is_err(), "{line}");
         }
     }
 

@@ -29,7 +29,7 @@ pub(crate) fn start_log(messages: Messages) {
 }
 
 /// Logs what should be known, and what went wrong.
-pub(super) fn tell(problems: &[String], error: Option<&str>) {
+pub(crate) fn tell(problems: &[String], error: Option<&str>) {
     for problem in problems {
         log::warn!("kdump-capture: {problem}");
     }
@@ -64,7 +64,7 @@ pub(super) fn would_be(report: &DumpReport) -> String {
 }
 
 /// Says it on stdout, or on stderr where stdout is the dump's.
-pub(super) fn say(text: &str, on_stderr: bool) {
+pub(crate) fn say(text: &str, on_stderr: bool) {
     // Nobody may be listening; the exit code tells all the same.
     let _ = if on_stderr {
         std::io::stderr().lock().write_all(text.as_bytes())
@@ -75,7 +75,7 @@ pub(super) fn say(text: &str, on_stderr: bool) {
 }
 
 /// Writes the report, if one is wanted; returns 1 if it could not be.
-pub(super) fn save(path: Option<&Path>, report: &impl serde::Serialize) -> u8 {
+pub(crate) fn save(path: Option<&Path>, report: &impl serde::Serialize) -> u8 {
     let Some(path) = path else { return 0 };
     let written = serde_json::to_vec(report)
         .map_err(std::io::Error::other)

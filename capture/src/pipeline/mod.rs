@@ -16,7 +16,7 @@ pub use log::log;
 pub use plan::{Plan, Wanted};
 pub use restore::{reassemble, rebuild};
 
-pub(crate) use console::start_log;
+pub(crate) use console::{save, say, start_log, tell};
 
 use std::path::Path;
 use std::time::Instant;
@@ -39,7 +39,7 @@ use crate::vmcore::read::PhysMem;
 
 use windows::{Cuts, Windows};
 
-use console::{ending, remedy, save, say, tell, would_be};
+use console::{ending, remedy, would_be};
 
 /// Writes a dump and tells how it went; returns the exit code.
 pub fn dump(options: &DumpOptions) -> u8 {

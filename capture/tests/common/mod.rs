@@ -5,6 +5,7 @@
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 #![allow(clippy::panic, clippy::unwrap_used)] // helpers of tests, which clippy does not know as such
 
+pub mod kcore;
 pub mod logs;
 
 use std::path::Path;
