@@ -25,7 +25,7 @@
 //! # Where to look
 //!
 //! - [`provision`]: what has to be there, and where it comes from; [`folders`]: where it is kept.
-//! - [`scenario`], [`mod@crash`]: what is tried, and the story of trying it.
+//! - [`scenario`], [`mod@crash`]: what is tried, and the story of trying it; [`mod@mem_usage`]: a story without a crash.
 //! - [`machine`], [`console`], [`disk`], [`mod@accel`]: QEMU and what is around it.
 //! - [`oracle`], [`judge`], [`status`], [`initramfs`]: whether the dump, or the image, is right.
 //! - [`sys`]: the one room for `unsafe`.
@@ -40,6 +40,7 @@ mod guest_image;
 pub mod initramfs;
 pub mod judge;
 pub mod machine;
+pub mod mem_usage;
 pub mod oracle;
 pub mod programs;
 pub mod progress;

@@ -14,6 +14,14 @@ const SUITE: &str = "sid";
 const PACKAGES: [&str; 9] =
     ["makedumpfile", "libc6", "libdw1t64", "libelf1t64", "liblzo2-2", "libzstd1", "zlib1g", "libbz2-1.0", "liblzma5"];
 
+/// How it is called in a guest on whose disk it is.
+pub const ORACLE_IN_GUEST: [&str; 4] = [
+    "/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2",
+    "--library-path",
+    "/usr/lib/x86_64-linux-gnu",
+    "/usr/bin/makedumpfile",
+];
+
 /// How pages are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Codec {
@@ -66,6 +74,15 @@ impl Makedumpfile {
         command.args(["--message-level", "4", "--dump-dmesg"]).arg(vmcore).arg(text);
         tools::run(&mut command)?;
         std::fs::read(text).with_context(|| format!("makedumpfile wrote no {}", text.display()))
+    }
+
+    /// Puts it and its libraries on the disk below `tree`.
+    pub(crate) fn install(&self, tree: &Path) -> Result<()> {
+        tools::copy(&self.folder.join("usr/bin/makedumpfile"), &tree.join("usr/bin/makedumpfile"))?;
+        let mut copy = tools::command("cp");
+        copy.arg("-aL").arg(self.folder.join("usr/lib/x86_64-linux-gnu"));
+        std::fs::create_dir_all(tree.join("usr/lib"))?;
+        tools::run(copy.arg(tree.join("usr/lib"))).map(drop)
     }
 
     fn command(&self) -> Command {

@@ -16,5 +16,5 @@ mod makedumpfile;
 mod packages;
 
 pub use kernels::{Kernel, Suite, debug_vmlinux, kernel};
-pub use makedumpfile::{Codec, Makedumpfile, makedumpfile};
+pub use makedumpfile::{Codec, Makedumpfile, ORACLE_IN_GUEST, makedumpfile};
 pub use packages::{crash_utility, tools};

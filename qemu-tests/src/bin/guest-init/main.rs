@@ -7,8 +7,11 @@
 //! In: words of the kernel's command line, `guest.mode=crash|poweroff`, `guest.load=MIB` and `guest.huge=PAGES` for the
 //! filling, `guest.marker=TEXT`; modules packed under `/modules` in the order that `/modules/order` says. Out: lines that
 //! begin with `GUEST: ` on the console. Whatever fails is such a line too, and then the machine is powered off.
+//!
+//! With `guest.mode=mem-usage` there is no crash: its pages are counted instead (`mem_usage.rs`), and it is powered off.
 
 mod fill;
+mod mem_usage;
 mod prepare;
 
 use std::fs;
@@ -36,6 +39,13 @@ fn run() -> Result<()> {
     prepare::load_modules()?;
     say("mounting the disk");
     prepare::enter_disk()?;
+    if words.get("mode") == Some("mem-usage") {
+        say("filling memory");
+        fill::memory(words.number("load")?, words.number("huge")?)?;
+        mem_usage::measure()?;
+        say("counted");
+        return Ok(());
+    }
     say("kdumpctl start");
     load_crash_kernel()?;
     say("filling memory");
