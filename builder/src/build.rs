@@ -9,7 +9,7 @@ use crate::host::{Kernel, SystemHost, Tree};
 use crate::plan::{Entry, Plan};
 use crate::{image, target};
 use anyhow::{Context, bail};
-use kdump_hooks::{Contribution, Host, ModuleNeed, Settings, Target};
+use kdump_hooks::{Contribution, FileNeed, Host, ModuleNeed, Settings, Target};
 use kdump_init::config::{self as contract, Dump, Endings, ImageConfig, Limits};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -95,8 +95,17 @@ pub fn plan_for(config: &Config, host: &SystemHost, ours: &Programs) -> anyhow::
     let (files, modprobe) = modprobe_d::gather(&host.tree, &mut warnings)?;
     plan.extend(files)?;
 
+    let asked = contributions(config, host, &image.hooks)?;
+    for program in &asked.programs {
+        plan.extend(programs::gather_first(&host.tree, program)?)?;
+    }
+    for FileNeed { path, bytes, secret, reason } in &asked.files {
+        let name = path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?;
+        let entry = Entry::file(name, bytes.clone(), reason.clone());
+        plan.add(Entry { mode: if *secret { 0o600 } else { entry.mode }, ..entry })?;
+    }
     let source = modules::Source { tree: &host.tree, kernel: &host.kernel, index: host.index(), config: &modprobe };
-    let chosen = source.gather(&module_needs(config, host, &image.hooks)?)?;
+    let chosen = source.gather(&asked.modules)?;
     plan.extend(indexes::gather(&host.kernel.modules_dir, &format!("lib/modules/{}", host.kernel.release), &chosen)?)?;
     let mut wanted = BTreeMap::new();
     for (name, module) in &chosen {
@@ -132,26 +141,29 @@ fn image_config(config: &Config, host: &SystemHost, hooks: Settings, path: PathB
     }
 }
 
-fn module_needs(config: &Config, host: &dyn Host, settings: &Settings) -> anyhow::Result<Vec<ModuleNeed>> {
-    let mut needs = Vec::new();
+/// What the hooks and the configuration ask for.
+fn contributions(config: &Config, host: &dyn Host, settings: &Settings) -> anyhow::Result<Contribution> {
+    let mut all = Contribution::default();
     for hook in settings.hooks() {
-        let Contribution { modules, .. } = hook.gather(host)?;
-        needs.extend(modules);
+        let Contribution { modules, programs, files } = hook.gather(host).context(hook.name())?;
+        all.modules.extend(modules);
+        all.programs.extend(programs);
+        all.files.extend(files);
     }
     let mut unknown_device = false;
     for Target::Filesystem(target) in &settings.targets {
         unknown_device |= host.device_chain(&target.device)?.is_none();
     }
     if unknown_device {
-        needs.extend(drivers::generic());
+        all.modules.extend(drivers::generic());
     }
-    needs.extend(config.dump.extra_modules.iter().map(|module| ModuleNeed {
+    all.modules.extend(config.dump.extra_modules.iter().map(|module| ModuleNeed {
         request: module.value.clone(),
         reason: format!("extra_modules, {}", module.origin),
         required: true,
         by_device: false,
     }));
-    Ok(needs)
+    Ok(all)
 }
 
 /// Writes a plan as an image and says so in one line.
@@ -194,7 +206,7 @@ mod tests {
         let settings = Settings { targets: vec![Target::Filesystem(target)] };
         let chains = chains.iter().map(|(device, alias)| ((*device).to_owned(), vec![(*alias).to_owned()])).collect();
         let host = FakeHost { chains, ..FakeHost::default() };
-        module_needs(&config, &host, &settings).unwrap().into_iter().map(|need| need.request).collect()
+        contributions(&config, &host, &settings).unwrap().modules.into_iter().map(|need| need.request).collect()
     }
 
     #[test]

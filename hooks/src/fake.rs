@@ -3,7 +3,7 @@
 use crate::device::DeviceSpec;
 use crate::host::Host;
 use crate::kmod::Index;
-use crate::machine::{Machine, MountPlan};
+use crate::machine::{Ended, Machine, MountPlan, Program};
 use anyhow::{anyhow, bail};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -18,6 +18,8 @@ pub struct FakeMachine {
     pub unmountable: BTreeSet<String>,
     /// Modules it does not have.
     pub missing_modules: BTreeSet<String>,
+    /// How programs end, by their first argument's file name; well, if nothing is said.
+    pub programs: BTreeMap<String, Ended>,
     /// Everything that was asked, one line each.
     pub journal: Vec<String>,
 }
@@ -46,6 +48,13 @@ impl Machine for FakeMachine {
             bail!("unknown file system type");
         }
         Ok(())
+    }
+
+    fn run(&mut self, program: &Program) -> anyhow::Result<Ended> {
+        let env: String = program.env.iter().map(|(name, value)| format!("{name}={value} ")).collect();
+        self.journal.push(format!("run {env}{}", program.argv.join(" ")));
+        let name = program.argv.first().and_then(|path| Path::new(path).file_name()).unwrap_or_default();
+        Ok(self.programs.get(&*name.to_string_lossy()).cloned().unwrap_or_default())
     }
 
     fn unmount(&mut self, point: &Path) -> anyhow::Result<()> {

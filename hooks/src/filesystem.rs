@@ -81,7 +81,7 @@ impl Hook for Filesystem {
             reason: format!("driver of the target device {}", self.device),
             by_device: true,
         }));
-        Ok(Contribution { modules })
+        Ok(Contribution { modules, ..Contribution::default() })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::device::DeviceSpec;
 use crate::kmod::Index;
+use std::path::PathBuf;
 
 /// The machine that an image is built for. `builder` reads a real one; [`crate::fake::FakeHost`] describes any other.
 pub trait Host {
@@ -21,6 +22,34 @@ pub trait Host {
 pub struct Contribution {
     /// Kernel modules.
     pub modules: Vec<ModuleNeed>,
+    /// Programs of the host, which come with the libraries or the interpreter that they need.
+    pub programs: Vec<ProgramNeed>,
+    /// Files that a hook makes itself.
+    pub files: Vec<FileNeed>,
+}
+
+/// A program or another file of the host that must be in the image, at the same path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProgramNeed {
+    /// Where it may be, the first that is there is taken.
+    pub paths: Vec<PathBuf>,
+    /// Why, in a few words that complete "is in the image: …".
+    pub reason: String,
+    /// Whether the image is useless without it.
+    pub required: bool,
+}
+
+/// A file that is not on the host, or not as the image needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileNeed {
+    /// Where it is in the image.
+    pub path: PathBuf,
+    /// What is in it.
+    pub bytes: Vec<u8>,
+    /// Whether nobody but root may read it; an image with a secret in it is readable by root alone, too.
+    pub secret: bool,
+    /// Why, in a few words.
+    pub reason: String,
 }
 
 /// A module that must be in the image.

@@ -3,8 +3,8 @@
 //! # Nouns
 //!
 //! - **Hook**: one capability of an image. Its builder side answers *what goes into the image for it*
-//!   ([`Hook::gather`]); its boot side does the work in the capture environment (for a dump target, the only kind of hook
-//!   so far, [`TargetHook::open`] and [`TargetHook::close`]).
+//!   ([`Hook::gather`]); its boot side does the work in the capture environment, at the stages that it names
+//!   ([`Hook::stages`], [`Hook::act`]). A dump target is a hook that is opened and closed instead ([`TargetHook`]).
 //! - **Settings**: what the configuration asks of the hooks; it travels from builder to init inside `image.toml`.
 //! - **Target**: where a dump goes. A **destination** is an opened target.
 //! - **Stage**: a step of the capture boot.
@@ -15,7 +15,8 @@
 //!
 //! ```text
 //!   builder:  Settings ─▶ hooks() ─▶ gather(host) ─▶ Contribution { modules, files, each with its reason }
-//!   init:     Settings ─▶ targets ─▶ open(machine) ─▶ Destination ─▶ close(machine)
+//!   init:     Settings ─▶ hooks() ─▶ act(stage, machine)
+//!             Settings ─▶ targets ─▶ open(machine) ─▶ Destination ─▶ close(machine)
 //! ```
 //!
 //! # Where to look
@@ -41,8 +42,8 @@ pub mod machine;
 pub mod stage;
 
 pub use device::DeviceSpec;
-pub use host::{Contribution, Host, ModuleNeed};
-pub use machine::{Machine, MountPlan};
+pub use host::{Contribution, FileNeed, Host, ModuleNeed, ProgramNeed};
+pub use machine::{Ended, Machine, MountPlan, Program};
 pub use stage::Stage;
 
 use serde::{Deserialize, Serialize};
@@ -60,6 +61,19 @@ pub trait Hook: fmt::Debug + Sync {
     /// # Errors
     /// What is missing on the host, and what to do about it. An image is not built with a hole in it.
     fn gather(&self, host: &dyn Host) -> anyhow::Result<Contribution>;
+
+    /// Boot side: the stages at which it acts, before what the boot itself does there.
+    fn stages(&self) -> &'static [Stage] {
+        &[]
+    }
+
+    /// Boot side: what it does at one of its stages, within `limit`.
+    ///
+    /// # Errors
+    /// What could not be done. The log has it and `status.json` too; the boot goes on unless the stage says otherwise.
+    fn act(&self, _stage: Stage, _machine: &mut dyn Machine, _limit: Duration) -> anyhow::Result<()> {
+        Ok(())
+    }
 }
 
 /// A hook that is a place for dumps.

@@ -1,6 +1,7 @@
 //! What a hook may do to the machine that has just crashed.
 
 use crate::device::DeviceSpec;
+use anyhow::bail;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,11 +26,58 @@ pub trait Machine {
     /// The kernel's refusal, with its own words where the kernel log has them.
     fn mount(&mut self, plan: &MountPlan) -> anyhow::Result<()>;
 
+    /// Runs a program of the image to its end; what it says goes to the log.
+    ///
+    /// # Errors
+    /// It cannot be started, or was not done in time and has been killed.
+    fn run(&mut self, program: &Program) -> anyhow::Result<Ended>;
+
     /// Flushes the file system that is mounted at `point` and unmounts it.
     ///
     /// # Errors
     /// Data may not have reached the device.
     fn unmount(&mut self, point: &Path) -> anyhow::Result<()>;
+}
+
+/// A program to be run. No shell comes between: an argument is an argument.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// Environment variables besides `PATH`.
+    pub env: Vec<(String, String)>,
+    /// It is killed when it takes longer.
+    pub limit: Duration,
+}
+
+impl Program {
+    /// Program and arguments, with nothing special in its environment.
+    pub fn new(argv: &[&str], limit: Duration) -> Program {
+        Program { argv: argv.iter().map(|word| (*word).to_owned()).collect(), env: Vec::new(), limit }
+    }
+}
+
+/// How a program ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// Its exit code; 128 and the number of the signal that ended it.
+    pub code: i32,
+    /// The last of what it said.
+    pub said: String,
+}
+
+impl Ended {
+    /// Whether it ended well; if not, with what it said.
+    ///
+    /// # Errors
+    /// An exit code other than 0.
+    pub fn well(self, program: &str) -> anyhow::Result<()> {
+        match self {
+            Ended { code: 0, .. } => Ok(()),
+            Ended { code, said } if said.is_empty() => bail!("{program} failed: exit code {code}"),
+            Ended { code, said } => bail!("{program} failed: exit code {code} ({said})"),
+        }
+    }
 }
 
 /// One call of mount(2).

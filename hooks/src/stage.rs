@@ -11,12 +11,20 @@ pub enum Stage {
     Modules,
     /// Modules that the devices ask for.
     Devices,
+    /// Interfaces and addresses, if a target or a hook needs them.
+    Network,
     /// The dump target: found, opened.
     Target,
+    /// The administrator's own work before anything is saved.
+    Pre,
     /// The kernel log: small, written first, enough on most mornings.
     Log,
     /// The dump.
     Vmcore,
+    /// The administrator's own work after it.
+    Post,
+    /// What is done when no target has a complete dump.
+    Emergency,
     /// The status is written, the target closed.
     Ending,
 }
@@ -28,9 +36,13 @@ impl Stage {
             Stage::Early => "early",
             Stage::Modules => "modules",
             Stage::Devices => "devices",
+            Stage::Network => "network",
             Stage::Target => "target",
+            Stage::Pre => "pre",
             Stage::Log => "log",
             Stage::Vmcore => "vmcore",
+            Stage::Post => "post",
+            Stage::Emergency => "emergency",
             Stage::Ending => "ending",
         }
     }

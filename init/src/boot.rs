@@ -133,6 +133,9 @@ fn boot() -> anyhow::Result<Status> {
     let devices = devices.context("no device watch")?;
 
     let mut machine = CaptureMachine { loader: loader.clone(), devices };
+    for stage in [Stage::Early, Stage::Modules, Stage::Devices, Stage::Network] {
+        act(&mut run, &config, stage, &mut machine);
+    }
     dump(run, &config, &mut machine, &mut |status| status.modules = loader.report())
 }
 
@@ -213,6 +216,15 @@ impl Run {
     }
 }
 
+/// Lets the hooks act that have something to do at `stage`; what one cannot do stops nothing.
+fn act(run: &mut Run, config: &ImageConfig, stage: Stage, machine: &mut dyn Machine) {
+    let limit = config.limits.stage();
+    for hook in config.hooks.hooks().into_iter().filter(|hook| hook.stages().contains(&stage)) {
+        let acted = run.stage(stage, limit, |_| hook.act(stage, machine, limit).context(hook.name()));
+        acted.unwrap_or_else(|error| warn!("{error:#}"));
+    }
+}
+
 /// Tries target by target until one has a complete dump. `last_words` may add to the status before it is written.
 fn dump(
     mut run: Run,
@@ -240,6 +252,7 @@ fn dump(
         }
     }
     run.status.reason = (!reasons.is_empty()).then(|| reasons.join("; "));
+    act(&mut run, config, Stage::Emergency, machine);
     Ok(run.status)
 }
 
@@ -265,11 +278,13 @@ fn dump_to(
     })?;
     let dump_dir = run.dump_dir.clone().context("no dump directory")?;
     info!("writing to {}", dump_dir.path().display());
+    act(run, config, Stage::Pre, machine);
 
     // The log is worth having without the dump, and the dump without the log.
     let stall = config.limits.stall();
     let log = run.stage(Stage::Log, stage_limit, |run| save_log(run, &dump_dir, stall));
     let vmcore = run.stage(Stage::Vmcore, stall + stage_limit, |run| save_vmcore(run, config, &dump_dir));
+    act(run, config, Stage::Post, machine);
 
     let outcome = vmcore.map_err(|error| error.context("the dump was not saved"));
     run.status.outcome = outcome_on_disk(&dump_dir);

@@ -1,38 +1,20 @@
-//! Runs the collector: a child process, so that its death is not ours.
+//! Runs the collector: a program like any other, but that it may take its time.
 //!
-//! Its output goes to the log, line by line. It counts as alive while its output file grows or it says something; when
+//! It counts as alive while its output file grows or it says something; when
 //! neither happens for the stall limit it is killed.
 
 use crate::beat::{Beat, Pulse};
-use anyhow::{Context, bail};
-use log::{info, warn};
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
-use std::collections::VecDeque;
-use std::io::Read;
-use std::os::unix::process::CommandExt;
+use crate::program;
+use anyhow::bail;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
-/// How often the child is looked at.
-const GLANCE: Duration = Duration::from_millis(50);
 /// How often the supervisor is told that all is well.
 const PULSE: Duration = Duration::from_secs(5);
 /// The supervisor's patience is that much longer than ours, so that we are the ones who tell what happened.
 const GRACE: Duration = Duration::from_secs(30);
 /// No dump takes longer. A child that talks without end would otherwise never be late.
 const AT_MOST: Duration = Duration::from_secs(24 * 3600);
-/// How many of the child's last lines an error shows.
-const LAST_WORDS: usize = 3;
-/// How long the child's last lines may take to arrive.
-const LAST_WORDS_TIME: Duration = Duration::from_secs(1);
-/// Longer lines are told in parts.
-const LONGEST_LINE: usize = 4096;
 
 /// One run of a collector.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,125 +48,33 @@ impl Collection {
     /// # Errors
     /// It cannot be started, failed (with its last words), or was stuck and has been killed.
     pub fn run(&self, pulse: &mut dyn Pulse) -> anyhow::Result<()> {
-        let Some((program, arguments)) = self.command.split_first() else { bail!("no collector is configured") };
-        info!("running {}", self.command.join(" "));
-        let mut child = Command::new(program)
-            .args(arguments)
-            .env("PATH", "/usr/bin:/usr/sbin:/bin:/sbin")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .spawn()
-            .with_context(|| format!("cannot start the collector {program}"))?;
-        let words = Words::default();
-        let (at_work, at_rest) = mpsc::channel();
-        if let Some(pipe) = child.stdout.take() {
-            words.relay(pipe, at_work.clone());
-        }
-        if let Some(pipe) = child.stderr.take() {
-            words.relay(pipe, at_work);
-        }
-        let outcome = self.watch(&mut child, &words, pulse);
-        // The pipes close when nobody holds them any more. A child that cannot die, or one that it has left behind, may
-        // hold them for ever.
-        let _ = at_rest.recv_timeout(LAST_WORDS_TIME);
-        outcome.with_context(|| match words.last() {
-            said if said.is_empty() => format!("{program} failed"),
-            said => format!("{program} failed ({said})"),
-        })
-    }
-
-    fn watch(&self, child: &mut Child, words: &Words, pulse: &mut dyn Pulse) -> anyhow::Result<()> {
+        let Some(program) = self.command.first() else { bail!("no collector is configured") };
         let start = Instant::now();
         let (mut moved, mut told) = (start, start.checked_sub(PULSE).unwrap_or(start));
         let mut mark = (0, 0);
-        loop {
-            if let Some(status) = child.try_wait().context("cannot wait for the collector")? {
-                if status.success() {
-                    return Ok(());
-                }
-                bail!("{status}");
-            }
+        let ended = program::run(&self.command, &[], &mut |life| {
             let length = std::fs::metadata(&self.output).map_or(0, |metadata| metadata.len());
-            let now = (length, words.count.load(Ordering::Relaxed));
+            let now = (length, life.said);
             if now != mark {
                 (mark, moved) = (now, Instant::now());
-            }
-            let late = if moved.elapsed() > self.stall {
-                Some(format!("it was stuck for {} s and has been killed", self.stall.as_secs()))
-            } else if start.elapsed() > AT_MOST {
-                Some(format!("it ran for {} h and has been killed", AT_MOST.as_secs() / 3600))
-            } else {
-                None
-            };
-            if let Some(late) = late {
-                let group = Pid::from_raw(child.id().cast_signed());
-                if let Err(errno) = killpg(group, Signal::SIGKILL) {
-                    warn!("cannot kill the collector: {errno}");
-                }
-                // A process in uninterruptible sleep does not die; it is left to the reboot.
-                bail!("{late}");
             }
             if told.elapsed() >= PULSE {
                 told = Instant::now();
                 pulse.beat(Beat::Still(self.stall + GRACE));
             }
-            thread::sleep(GLANCE);
-        }
-    }
-}
-
-/// What the child says.
-#[derive(Clone, Debug, Default)]
-struct Words {
-    count: Arc<AtomicU64>,
-    last: Arc<Mutex<VecDeque<String>>>,
-}
-
-impl Words {
-    /// Sends each line to the log; a progress line that ends in a carriage return is one. `at_work` is dropped when the
-    /// pipe is closed.
-    fn relay(&self, mut pipe: impl Read + Send + 'static, at_work: Sender<()>) {
-        let words = self.clone();
-        thread::spawn(move || {
-            let _at_work = at_work;
-            let mut chunk = [0; LONGEST_LINE];
-            let mut line = Vec::new();
-            loop {
-                let length = match pipe.read(&mut chunk) {
-                    Ok(0) | Err(_) => return words.say(&line),
-                    Ok(length) => length,
-                };
-                words.count.fetch_add(1, Ordering::Relaxed);
-                for &byte in chunk.iter().take(length) {
-                    if matches!(byte, b'\r' | b'\n') || line.len() == LONGEST_LINE {
-                        words.say(&line);
-                        line.clear();
-                    }
-                    line.push(byte);
-                }
+            if moved.elapsed() > self.stall {
+                Some(format!("it was stuck for {} s and has been killed", self.stall.as_secs()))
+            } else if life.age > AT_MOST {
+                Some(format!("it ran for {} h and has been killed", AT_MOST.as_secs() / 3600))
+            } else {
+                None
             }
-        });
-    }
-
-    fn say(&self, line: &[u8]) {
-        let line = String::from_utf8_lossy(line);
-        let line = line.trim();
-        if line.is_empty() {
-            return;
+        })?;
+        match (ended.status.success(), ended.said) {
+            (true, _) => Ok(()),
+            (false, said) if said.is_empty() => bail!("{program} failed: {}", ended.status),
+            (false, said) => bail!("{program} failed ({said}): {}", ended.status),
         }
-        info!("{line}");
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.len() == LAST_WORDS {
-            last.pop_front();
-        }
-        last.push_back(line.to_owned());
-    }
-
-    fn last(&self) -> String {
-        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        last.iter().cloned().collect::<Vec<_>>().join(" / ")
     }
 }
 

@@ -31,7 +31,8 @@
 //! | [`config`] | the contract with the builder |
 //! | [`modules`] | loading, and what a refusal means |
 //! | [`devices`] | coldplug, uevents, finding the target by its superblock |
-//! | [`collect`], [`dump_dir`], [`status`] | the collector run, the files, the report |
+//! | [`program`], [`collect`] | a program run; the collector run |
+//! | [`dump_dir`], [`status`] | the files, the report |
 //! | [`sys`] | the only calls of the kernel |
 
 pub mod aftermath;
@@ -44,6 +45,7 @@ pub mod dump_dir;
 pub mod kmsg;
 pub mod modprobe;
 pub mod modules;
+pub mod program;
 pub mod status;
 pub mod supervisor;
 pub mod sys;

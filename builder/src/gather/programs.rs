@@ -8,6 +8,7 @@ use crate::config::OURS;
 use crate::host::Tree;
 use crate::plan::Entry;
 use anyhow::{Context, bail};
+use kdump_hooks::ProgramNeed;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -74,6 +75,21 @@ impl Programs {
 /// It, its interpreter or a library is missing.
 pub fn gather(tree: &Tree, path: &Path, reason: &str) -> anyhow::Result<Vec<Entry>> {
     gather_at(tree, path, reason, 0)
+}
+
+/// The first of the files that a hook names, as [`gather`] has it; none, if none is there and it is not required.
+///
+/// # Errors
+/// None is there though one is required; or as [`gather`].
+pub fn gather_first(tree: &Tree, need: &ProgramNeed) -> anyhow::Result<Vec<Entry>> {
+    match need.paths.iter().find(|path| tree.resolve(path).is_ok_and(|file| file.exists())) {
+        Some(path) => gather(tree, path, &need.reason),
+        None if need.required => {
+            let places: Vec<String> = need.paths.iter().map(|path| path.display().to_string()).collect();
+            bail!("{} is missing ({}); install the package that has it", places.join(" or "), need.reason)
+        }
+        None => Ok(Vec::new()),
+    }
 }
 
 fn gather_at(tree: &Tree, path: &Path, reason: &str, depth: usize) -> anyhow::Result<Vec<Entry>> {

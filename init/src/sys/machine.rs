@@ -4,7 +4,8 @@ use super::mounts;
 use crate::config::Ending;
 use crate::devices::Devices;
 use crate::modules::Loader;
-use kdump_hooks::{DeviceSpec, Machine, MountPlan};
+use crate::program;
+use kdump_hooks::{DeviceSpec, Ended, Machine, MountPlan, Program};
 use nix::errno::Errno;
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::signal::{Signal, kill};
@@ -32,6 +33,13 @@ impl Machine for CaptureMachine {
 
     fn mount(&mut self, plan: &MountPlan) -> anyhow::Result<()> {
         mounts::mount(plan)
+    }
+
+    fn run(&mut self, program: &Program) -> anyhow::Result<Ended> {
+        let limit = program.limit;
+        let late = || format!("it was not done within {} s and has been killed", limit.as_secs());
+        let ended = program::run(&program.argv, &program.env, &mut |life| (life.age > limit).then(late))?;
+        Ok(Ended { code: ended.code(), said: ended.said })
     }
 
     fn unmount(&mut self, point: &Path) -> anyhow::Result<()> {

@@ -1,0 +1,202 @@
+//! Runs a program: a child process of its own group, so that its death is not ours and it can be killed whole.
+//!
+//! In: a command and a judge who is asked again and again whether it has had its time. Out: how it ended, and the last of
+//! what it said; every line of that goes to the log.
+//! May surprise: a process in uninterruptible sleep does not die. It is left to the reboot.
+
+use anyhow::{Context, bail};
+use log::{info, warn};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use std::collections::VecDeque;
+use std::io::Read;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Where programs of an image are.
+const PATH: &str = "/usr/bin:/usr/sbin:/bin:/sbin";
+/// How often the child is looked at.
+const GLANCE: Duration = Duration::from_millis(50);
+/// How many of the child's last lines an error shows.
+const LAST_WORDS: usize = 3;
+/// How long the child's last lines may take to arrive.
+const LAST_WORDS_TIME: Duration = Duration::from_secs(1);
+/// Longer lines are told in parts.
+const LONGEST_LINE: usize = 4096;
+
+/// What a judge is told of a program that runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Life {
+    /// For how long.
+    pub age: Duration,
+    /// How often it has said something.
+    pub said: u64,
+}
+
+/// How a program ended.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// As wait(2) has it.
+    pub status: ExitStatus,
+    /// The last of what it said.
+    pub said: String,
+}
+
+impl Ended {
+    /// The exit code, or 128 and the number of the signal, as shells count.
+    pub fn code(&self) -> i32 {
+        self.status.code().or_else(|| self.status.signal().map(|signal| 128 + signal)).unwrap_or(-1)
+    }
+}
+
+/// Runs `argv` until it ends, or until `judge` says why it must.
+///
+/// # Errors
+/// It cannot be started, or the judge's reason, each with the program's last words.
+pub fn run(
+    argv: &[String],
+    env: &[(String, String)],
+    judge: &mut dyn FnMut(Life) -> Option<String>,
+) -> anyhow::Result<Ended> {
+    let Some((program, arguments)) = argv.split_first() else { bail!("no program is named") };
+    info!("running {}", argv.join(" "));
+    let mut child = Command::new(program)
+        .args(arguments)
+        .env("PATH", PATH)
+        .envs(env.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .with_context(|| format!("cannot start {program}"))?;
+    let words = Words::default();
+    let (at_work, at_rest) = mpsc::channel();
+    if let Some(pipe) = child.stdout.take() {
+        words.relay(pipe, at_work.clone());
+    }
+    if let Some(pipe) = child.stderr.take() {
+        words.relay(pipe, at_work);
+    }
+    let outcome = watch(&mut child, &words, judge);
+    // The pipes close when nobody holds them any more. A child that cannot die, or one that it has left behind, may
+    // hold them for ever.
+    let _ = at_rest.recv_timeout(LAST_WORDS_TIME);
+    let said = words.last();
+    match outcome {
+        Ok(status) => Ok(Ended { status, said }),
+        Err(error) if said.is_empty() => Err(error.context(format!("{program} failed"))),
+        Err(error) => Err(error.context(format!("{program} failed ({said})"))),
+    }
+}
+
+fn watch(
+    child: &mut Child,
+    words: &Words,
+    judge: &mut dyn FnMut(Life) -> Option<String>,
+) -> anyhow::Result<ExitStatus> {
+    let start = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().context("cannot wait for it")? {
+            return Ok(status);
+        }
+        if let Some(reason) = judge(Life { age: start.elapsed(), said: words.count.load(Ordering::Relaxed) }) {
+            let group = Pid::from_raw(child.id().cast_signed());
+            if let Err(errno) = killpg(group, Signal::SIGKILL) {
+                warn!("cannot kill it: {errno}");
+            }
+            bail!("{reason}");
+        }
+        thread::sleep(GLANCE);
+    }
+}
+
+/// What the child says.
+#[derive(Clone, Debug, Default)]
+struct Words {
+    count: Arc<AtomicU64>,
+    last: Arc<Mutex<VecDeque<String>>>,
+}
+
+impl Words {
+    /// Sends each line to the log; a progress line that ends in a carriage return is one. `at_work` is dropped when the
+    /// pipe is closed.
+    fn relay(&self, mut pipe: impl Read + Send + 'static, at_work: Sender<()>) {
+        let words = self.clone();
+        thread::spawn(move || {
+            let _at_work = at_work;
+            let mut chunk = [0; LONGEST_LINE];
+            let mut line = Vec::new();
+            loop {
+                let length = match pipe.read(&mut chunk) {
+                    Ok(0) | Err(_) => return words.say(&line),
+                    Ok(length) => length,
+                };
+                words.count.fetch_add(1, Ordering::Relaxed);
+                for &byte in chunk.iter().take(length) {
+                    if matches!(byte, b'\r' | b'\n') || line.len() == LONGEST_LINE {
+                        words.say(&line);
+                        line.clear();
+                    }
+                    line.push(byte);
+                }
+            }
+        });
+    }
+
+    fn say(&self, line: &[u8]) {
+        let line = String::from_utf8_lossy(line);
+        let line = line.trim();
+        if line.is_empty() {
+            return;
+        }
+        info!("{line}");
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.len() == LAST_WORDS {
+            last.pop_front();
+        }
+        last.push_back(line.to_owned());
+    }
+
+    fn last(&self) -> String {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.iter().cloned().collect::<Vec<_>>().join(" / ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str, limit: Duration) -> anyhow::Result<Ended> {
+        let argv = ["sh", "-c", script].map(str::to_owned);
+        let env = [("WORD".to_owned(), "from outside".to_owned())];
+        run(&argv, &env, &mut |life| (life.age > limit).then(|| "too late".to_owned()))
+    }
+
+    #[test]
+    fn exit_codes_signals_and_last_words_are_told() {
+        let ended = shell("echo $WORD; exit 3", Duration::from_secs(9)).unwrap();
+        assert_eq!((ended.code(), ended.said.as_str()), (3, "from outside"));
+        assert_eq!(shell("kill -9 $$", Duration::from_secs(9)).unwrap().code(), 137);
+    }
+
+    #[test]
+    fn who_is_late_is_killed_with_all_that_it_has_started() {
+        let start = Instant::now();
+        let error = shell("echo waiting; sleep 60 | cat", Duration::from_millis(300)).unwrap_err();
+        assert_eq!(format!("{error:#}"), "sh failed (waiting): too late");
+        assert!(start.elapsed() < Duration::from_secs(20));
+    }
+
+    #[test]
+    fn what_is_not_there_cannot_be_started() {
+        let error = run(&["/none/such".to_owned()], &[], &mut |_| None).unwrap_err();
+        assert!(format!("{error:#}").contains("cannot start /none/such"));
+    }
+}
