@@ -13,10 +13,11 @@ use kdump_capture::compress::Kind;
 use kdump_capture::dmesg::Since;
 use kdump_capture::dumpfile::layout::INCOMPLETE;
 use kdump_capture::dumpfile::read::Dump;
+use kdump_capture::fake::MemCore;
 use kdump_capture::pipeline;
 use kdump_capture::progress::Messages;
 use kdump_capture::report::Outcome;
-use kdump_capture::units::{DumpLevel, Pfn};
+use kdump_capture::units::{DumpLevel, Pfn, PhysAddr};
 
 fn machine() -> Machine {
     let mut machine = Machine::new(Era::V6_12, 5, Leaf::M2);
@@ -431,5 +432,23 @@ fn trying_harder_makes_the_dump_smaller_and_keeps_every_page() {
             sizes.push(dump.len());
         }
         assert!(sizes.is_sorted_by(|a, b| a >= b) && sizes[0] > sizes[2], "{}: {sizes:?}", codec.name());
+    }
+}
+
+/// The data of the whole dump begins at a multiple of the page size, in a place that is also one within a batch.
+#[test]
+fn a_page_whose_place_in_its_batch_is_that_of_the_zero_page_in_the_file_is_not_taken_for_it() {
+    let ram: Vec<u8> = (0..512u64 * 512)
+        .flat_map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15)).to_le_bytes())
+        .skip(8)
+        .chain([1; 8])
+        .collect();
+    let memory = MemCore::new([(PhysAddr(0x10_0000), ram.clone())]);
+    let (report, bytes) = machine().dump(&memory, 0, Kind::None, 1, usize::MAX);
+    assert_eq!(report.outcome, Outcome::Complete);
+    let pages = kept(&bytes);
+    assert_eq!(pages.len(), 512);
+    for ((pfn, page), want) in pages.iter().zip(ram.chunks(4096)) {
+        assert!(page.as_deref() == Some(want), "pfn {pfn}");
     }
 }

@@ -219,6 +219,9 @@ struct Shared<'a> {
     counts: Counts,
 }
 
+/// A page of zeros, while descriptors count from the start of a batch's data: no page of it can lie there.
+const ZERO: Descriptor = Descriptor { offset: u64::MAX, size: 1, flags: 0 };
+
 /// One worker's memory.
 struct Arena {
     pfns: Vec<Pfn>,
@@ -308,7 +311,7 @@ impl Shared<'_> {
                 continue;
             };
             if is_zero(page) {
-                arena.descriptors.push(self.zero);
+                arena.descriptors.push(ZERO);
                 continue;
             }
             if arena.is_like_last(page) {
@@ -344,9 +347,9 @@ impl Shared<'_> {
             let stored = if d.size == 0 {
                 unreadable += 1;
                 *d
-            } else if *d == self.zero {
+            } else if *d == ZERO {
                 zero += 1;
-                *d
+                self.zero
             } else if to_usize(d.offset + u64::from(d.size)).is_some_and(|end| end <= fitted) {
                 saved += 1;
                 Descriptor { offset: d.offset + at.0, ..*d }
