@@ -71,6 +71,26 @@ pub fn header(from: &mut dyn Read) -> io::Result<Result<(), &'static str>> {
     })
 }
 
+/// Where the bytes behind its head belong.
+pub(super) struct Record {
+    pub(super) at: u64,
+    pub(super) len: u64,
+}
+
+/// Reads the head of record `number`; `None` is the end of the stream.
+pub(super) fn record(head: &[u8; RECORD], number: u64) -> Result<Option<Record>, Ended> {
+    let field = |bytes: &[u8]| bytes.first_chunk().map_or(0, |b| i64::from_be_bytes(*b));
+    let (position, length) = (field(&head[..8]), field(&head[8..]));
+    if [position, length] == END {
+        return Ok(None);
+    }
+    let sane = |n: i64| u64::try_from(n).ok().filter(|n| *n <= LONGEST);
+    match (sane(position), sane(length)) {
+        (Some(at), Some(len)) if len > 0 && at + len <= LONGEST => Ok(Some(Record { at, len })),
+        _ => Err(Ended::Impossible { number, position, length }),
+    }
+}
+
 /// Copies all records behind the header to `out`.
 pub fn records(from: &mut dyn Read, out: &dyn Output) -> Rebuilt {
     let mut copy = Copy { from, out, buffer: vec![0; BUFFER], start: vec![0; START], done: Rebuilt::default() };
@@ -115,14 +135,9 @@ impl Copy<'_> {
             if fill(self.from, &mut head).map_err(Ended::Read)? < RECORD {
                 return Err(Ended::Cut);
             }
-            let (position, length) = (number(&head[..8]), number(&head[8..]));
-            if [position, length] == END {
-                return Ok(());
-            }
-            let sane = |n: i64| u64::try_from(n).ok().filter(|n| *n <= LONGEST);
-            match (sane(position), sane(length)) {
-                (Some(at), Some(len)) if len > 0 && at + len <= LONGEST => self.record(at, len)?,
-                _ => return Err(Ended::Impossible { number: self.done.records, position, length }),
+            match record(&head, self.done.records)? {
+                Some(Record { at, len }) => self.record(at, len)?,
+                None => return Ok(()),
             }
         }
     }
@@ -151,10 +166,6 @@ impl Copy<'_> {
         }
         Ok(())
     }
-}
-
-fn number(bytes: &[u8]) -> i64 {
-    bytes.first_chunk().map_or(0, |b| i64::from_be_bytes(*b))
 }
 
 /// Reads until `buffer` is full or the stream ends; returns how much came.
