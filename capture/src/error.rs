@@ -34,6 +34,16 @@ pub enum Error {
         /// What was found and what was expected.
         why: String,
     },
+    /// A file beside the input cannot be read.
+    #[error("unable to read {what} from {path}")]
+    Read {
+        /// What it should have.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The output cannot be created.
     #[error("unable to create {path}{remedy}")]
     CreateOutput {

@@ -30,6 +30,8 @@ pub struct Kernel {
     pub utsname: Box<[u8; UTSNAME]>,
     /// Unix time of the crash.
     pub crash_time: Option<u64>,
+    /// What memory says instead, where that is not the release that vmcoreinfo names.
+    pub other_release: Option<String>,
 }
 
 impl std::fmt::Debug for Kernel {
@@ -50,7 +52,7 @@ impl Kernel {
             problems.push(format!("vmcoreinfo states a page size of {stated}; {} is used", page.bytes()));
         }
         let (utsname, crash_time) = (made_up(&facts, arch), facts.plain("CRASHTIME"));
-        let mut kernel = Kernel { arch, page, paging: None, utsname, crash_time, facts };
+        let mut kernel = Kernel { arch, page, paging: None, utsname, crash_time, facts, other_release: None };
         if kernel.facts.is_empty() {
             return kernel;
         }
@@ -73,6 +75,7 @@ impl Kernel {
         read.map_err(|e| format!("init_uts_ns: {}", crate::error::chain(&e)))?;
         let (found, stated) = (name(&names, 2), self.facts.text("OSRELEASE").unwrap_or_default());
         if found != stated {
+            self.other_release = Some(found.clone());
             return Err(format!("it names release {found:?} where vmcoreinfo names {stated:?}"));
         }
         self.utsname = names;

@@ -4,8 +4,9 @@
 //! the input is hostile, and bad data costs a page or a section, never the dump.
 //!
 //! ```text
-//!  /proc/vmcore
+//!  /proc/vmcore, an ELF file, a dump, a flattened stream of either
 //!       |  bytes
+//!  input/           one door for all of them           Input: memory, notes, what an earlier dump says
 //!  vmcore/          ELF header, PT_LOADs, notes        Vmcore { segments, notes }
 //!       |  segments              \  note text
 //!  memmap/   <---  paging/  <---  vmcoreinfo, kernel   Facts { symbol, size, offset, number }
@@ -30,8 +31,9 @@
 //! | kept | the pages that are written: bitmap 2 |
 //! | batch | some hundred kept pages that one worker packs and writes |
 //!
-//! The other way round, `info` and `verify` read a dump: [`examine`], over [`dumpfile::read`]. What a dump would hold
-//! is asked of a running machine by [`usage`], over /proc/kcore.
+//! The other way round, `info` and `verify` read a dump: [`examine`], over [`dumpfile::read`]; and a dump can be filtered
+//! once more: [`dumpfile::memory`] makes it the machine's memory again. What a dump would hold is asked of a running
+//! machine by [`usage`], over /proc/kcore.
 //!
 //! Where to look: [`pipeline`] tells the story from open to finish. [`classify`] has the order of the questions.
 //! [`dumpfile`] has the picture of the file. `vmcore/map.rs` is the one place with `unsafe`. Memory as the rest of the
@@ -49,6 +51,7 @@ pub mod error;
 pub mod examine;
 pub mod fake;
 pub mod filter;
+pub mod input;
 pub mod kernel;
 pub mod memmap;
 pub mod output;

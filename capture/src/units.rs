@@ -121,6 +121,11 @@ impl DumpLevel {
         self.0
     }
 
+    /// What either leaves out.
+    pub fn with(self, other: Self) -> Self {
+        DumpLevel(self.0 | other.0)
+    }
+
     /// What is left of the level when no page can be told from another: zero pages are known by their content.
     pub fn content_only(self) -> Self {
         DumpLevel(self.0 & Self::ZERO)

@@ -11,11 +11,13 @@ use std::sync::LazyLock;
 
 use common::{Bytes, Era, Leaf, Machine};
 use kdump_capture::compress::Kind;
+use kdump_capture::dumpfile::flatten::Flattened;
 use kdump_capture::dumpfile::layout::Descriptor;
 use kdump_capture::dumpfile::read::Dump;
 use kdump_capture::examine::{Verdict, check};
+use kdump_capture::output::Output as _;
 use kdump_capture::progress::Messages;
-use kdump_capture::units::Pfn;
+use kdump_capture::units::{FileOffset, Pfn};
 use proptest::prelude::*;
 
 static MACHINE: LazyLock<Machine> = LazyLock::new(|| {
@@ -44,6 +46,17 @@ fn descriptor(bytes: &[u8], index: usize) -> (usize, Descriptor) {
 /// The first descriptor of a packed page.
 fn packed(bytes: &[u8]) -> usize {
     (0..).find(|index| descriptor(bytes, *index).1.flags != 0).unwrap()
+}
+
+/// A stream of these records.
+fn flattened(records: &[(u64, &[u8])]) -> Vec<u8> {
+    let out = Flattened::new(Vec::new()).unwrap();
+    for (at, bytes) in records {
+        out.write_at(FileOffset(*at), bytes).unwrap();
+        out.flush().unwrap();
+    }
+    out.finish().unwrap();
+    out.into_inner()
 }
 
 fn program(word: &str, file: &Path) -> Output {
@@ -187,6 +200,36 @@ fn info_and_verify_know_an_elf_vmcore() {
 }
 
 #[test]
+fn info_and_verify_look_into_a_flattened_dump() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("vmcore.flat");
+    for whole in [dump(31, Kind::Zlib), MACHINE.elf()] {
+        // Out of order, and twice: the last word is the right one.
+        let half = whole.len() / 2;
+        let stream =
+            flattened(&[(half as u64, &whole[half..]), (0, b"wrong"), (2, &whole[2..9000]), (0, &whole[..half])]);
+        fs::write(&file, &stream).unwrap();
+        let plain = dir.path().join("vmcore");
+        fs::write(&plain, &whole).unwrap();
+        let (mut found, direct) = (json(&program("info", &file)), json(&program("info", &plain)));
+        assert_eq!((&found["flattened"], &found["bytes"]), (&true.into(), &stream.len().into()));
+        found["flattened"] = false.into();
+        found["bytes"] = whole.len().into();
+        assert_eq!(found, direct);
+        let output = program("verify", &file);
+        let verdict = json(&output);
+        assert_eq!((output.status.code(), &verdict["problems"]), (Some(0), &serde_json::json!([])), "{verdict}");
+        assert_eq!(verdict["stream"], serde_json::json!({"records": 4, "overlapping": 9003, "trailing": 0}));
+
+        fs::write(&file, &stream[..stream.len() - 4000]).unwrap();
+        assert_eq!(json(&program("info", &file))["complete"], false);
+        let output = program("verify", &file);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(json(&output)["problems"].to_string().contains("not whole: the stream ends early"));
+    }
+}
+
+#[test]
 fn the_sum_in_status_json_is_compared() {
     use sha2::Digest;
     let dir = tempfile::tempdir().unwrap();
@@ -213,7 +256,9 @@ fn what_is_no_dump_is_refused_with_its_reason() {
     let file = dir.path().join("vmcore");
     for (bytes, why) in [
         (b"hello".to_vec(), "neither a kdump-compressed dump nor"),
-        (b"makedumpfile\0\0\0\0".to_vec(), "kdump-capture -R DUMPFILE < STREAM"),
+        (b"makedumpfile\0\0\0\0".to_vec(), "as a flattened dump, it is a flattened dump of another version"),
+        (flattened(&[]), "it is flattened, but not a dump"),
+        (flattened(&[])[..4100].to_vec(), "it has no header: the stream ends early"),
     ] {
         fs::write(&file, bytes).unwrap();
         for word in ["info", "verify"] {

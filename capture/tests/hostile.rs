@@ -41,6 +41,7 @@ fn run(bytes: &[u8]) -> serde_json::Value {
         output: Some(dir.path().join("log")),
         since: Since::Boot,
         force: false,
+        vmcoreinfo: None,
         messages: Messages(0),
         report: None,
     };

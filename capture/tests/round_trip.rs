@@ -355,7 +355,7 @@ fn an_existing_dump_is_overwritten_only_by_force_and_is_the_owners() {
 fn what_is_no_vmcore_fails_with_its_reason_and_leaves_nothing() {
     for (bytes, code, why) in [
         (b"".to_vec(), 1, "is empty"),
-        (b"KDUMP   xxxxxxxx".to_vec(), 1, "already a kdump-compressed"),
+        (b"KDUMP   xxxxxxxx".to_vec(), 1, "version 3 to 6"),
         (b"hello".to_vec(), 1, "ELF header"),
         (
             {
@@ -386,6 +386,7 @@ fn the_log_goes_to_a_file_with_its_report() {
         output: Some(dir.path().join("log")),
         since: Since::Boot,
         force: false,
+        vmcoreinfo: None,
         messages: Messages(0),
         report: Some(dir.path().join("report.json")),
     };
@@ -407,6 +408,7 @@ fn the_log_since_the_last_clear_may_be_empty() {
             input: dir.path().join("vmcore"),
             output: Some(dir.path().join("log")),
             since: Since::Clear,
+            vmcoreinfo: None,
             force: true,
             messages: Messages(0),
             report: Some(dir.path().join("report.json")),

@@ -92,6 +92,8 @@ pub struct DumpOptions {
     pub force: bool,
     /// Map the vmcore rather than copy from it.
     pub mapping: bool,
+    /// A text to be taken for vmcoreinfo, instead of the note's.
+    pub vmcoreinfo: Option<PathBuf>,
     /// Which messages appear.
     pub messages: Messages,
     /// How much memory it may take.
@@ -118,6 +120,8 @@ pub struct LogOptions {
     pub since: Since,
     /// Overwrite the output.
     pub force: bool,
+    /// A text to be taken for vmcoreinfo, instead of the note's.
+    pub vmcoreinfo: Option<PathBuf>,
     /// Which messages appear.
     pub messages: Messages,
     /// Where the report goes.

@@ -25,6 +25,7 @@ pub(super) enum Does {
     Messages,
     NoMapping,
     Report,
+    Vmcoreinfo,
     Log,
     LogSinceClear,
     MemUsage,
@@ -112,6 +113,14 @@ pub(super) const OPTIONS: &[Opt] = &[
     ),
     opt(' ', "non-cyclic", "", "never filter in windows, whatever it takes", Does::WholeBitmap),
     opt('b', "", "ORDER", "each worker packs no more than 2^ORDER pages at once", Does::BatchOrder),
+    opt(
+        'i',
+        "",
+        "VMCOREINFO",
+        "take the text in this file for vmcoreinfo, where the note is missing or damaged",
+        Does::Vmcoreinfo,
+    ),
+    opt(' ', "work-dir", "DIR", "accepted; nothing is ever spilled to files, so DIR is not used", Does::Nothing(true)),
     opt(' ', "non-mmap", "", "read the vmcore instead of mapping it", Does::NoMapping),
     opt(' ', "report", "FILE", "write what happened to FILE, as JSON", Does::Report),
     opt(' ', "dump-dmesg", "", "write the kernel log to LOGFILE instead of a dump", Does::Log),
@@ -126,11 +135,9 @@ pub(super) const OPTIONS: &[Opt] = &[
     opt('D', "", "", "print debugging messages (message level 8)", Does::Messages),
     opt(' ', "splitblock-size", "KB", "", Does::Nothing(true)),
     opt('x', "", "", "a vmlinux", Does::Refused("leave -x out; vmcoreinfo is read from the vmcore")),
-    opt('i', "", "", "a vmcoreinfo file", Does::Refused("leave -i out; vmcoreinfo is read from the vmcore")),
     opt('g', "", "", "making a vmcoreinfo file", Does::Refused(LATER)),
     opt('X', "", "", "Xen filtering", Does::Refused(LATER)),
     opt('e', "exclude-unused-vm", "", "leaving out unused vmemmap", Does::Refused("leave it out")),
-    opt(' ', "work-dir", "", "a working directory", Does::Refused("leave it out; the bitmap is kept in memory")),
     opt(' ', "vtop", "", "address translation", Does::Refused(LATER)),
     opt(' ', "config", "", "erasing", Does::Refused(LATER)),
     opt(' ', "eppic", "", "erasing", Does::Refused(LATER)),
@@ -155,7 +162,8 @@ kdump-capture writes a filtered dump of a crashed kernel's memory.
   kdump-capture info [--json] FILE      says what is in a dump: kernel, crash, panic, level, pages
   kdump-capture verify [--json] FILE    checks its layout, every page, and its sha256 if status.json lies beside it
 
-VMCORE is /proc/vmcore in a capture kernel, or an ELF vmcore file; FILE is a dump of this or another program.
+VMCORE is /proc/vmcore in a capture kernel, an ELF vmcore file, or a dump (kdump-compressed, or either one flattened)
+that is to be filtered further or packed otherwise. FILE is a dump of this or another program.
 Called as makedumpfile it does the same.
 
 ";
@@ -165,7 +173,7 @@ const ENDING: &str = "\nExit code: 0 complete, 1 failed or incomplete, 2 wrong k
 /// The text of `--help`.
 pub(super) fn help() -> String {
     let mut text = String::from(USAGE);
-    for o in OPTIONS.iter().filter(|o| !matches!(o.does, Does::Nothing(_) | Does::Refused(_))) {
+    for o in OPTIONS.iter().filter(|o| !o.help.is_empty() && !matches!(o.does, Does::Refused(_))) {
         let mut names = match (o.short, o.long) {
             (Some(short), Some(long)) => format!("-{short}, --{long}"),
             (Some(short), None) => format!("-{short}"),

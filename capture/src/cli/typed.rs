@@ -39,6 +39,7 @@ struct Typed {
     more_messages: u8,
     no_mapping: bool,
     report: Option<PathBuf>,
+    vmcoreinfo: Option<PathBuf>,
     log: bool,
     since: Since,
     mem_usage: bool,
@@ -116,6 +117,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
                 typed.messages = Some(bits & 31);
             }
             Does::NoMapping => typed.no_mapping = true,
+            Does::Vmcoreinfo => typed.vmcoreinfo = Some(value()?.into()),
             Does::Report => typed.report = Some(value()?.into()),
             Does::Log => typed.log = true,
             Does::LogSinceClear => (typed.log, typed.since) = (true, Since::Clear),
@@ -234,8 +236,9 @@ impl Typed {
         let input = files.next().ok_or_else(|| usage("no VMCORE given; see --help"))?;
         if plain_log {
             let quiet = Messages(messages.0 & (Messages::ERROR | Messages::DEBUG));
-            let (since, report) = (self.since, self.report);
-            return Ok(Command::Log(LogOptions { input, output: None, since, force: false, messages: quiet, report }));
+            let (since, vmcoreinfo, report) = (self.since, self.vmcoreinfo, self.report);
+            let log = LogOptions { input, output: None, since, force: false, vmcoreinfo, messages: quiet, report };
+            return Ok(Command::Log(log));
         }
         let what = if self.log { "LOGFILE" } else { "DUMPFILE" };
         let output = if self.flatten { Some("STDOUT".into()) } else { files.next() };
@@ -254,8 +257,8 @@ impl Typed {
         if self.log {
             // The log is plain text, never flattened.
             let output = Some(output).filter(|_| !self.flatten);
-            let (since, force, report) = (self.since, self.force, self.report);
-            return Ok(Command::Log(LogOptions { input, output, since, force, messages, report }));
+            let (since, force, vmcoreinfo, report) = (self.since, self.force, self.vmcoreinfo, self.report);
+            return Ok(Command::Log(LogOptions { input, output, since, force, vmcoreinfo, messages, report }));
         }
         Ok(Command::Dump(DumpOptions {
             input,
@@ -272,6 +275,7 @@ impl Typed {
             threads: workers(self.threads),
             force: self.force,
             mapping: !self.no_mapping,
+            vmcoreinfo: self.vmcoreinfo,
             messages,
             memory: self.memory,
             report: self.report,
@@ -355,6 +359,7 @@ mod tests {
         let error = typed("makedumpfile -x vmlinux -d 31 in out").unwrap_err();
         let remedy = "leave -x out; vmcoreinfo is read from the vmcore";
         assert_eq!(error, format!("-x: a vmlinux is not built into this kdump-capture; {remedy}"));
+        assert!(dump("makedumpfile --work-dir /tmp -i info in out").vmcoreinfo == Some("info".into()));
         for option in [
             "-F",
             "-R",

@@ -120,6 +120,27 @@ impl Kept {
         flipped
     }
 
+    /// Drops the pages that are not in `block`, which is at `at` in a bitmap of the same pages.
+    pub fn keep_only(&self, at: u64, block: &[u8]) {
+        let (first, end) = (at * 8, (at + block.len() as u64) * 8);
+        for piece in &self.pieces[self.pieces.partition_point(|p| p.run.end.0 <= first)..] {
+            if piece.run.start.0 >= end {
+                break;
+            }
+            let mut base = piece.run.start.0.max(first) & !63;
+            while base < piece.run.end.0.min(end) {
+                let bytes = to_usize(base / 8 - at).and_then(|skip| block.get(skip..)).unwrap_or_default();
+                let mut bits = [0; 8];
+                let len = bytes.len().min(8);
+                bits[..len].copy_from_slice(&bytes[..len]);
+                if let Some(word) = self.word(piece, base.max(piece.run.start.0)) {
+                    word.fetch_and(u64::from_le_bytes(bits), Ordering::Relaxed);
+                }
+                base += 64;
+            }
+        }
+    }
+
     /// How many pages are kept.
     pub fn count(&self) -> u64 {
         self.words.iter().map(|word| u64::from(word.load(Ordering::Relaxed).count_ones())).sum()
@@ -332,6 +353,12 @@ mod tests {
             kept.blocks(&mut |at, b| { let at = at as usize; file[at..at + b.len()].copy_from_slice(b); Ok(()) }).unwrap();
             let read: Vec<Pfn> = (0..BLOCK as u64 * 8).filter(|p| file[(p / 8) as usize] >> (p % 8) & 1 == 1).map(Pfn).collect();
             prop_assert_eq!(read, want);
+            let copy = Kept::all(&runs).unwrap();
+            for (index, block) in file.chunks(room * 8).enumerate() {
+                copy.keep_only((index * room * 8) as u64, block);
+            }
+            prop_assert_eq!(copy.count(), set.len() as u64);
+            for p in 0..1500 { prop_assert_eq!(copy.contains(Pfn(p)), set.contains(&p)); }
             let cuts = kept.cuts(3, multiple, Pfn(1500));
             prop_assert_eq!((cuts[0].0, cuts[2].1, cuts[0].1, cuts[1].1), (Pfn(0), Pfn(1500), cuts[1].0, cuts[2].0));
             for (start, end) in cuts {

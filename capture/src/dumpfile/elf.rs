@@ -15,6 +15,7 @@
 //!                             |------------------|--------|    p_memsz: together they cover the same addresses
 //! ```
 
+use std::borrow::Cow;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -73,19 +74,62 @@ impl std::fmt::Debug for Job<'_> {
     }
 }
 
+/// The notes of a dump out of which something was erased: `eraseinfo` becomes one, as makedumpfile has it.
+pub fn notes<'a>(notes: &'a [u8], eraseinfo: &[u8]) -> Cow<'a, [u8]> {
+    let Ok(len @ 1..) = u32::try_from(eraseinfo.len()) else { return Cow::Borrowed(notes) };
+    let mut all = notes.to_vec();
+    all.resize(all.len().next_multiple_of(4), 0);
+    for n in [10, len, 0] {
+        all.extend(n.to_le_bytes());
+    }
+    all.extend(b"ERASEINFO\0\0\0");
+    all.extend(eraseinfo);
+    all.resize(all.len().next_multiple_of(4), 0);
+    Cow::Owned(all)
+}
+
 /// Kept pages in runs, gathered window by window. Fewer dropped pages than end a segment do not end a run either: so a
 /// run takes 16 bytes for at least as many pages as [`GAP`], half of what a bitmap takes if memory is as scattered as that.
 #[derive(Debug)]
 pub struct Stretches {
     runs: Vec<PageRun>,
     gap: u64,
+    usual_gap: u64,
     kept: u64,
 }
+
+/// So many runs are no more than the gap between them makes: 4 MiB of them, and as many segments as readers, this
+/// program's own among them, can be expected to go through.
+const MOST: usize = 1 << 18;
 
 impl Stretches {
     /// None yet, of a machine with pages of this size.
     pub fn new(page: PageSize) -> Stretches {
-        Stretches { runs: Vec::new(), gap: ((GAP << PageSize::K4.shift()) >> page.shift()).max(1), kept: 0 }
+        let usual_gap = ((GAP << PageSize::K4.shift()) >> page.shift()).max(1);
+        Stretches { runs: Vec::new(), gap: usual_gap, usual_gap, kept: 0 }
+    }
+
+    /// The same of a source that has no data for dropped pages: these are not written, since they would read as zeros,
+    /// unless that takes too many segments.
+    pub fn exact(page: PageSize) -> Stretches {
+        Stretches { gap: 1, ..Stretches::new(page) }
+    }
+
+    /// Whether dropped pages are written between kept ones.
+    pub fn has_gaps(&self) -> bool {
+        self.gap > 1
+    }
+
+    fn join(&mut self) {
+        self.gap = (self.gap * 2).min(self.usual_gap);
+        let gap = self.gap;
+        self.runs.dedup_by(|next, last| {
+            let near = next.start.0 - last.end.0 < gap;
+            if near {
+                last.end = next.end;
+            }
+            near
+        });
     }
 
     /// Adds what is kept in the window that follows those before. An error if there is no memory for it.
@@ -101,6 +145,9 @@ impl Stretches {
                     self.runs.try_reserve(1).map_err(|_| io::ErrorKind::OutOfMemory)?;
                     self.runs.push(PageRun { start, end: stop });
                 }
+            }
+            while self.runs.len() > MOST && self.gap < self.usual_gap {
+                self.join();
             }
             start = kept.next(stop, end, true);
         }

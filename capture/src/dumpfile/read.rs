@@ -1,6 +1,6 @@
 //! Reads a dump back. In: a kdump-compressed file. Out: its header and its pages.
 //! May surprise: it trusts nothing, like everything here, since a dump comes from elsewhere; it is the judge in tests,
-//! what `info` and `verify` look through, and what filtering a dump once more will be built on.
+//! what `info` and `verify` look through, and what a dump is made of when it is filtered once more.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -8,6 +8,7 @@ use std::io::{self, ErrorKind};
 use crate::compress::Unpacker;
 use crate::units::{FileOffset, Pfn, to_usize};
 use crate::vmcore::elf::read_up_to;
+use crate::vmcore::segments::PageRun;
 
 use super::bitmap::{BLOCK, Write};
 use super::layout::{DESCRIPTOR, Descriptor, Header};
@@ -50,7 +51,7 @@ impl std::fmt::Debug for Dump<'_> {
 /// So many descriptors are read at once: 24 KiB.
 const TOGETHER: usize = 1024;
 
-fn damaged(what: &str) -> io::Error {
+pub(super) fn damaged(what: &str) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, what)
 }
 
@@ -60,16 +61,38 @@ impl<'a> Dump<'a> {
         // The sub header lies one block in, and a block is at most 64 KiB.
         let mut start = vec![0; (64 << 10) + 4096];
         let got = source.read_at(FileOffset(0), &mut start)?;
-        let header = Header::parse(&start[..got]).ok_or_else(|| damaged("no kdump-compressed dump of version 6"))?;
+        let header = Header::read(&start[..got]).map_err(damaged)?;
         Ok(Dump { source, header, unpacker: Unpacker::default() })
     }
 
     /// The vmcoreinfo text.
     pub fn vmcoreinfo(&self) -> io::Result<Vec<u8>> {
         let (at, len) = self.header.vmcoreinfo;
-        let mut text = vec![0; to_usize(len.min(1 << 20)).unwrap_or(0)];
-        let got = self.source.read_at(FileOffset(self.header.notes_at().0 + at), &mut text)?;
-        text.truncate(got);
+        self.text(FileOffset(self.header.notes_at().0.saturating_add(at)), len.min(1 << 20))
+    }
+
+    /// The bytes of the notes, 64 MiB at most.
+    pub fn notes(&self) -> io::Result<Vec<u8>> {
+        self.text(self.header.notes_at(), self.header.notes_len.min(64 << 20))
+    }
+
+    /// The text that says what was erased, 1 MiB at most.
+    pub fn eraseinfo(&self) -> io::Result<Vec<u8>> {
+        self.header.eraseinfo.map_or(Ok(Vec::new()), |(at, len)| self.text(at, len.min(1 << 20)))
+    }
+
+    fn text(&self, at: FileOffset, len: u64) -> io::Result<Vec<u8>> {
+        let mut text = Vec::new();
+        while let Some(left) = to_usize(len).and_then(|len| len.checked_sub(text.len())).filter(|left| *left > 0) {
+            // In pieces, since a damaged length is no reason to take as much memory.
+            let done = text.len();
+            text.resize(done + left.min(1 << 20), 0);
+            let got = self.source.read_at(FileOffset(at.0.saturating_add(done as u64)), &mut text[done..])?;
+            text.truncate(done + got);
+            if got == 0 {
+                break;
+            }
+        }
         Ok(text)
     }
 
@@ -80,8 +103,16 @@ impl<'a> Dump<'a> {
 
     /// Calls `each` for every block of the bitmap at `base`, with its position in the bitmap.
     pub fn bitmap(&self, base: FileOffset, each: &mut Write<'_>) -> io::Result<()> {
+        self.part_of_bitmap(base, PageRun { start: Pfn(0), end: Pfn(u64::MAX) }, each)
+    }
+
+    /// The same for the blocks that have the pages of `window`.
+    pub fn part_of_bitmap(&self, base: FileOffset, window: PageRun, each: &mut Write<'_>) -> io::Result<()> {
         let mut block = vec![0; BLOCK];
-        let (mut at, end) = (0, self.header.bitmap_bytes());
+        // A bitmap may have more room than it has pages.
+        let used = self.header.max_pfn.0.div_ceil(8).next_multiple_of(self.header.block.bytes() as u64);
+        let mut at = window.start.0 / 8 / BLOCK as u64 * BLOCK as u64;
+        let end = self.header.bitmap_bytes().min(used).min(window.end.0.div_ceil(8));
         while at < end {
             let want = to_usize(end - at).unwrap_or(usize::MAX).min(block.len());
             let got = self.source.read_at(FileOffset(base.0 + at), &mut block[..want])?;
@@ -158,8 +189,13 @@ impl<'a> Dump<'a> {
             return Err(damaged("the file ends within a page"));
         }
         let mut page = vec![0; block];
-        let len = self.unpacker.unpack(descriptor.flags, &packed, &mut page);
-        let len = len.map_err(|e| io::Error::new(ErrorKind::InvalidData, e))?;
-        if len != block { Err(damaged("a page of the wrong size")) } else { Ok(Some(page)) }
+        self.unpack(descriptor.flags, &packed, &mut page)?;
+        Ok(Some(page))
+    }
+
+    /// Unpacks one page, which `packed` must be, no more and no less.
+    pub(super) fn unpack(&mut self, flags: u32, packed: &[u8], page: &mut [u8]) -> io::Result<()> {
+        let len = self.unpacker.unpack(flags, packed, page).map_err(|e| io::Error::new(ErrorKind::InvalidData, e))?;
+        if len != page.len() { Err(damaged("a page of the wrong size")) } else { Ok(()) }
     }
 }

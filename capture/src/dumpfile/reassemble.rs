@@ -61,6 +61,11 @@ impl<'a> Parts<'a> {
             let Some((start, end)) = header.split.take() else {
                 return Ok(Err(format!("file {} is not part of a split dump", number + 1)));
             };
+            if header.placed.is_some() {
+                return Ok(Err(format!("file {} is not laid out as a part of version 6", number + 1)));
+            }
+            // Each part has its own place for it.
+            header.eraseinfo = None;
             let incomplete = header.status & INCOMPLETE != 0;
             header.status &= !INCOMPLETE;
             let parts = parts.get_or_insert_with(|| Parts { header: header.clone(), files: vec![], incomplete });

@@ -17,11 +17,11 @@ use crate::output::{Output, write_all};
 use crate::progress::Meter;
 use crate::units::{FileOffset, PageSize, Pfn, to_usize};
 use crate::vmcore::read::{Pages, PhysMem};
-use crate::vmcore::segments::PageRun;
 use crate::workers;
 
-use super::bitmap::{Cursor, Kept, run_blocks};
+use super::bitmap::{Cursor, Kept};
 use super::layout::{DESCRIPTOR, Descriptor, Header, INCOMPLETE};
+use super::runs::Present;
 use super::turn::Turns;
 
 /// Bytes of pages in a batch, before they are packed.
@@ -42,13 +42,15 @@ pub struct Job<'a> {
     /// The machine's memory.
     pub mem: &'a dyn PhysMem,
     /// Bitmap 1.
-    pub present: &'a [PageRun],
+    pub present: Present<'a>,
     /// How many pages are kept, in all windows and files.
     pub kept: u64,
     /// The header; its status is written with "incomplete" added until the end.
     pub header: &'a Header,
     /// The bytes of the notes.
     pub notes: &'a [u8],
+    /// The text that says what was erased; comes last, so it is there only if all pages are.
+    pub eraseinfo: &'a [u8],
     /// How pages are packed.
     pub codec: Kind,
     /// How hard the codec tries; `None` leaves it to the codec.
@@ -122,7 +124,7 @@ impl<'a> Writer<'a> {
         write_all(out, FileOffset(block as u64), &job.header.sub_header()).1?;
         write_all(out, job.header.notes_at(), job.notes).1?;
         let base = job.header.bitmap1_at().0;
-        run_blocks(job.present, &mut |at, bytes| write_all(out, FileOffset(base + at), bytes).1)?;
+        job.present.blocks(&mut |at, bytes| write_all(out, FileOffset(base + at), bytes).1)?;
         let shared = Shared {
             job,
             out,
@@ -180,6 +182,9 @@ impl<'a> Writer<'a> {
         };
         written.lost = total - (written.saved + written.zero + written.unreadable).min(total);
         written.stopped = shared.turns.into_stopped();
+        if written.stopped.is_none() && !shared.job.eraseinfo.is_empty() {
+            written.stopped = put_eraseinfo(&shared.job, shared.out, &mut written.bytes).err();
+        }
         if written.stopped.is_none() && written.unreadable == 0 && !shared.job.incomplete {
             written.stopped = put_header(&shared.job, shared.out, 0).err();
         }
@@ -190,6 +195,14 @@ impl<'a> Writer<'a> {
 fn put_header(job: &Job<'_>, out: &dyn Output, status: u32) -> io::Result<()> {
     let header = Header { status: job.header.status | status, ..job.header.clone() };
     write_all(out, FileOffset(0), &header.header_block()).1
+}
+
+fn put_eraseinfo(job: &Job<'_>, out: &dyn Output, end: &mut u64) -> io::Result<()> {
+    let place = (FileOffset(*end), job.eraseinfo.len() as u64);
+    write_all(out, place.0, job.eraseinfo).1?;
+    *end += place.1;
+    let header = Header { eraseinfo: Some(place), ..job.header.clone() };
+    write_all(out, FileOffset(header.block.bytes() as u64), &header.sub_header()).1
 }
 
 /// Where the next batch comes from.

@@ -9,17 +9,18 @@ use serde::Serialize;
 
 use crate::compress::Kind;
 use crate::dmesg::{self, PanicLine, Since};
-use crate::dumpfile::layout::{INCOMPLETE, VERSION};
+use crate::dumpfile::layout::INCOMPLETE;
 use crate::dumpfile::memory::{DumpMem, ones};
 use crate::dumpfile::read::Source;
 use crate::error::{Error, chain};
+use crate::input::{Format, Recognised, elf_is_incomplete};
 use crate::kernel::{Kernel, MACHINE, name};
-use crate::units::{DumpLevel, FileOffset, le32};
+use crate::units::DumpLevel;
 use crate::vmcore::Vmcore;
 use crate::vmcore::read::PhysMem;
 use crate::vmcore::segments::PageRun;
 
-use super::{Format, flattened, input, open, plain};
+use super::{input, open, plain};
 
 /// Pages by what became of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -43,6 +44,8 @@ pub struct Info {
     pub version: Option<u32>,
     /// Whether all that was asked for is in it.
     pub complete: bool,
+    /// Whether it is in a flattened stream.
+    pub flattened: bool,
     /// Size of the file.
     pub bytes: u64,
     /// Release of the kernel.
@@ -69,13 +72,19 @@ pub struct Info {
 
 /// Looks at `path`.
 pub(super) fn info(path: &Path) -> Result<Info, Error> {
-    let (file, len, format) = open(path)?;
+    let (found, format) = open(path)?;
+    let bytes = found.file_bytes;
+    let stream = found.storage.stream().map(|facts| facts.ended.as_ref().map(|ended| chain(ended)));
     let mut info = match format {
-        Format::Kdump => kdump(path, &file)?,
-        Format::Elf => elf(path, &file)?,
-        Format::Flattened => return Err(flattened(path)),
+        Format::Kdump => kdump(path, &found.storage)?,
+        Format::Elf => elf(path, found)?,
     };
-    info.bytes = len;
+    info.bytes = bytes;
+    info.flattened = stream.is_some();
+    if let Some(why) = stream.flatten() {
+        info.complete = false;
+        info.problems.push(format!("the flattened dump is not whole: {why}"));
+    }
     Ok(info)
 }
 
@@ -86,7 +95,7 @@ fn kdump(path: &Path, source: &dyn Source) -> Result<Info, Error> {
     let text = |index| Some(plain(&name(&header.utsname, index))).filter(|name| !name.is_empty());
     let mut info = Info {
         format: "kdump-compressed",
-        version: Some(VERSION),
+        version: Some(header.version()),
         complete: header.status & INCOMPLETE == 0,
         kernel_release: text(2),
         machine: text(MACHINE),
@@ -132,12 +141,9 @@ fn kdump(path: &Path, source: &dyn Source) -> Result<Info, Error> {
     Ok(info)
 }
 
-fn elf(path: &Path, source: &dyn Source) -> Result<Info, Error> {
-    let mut vmcore = Vmcore::open(path, true)?;
-    // makedumpfile marks an incomplete ELF dump in e_flags.
-    let mut start = [0; 64];
-    let got = source.read_at(FileOffset(0), &mut start).unwrap_or(0);
-    let marked = le32(&start[..got], 48).is_some_and(|flags| flags & 1 == 1);
+fn elf(path: &Path, found: Recognised) -> Result<Info, Error> {
+    let marked = elf_is_incomplete(&found.storage);
+    let mut vmcore = Vmcore::of(found.storage, found.bytes, path, true, None)?;
     let pages = |runs: &[PageRun]| runs.iter().map(PageRun::len).sum();
     let segments = vmcore.segments();
     let mut info = Info {
@@ -185,7 +191,8 @@ impl Info {
         };
         let version = self.version.map_or(String::new(), |version| format!(", version {version}"));
         let unknown = || "not known".to_owned();
-        line("format", format!("{}{version}, {} bytes", self.format, self.bytes));
+        let flattened = if self.flattened { ", flattened" } else { "" };
+        line("format", format!("{}{version}{flattened}, {} bytes", self.format, self.bytes));
         line("complete", if self.complete { "yes" } else { "no" }.into());
         let machine = self.machine.as_ref().map_or(String::new(), |machine| format!(" ({machine})"));
         line("kernel", format!("{}{machine}, {} CPUs", self.kernel_release.clone().unwrap_or_else(unknown), self.cpus));

@@ -3,71 +3,37 @@
 //! May surprise: the file may have been written by any program on any machine, so it is as hostile as memory is; the
 //! number of problems that are named is bounded, their count is not.
 //!
-//! Another format is one arm each in [`info`] and [`verify`], after [`Format::of`] has recognised it.
+//! Another format is one arm each in [`info`] and [`verify`], after [`crate::input::recognise`] has recognised it.
 
 mod info;
 mod verify;
 
-use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
 use serde::Serialize;
 
 use crate::cli::ExamineOptions;
-use crate::dumpfile::layout::SIGNATURE;
-use crate::dumpfile::read::Source;
 use crate::error::{Error, chain};
+use crate::input::{Format, Recognised, recognise};
 use crate::pipeline::start_log;
-use crate::units::FileOffset;
 
 pub use info::{Info, Pages};
 pub use verify::{Verdict, check};
 
-/// The formats a dump can have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// A vmcore as the kernel shows it.
-    Elf,
-    /// What this program writes.
-    Kdump,
-    /// A stream of pieces with their places.
-    Flattened,
-}
-
-impl Format {
-    /// By the first bytes of a file.
-    pub fn of(start: &[u8]) -> Option<Format> {
-        if start.starts_with(SIGNATURE) {
-            Some(Format::Kdump)
-        } else if start.starts_with(b"\x7fELF") {
-            Some(Format::Elf)
-        } else if start.starts_with(b"makedumpfile\0") {
-            Some(Format::Flattened)
-        } else {
-            None
-        }
-    }
-}
-
-/// The file, its length and its format.
-fn open(path: &Path) -> Result<(File, u64, Format), Error> {
-    let fail = |source| Error::OpenInput { path: path.into(), source };
-    let file = File::open(path).map_err(fail)?;
-    let len = file.metadata().map_err(fail)?.len();
-    let mut start = [0; 16];
-    let got = file.read_at(FileOffset(0), &mut start).map_err(fail)?;
-    let no_dump = || input(path, "it is neither a kdump-compressed dump nor an ELF vmcore");
-    let format = Format::of(&start[..got]).ok_or_else(no_dump)?;
-    Ok((file, len, format))
+/// The file, and what it is.
+fn open(path: &Path) -> Result<(Recognised, Format), Error> {
+    let found = recognise(path)?;
+    let format = found.format.ok_or_else(|| match found.storage.stream().map(|facts| facts.ended.as_ref()) {
+        None => input(path, "it is neither a kdump-compressed dump nor an ELF vmcore, nor one of them flattened"),
+        Some(None) => input(path, "it is flattened, but not a dump"),
+        Some(Some(ended)) => input(path, format!("as a flattened dump, it has no header: {}", chain(ended))),
+    })?;
+    Ok((found, format))
 }
 
 fn input(path: &Path, why: impl Into<String>) -> Error {
     Error::Input { path: path.into(), why: why.into() }
-}
-
-fn flattened(path: &Path) -> Error {
-    input(path, "it is a flattened dump; make a file of it first: kdump-capture -R DUMPFILE < STREAM")
 }
 
 /// Says what is in a dump; returns the exit code.

@@ -12,17 +12,19 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use crate::dumpfile::flat_file::StreamFacts;
 use crate::dumpfile::layout::{Descriptor, INCOMPLETE};
 use crate::dumpfile::memory::ones;
 use crate::dumpfile::read::{Dump, Source};
 use crate::error::{Error, chain};
+use crate::input::{Format, Recognised, elf_is_incomplete};
 use crate::progress::{Messages, Meter};
 use crate::units::{FileOffset, Pfn, to_usize};
 use crate::vmcore::Vmcore;
 use crate::vmcore::read::PhysMem;
 use crate::workers;
 
-use super::{Format, flattened, open, plain};
+use super::{open, plain};
 
 /// So many problems are named; further ones are counted.
 const NAMED: usize = 20;
@@ -46,12 +48,34 @@ pub struct Verdict {
     pub damaged: u64,
     /// Pages that were not saved.
     pub missing: u64,
+    /// What the stream is like, if it is flattened.
+    pub stream: Option<Stream>,
     /// Whether the file's sha256 was compared with status.json.
     pub sha256_compared: bool,
     /// What is wrong, the first of it.
     pub problems: Vec<String>,
     /// How much more is wrong.
     pub more_problems: u64,
+}
+
+/// What a flattened stream is like. None of this is wrong: this program rewrites the header at the end of a stream, and
+/// a stream that was read off a raw device is followed by what was there before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Stream {
+    /// Records.
+    pub records: u64,
+    /// Bytes that a later record has once more.
+    pub overlapping: u64,
+    /// Bytes behind the end record.
+    pub trailing: u64,
+}
+
+impl Stream {
+    /// And why the stream is not whole.
+    fn of(facts: &StreamFacts) -> (Stream, Option<String>) {
+        let StreamFacts { records, overlapping, trailing, .. } = *facts;
+        (Stream { records, overlapping, trailing }, facts.ended.as_ref().map(|ended| chain(ended)))
+    }
 }
 
 impl Verdict {
@@ -79,6 +103,10 @@ impl Verdict {
         }
         let sum = if self.sha256_compared { ", sha256 compared with status.json" } else { "" };
         let (pages, good, damaged, missing) = (self.pages, self.good, self.damaged, self.missing);
+        if let Some(Stream { records, overlapping, trailing }) = self.stream {
+            let _ =
+                writeln!(text, "a stream of {records} records, {overlapping} bytes twice, {trailing} after its end");
+        }
         let _ = writeln!(text, "{pages} pages: {good} good, {damaged} damaged, {missing} missing{sum}");
         text + if self.sound { "The dump is sound.\n" } else { "The dump is NOT sound.\n" }
     }
@@ -86,14 +114,19 @@ impl Verdict {
 
 /// Checks the file at `path`.
 pub(super) fn verify(path: &Path, threads: usize, messages: Messages) -> Result<Verdict, Error> {
-    let (file, len, format) = open(path)?;
+    let (found, format) = open(path)?;
+    let stream = found.storage.stream().map(Stream::of);
+    let (file, len) = (found.storage.file().try_clone(), found.file_bytes);
     let mut verdict = match format {
-        Format::Kdump => check(&file, len, threads, messages),
-        Format::Elf => elf(path)?,
-        Format::Flattened => return Err(flattened(path)),
+        Format::Kdump => check(&found.storage, found.bytes, threads, messages),
+        Format::Elf => elf(path, found)?,
     };
+    if let Some((_, Some(why))) = &stream {
+        verdict.problem(format!("the flattened dump is not whole: {why}"));
+    }
+    verdict.stream = stream.map(|(stream, _)| stream);
     match stated_sum(path) {
-        Ok(Some(stated)) => match sum(&file, len, messages) {
+        Ok(Some(stated)) => match file.and_then(|file| sum(&file, len, messages)) {
             Ok(found) => {
                 verdict.sha256_compared = true;
                 if found != stated {
@@ -109,11 +142,15 @@ pub(super) fn verify(path: &Path, threads: usize, messages: Messages) -> Result<
 }
 
 /// An ELF vmcore has no checks of its own: its segments must be within it.
-fn elf(path: &Path) -> Result<Verdict, Error> {
-    let vmcore = Vmcore::open(path, false)?;
+fn elf(path: &Path, found: Recognised) -> Result<Verdict, Error> {
+    let marked = elf_is_incomplete(&found.storage);
+    let vmcore = Vmcore::of(found.storage, found.bytes, path, false, None)?;
     let segments = vmcore.segments();
     let mut verdict = Verdict::default();
     vmcore.problems.iter().for_each(|problem| verdict.problem(problem));
+    if marked {
+        verdict.problem("the dump is incomplete, as its header says");
+    }
     verdict.good = segments.backed().iter().map(|run| run.len()).sum();
     verdict.missing = segments.missing_pages();
     verdict.pages = verdict.good + verdict.missing;

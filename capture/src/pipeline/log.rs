@@ -4,14 +4,15 @@ use std::io::Write;
 use std::path::Path;
 
 use super::console::{ending, remedy, save, say, start_log, tell};
+use super::vmcoreinfo_file::Given;
 use super::{identify, release};
 use crate::cli::LogOptions;
 use crate::dmesg::{self, PanicLine, Since};
 use crate::error::{Error, chain};
+use crate::input;
 use crate::output;
 use crate::progress::Messages;
 use crate::report::{LogReport, Outcome};
-use crate::vmcore::Vmcore;
 use crate::vmcore::read::PhysMem;
 
 /// Writes the log and tells how it went; returns the exit code.
@@ -34,13 +35,15 @@ pub fn log(options: &LogOptions) -> u8 {
 }
 
 fn save_log(options: &LogOptions, report: &mut LogReport) -> Result<(), Error> {
-    let mut vmcore = Vmcore::open(&options.input, true)?;
-    report.problems.append(&mut vmcore.problems);
-    let kernel = identify(&vmcore, &mut report.problems);
+    let given = Given::read(options.vmcoreinfo.as_deref())?;
+    let mut opened = input::open(&options.input, true, given.as_ref().map(|given| &given.facts))?;
+    let mut input = opened.input()?;
+    report.problems.append(&mut input.problems);
+    let kernel = identify(&input, given.as_ref(), &options.input, &mut report.problems)?;
     report.kernel_release = release(&kernel);
     report.crash_time = kernel.crash_time;
     let no_log = |why: String| Error::NoLog { path: options.input.clone(), why };
-    let Some(mut memory) = kernel.memory(&vmcore) else {
+    let Some(mut memory) = kernel.memory(&input) else {
         return Err(no_log(report.problems.last().cloned().unwrap_or_default()));
     };
 
@@ -78,7 +81,7 @@ fn save_log(options: &LogOptions, report: &mut LogReport) -> Result<(), Error> {
     if found.lost > 0 {
         report.problems.push(format!("{} log records are damaged or were overwritten", found.lost));
     }
-    let gone = vmcore.segments().missing_bytes();
+    let gone = input.segments().missing_bytes();
     if gone > 0 {
         report.problems.push(format!("the vmcore is {gone} bytes shorter than its headers say"));
     }

@@ -10,8 +10,10 @@ mod console;
 mod log;
 mod plan;
 mod restore;
+mod vmcoreinfo_file;
 mod windows;
 
+pub use crate::input::Notes;
 pub use log::log;
 pub use plan::{Plan, Wanted};
 pub use restore::{reassemble, rebuild};
@@ -26,20 +28,22 @@ use crate::dmesg::{self, PanicLine, Since};
 use crate::dumpfile::elf::{self, Stretches};
 use crate::dumpfile::flatten::Flattened;
 use crate::dumpfile::layout::Header;
+use crate::dumpfile::runs::Present;
 use crate::dumpfile::write::{Job, Writer, Written};
 use crate::error::{Error, chain};
 use crate::filter::Filtered;
+use crate::input::{self, Carried, Input};
 use crate::kernel::Kernel;
 use crate::output::{self, Limited, Nowhere, Output};
 use crate::progress::{Messages, Meter};
 use crate::report::{self, DumpReport, Outcome};
 use crate::units::DumpLevel;
-use crate::vmcore::Vmcore;
 use crate::vmcore::read::PhysMem;
 
 use windows::{Cuts, Windows};
 
 use console::{ending, remedy, would_be};
+use vmcoreinfo_file::{Given, learn_from_file};
 
 /// Writes a dump and tells how it went; returns the exit code.
 pub fn dump(options: &DumpOptions) -> u8 {
@@ -78,18 +82,23 @@ pub fn dump(options: &DumpOptions) -> u8 {
 
 fn capture(options: &DumpOptions, report: &mut DumpReport) -> Result<(), Error> {
     let clock = Instant::now();
-    let mut vmcore = Vmcore::open(&options.input, options.mapping)?;
-    report.machine = vmcore.arch().name;
-    report.page_size = vmcore.page().bytes();
-    report.problems.append(&mut vmcore.problems);
-    let kernel = learn(&vmcore, report);
+    let given = Given::read(options.vmcoreinfo.as_deref())?;
+    let mut opened = input::open(&options.input, options.mapping, given.as_ref().map(|given| &given.facts))?;
+    let mut input = opened.input()?;
+    report.machine = input.arch().map_or("", |arch| arch.name);
+    report.page_size = input.segments().page().bytes();
+    report.problems.append(&mut input.problems);
+    let kernel = learn(&input, given.as_ref(), options, report)?;
+    if options.format == Format::Elf {
+        input.place(&kernel);
+    }
     report.seconds.open = clock.elapsed().as_secs_f64();
 
     let learned = report.clone();
     let mut levels = options.next_levels.iter();
     let mut level = options.level;
     loop {
-        let result = attempt(options, level, &vmcore, &kernel, report);
+        let result = attempt(options, level, &input, &kernel, report);
         match levels.next() {
             Some(next) if report.full && may_retry(options) => {
                 let said = format!("the dump does not fit with level {}; retried with {}", level.get(), next.get());
@@ -115,10 +124,12 @@ fn may_retry(options: &DumpOptions) -> bool {
 fn attempt(
     options: &DumpOptions,
     level: DumpLevel,
-    vmcore: &Vmcore,
+    input: &Input<'_>,
     kernel: &Kernel,
     report: &mut DumpReport,
 ) -> Result<(), Error> {
+    // What is left out already stays so.
+    let level = level.with(input.level());
     let wanted = Wanted {
         threads: options.threads,
         level,
@@ -129,11 +140,11 @@ fn attempt(
         memory: options.memory,
         available: plan::available(),
     };
-    let plan = Plan::within(vmcore.segments(), &wanted);
-    vmcore.map_at_most(plan.mapped);
+    let plan = Plan::within(input.segments(), &wanted);
+    input.map_at_most(plan.mapped);
     report.threads = plan.threads;
     report.memory_budget = plan.bytes;
-    ::log::info!("{}", plan.describe(vmcore.segments()));
+    ::log::info!("{}", plan.describe(input.segments()));
     let fail = |what, source: std::io::Error| match source.kind() {
         std::io::ErrorKind::OutOfMemory => Error::NoMemory { bytes: plan.bytes },
         _ => Error::Write { what, path: options.output.clone(), remedy: remedy(&source), source },
@@ -151,7 +162,8 @@ fn attempt(
     let limit = options.limit.unwrap_or(u64::MAX);
     let limited: Vec<Limited<'_>> = outs.iter().map(|out| Limited::new(out.as_ref(), limit)).collect();
     let outs: Vec<&dyn Output> = limited.iter().map(|out| out as &dyn Output).collect();
-    write_dump(vmcore, vmcore, kernel, &outs, &plan, report).map_err(|e| {
+    report.problems.extend(input.incomplete.iter().cloned());
+    write_dump(input, input, kernel, &outs, &plan, report).map_err(|e| {
         report.full = e.kind() == std::io::ErrorKind::StorageFull;
         fail("the headers", e)
     })?;
@@ -165,13 +177,21 @@ fn attempt(
     }
 }
 
-/// Reads what the kernel says of itself.
-fn identify(vmcore: &Vmcore, problems: &mut Vec<String>) -> Kernel {
-    let kernel = Kernel::learn(vmcore.vmcoreinfo(), vmcore, problems);
+/// Reads what the kernel in `path` says of itself, or what was given in its place.
+fn identify(
+    input: &Input<'_>,
+    given: Option<&Given>,
+    path: &Path,
+    problems: &mut Vec<String>,
+) -> Result<Kernel, Error> {
+    let kernel = match given {
+        None => Kernel::learn(input.vmcoreinfo(), input, problems),
+        Some(given) => learn_from_file(given, input, path, problems)?,
+    };
     // The names SUSE's kdump looks for.
     ::log::debug!("  OSRELEASE={}", kernel.release());
     ::log::debug!("  CRASHTIME={}", kernel.crash_time.unwrap_or_default());
-    kernel
+    Ok(kernel)
 }
 
 /// The release for a report, if the kernel tells one.
@@ -180,11 +200,20 @@ fn release(kernel: &Kernel) -> Option<String> {
 }
 
 /// Reads what the kernel says of itself, and its last words.
-fn learn(vmcore: &Vmcore, report: &mut DumpReport) -> Kernel {
-    let kernel = identify(vmcore, &mut report.problems);
+fn learn(
+    input: &Input<'_>,
+    given: Option<&Given>,
+    options: &DumpOptions,
+    report: &mut DumpReport,
+) -> Result<Kernel, Error> {
+    let mut kernel = identify(input, given, &options.input, &mut report.problems)?;
+    if let Some(Carried { header, .. }) = input.carried() {
+        kernel.utsname = header.utsname.clone();
+        kernel.crash_time = Some(header.crash_time).filter(|time| *time != 0).or(kernel.crash_time);
+    }
     report.kernel_release = release(&kernel);
     report.crash_time = kernel.crash_time;
-    if let Some(mut memory) = kernel.memory(vmcore) {
+    if let Some(mut memory) = kernel.memory(input) {
         let mut line = PanicLine::default();
         let seen = dmesg::records(&kernel.facts, &mut memory, Since::Boot, &mut |record| {
             line.see(record.text);
@@ -195,11 +224,11 @@ fn learn(vmcore: &Vmcore, report: &mut DumpReport) -> Kernel {
         }
         report.panic_line = line.get();
     }
-    kernel
+    Ok(kernel)
 }
 
 /// From memory to `outs`, of which there are several if the dump is split. `vmcore` gives the notes; `mem` is the same
-/// vmcore, or a fake of it in tests.
+/// input, or a fake of it in tests.
 pub fn write_dump(
     mem: &dyn PhysMem,
     vmcore: &dyn Notes,
@@ -210,6 +239,7 @@ pub fn write_dump(
 ) -> std::io::Result<()> {
     let clock = Instant::now();
     let mut windows = Windows::new(mem, kernel, plan, report);
+    report.level |= vmcore.carried().map_or(0, |carried| carried.level().get());
     let mut dump = Dump { mem, vmcore, kernel, plan, level: report.level, clock };
     let written = match (plan.format, outs) {
         (Format::Elf, [out]) => dump.elf(&mut windows, *out, report)?,
@@ -217,6 +247,9 @@ pub fn write_dump(
     };
     report.seconds.write = dump.clock.elapsed().as_secs_f64();
     account(&written, mem.segments().missing_pages(), report);
+    if vmcore.is_incomplete() && report.outcome == Outcome::Complete {
+        report.outcome = Outcome::Incomplete;
+    }
     Ok(())
 }
 
@@ -262,6 +295,7 @@ impl Dump<'_> {
         })?;
         self.filtered(&filtered, cuts.kept(), report);
         let Dump { mem, vmcore, kernel, plan, level, .. } = *self;
+        let carried = vmcore.carried();
         let header = |split| Header {
             utsname: kernel.utsname.clone(),
             crash_time: kernel.crash_time.unwrap_or(0),
@@ -269,11 +303,13 @@ impl Dump<'_> {
             block: page,
             max_pfn: segments.max_pfn(),
             cpus: vmcore.cpus(),
-            phys_base: kernel.phys_base(),
+            phys_base: carried.map_or_else(|| kernel.phys_base(), |carried| carried.header.phys_base),
             level,
             split,
             notes_len: vmcore.bytes().len() as u64,
             vmcoreinfo: vmcore.vmcoreinfo_place(),
+            eraseinfo: None,
+            placed: None,
         };
         let headers: Vec<Header> = match outs.len() {
             0 | 1 => vec![header(None)],
@@ -283,15 +319,16 @@ impl Dump<'_> {
         for (out, header) in outs.iter().zip(&headers) {
             let job = Job {
                 mem,
-                present: segments.present(),
+                present: mem.bitmaps().map_or(Present::Runs(segments.present()), Present::Copied),
                 kept: cuts.kept(),
                 header,
                 notes: vmcore.bytes(),
+                eraseinfo: carried.map_or(&[], |carried| carried.eraseinfo),
                 codec: plan.codec,
                 compress_level: plan.compress_level,
                 threads: plan.threads,
                 batch: plan.batch,
-                incomplete: segments.missing_bytes() > 0,
+                incomplete: segments.missing_bytes() > 0 || vmcore.is_incomplete(),
             };
             writers.push(Writer::begin(job, *out)?);
         }
@@ -311,7 +348,8 @@ impl Dump<'_> {
     ) -> std::io::Result<Written> {
         let Dump { mem, plan, level, .. } = *self;
         let page = self.kernel.page;
-        let mut stretches = Stretches::new(page);
+        let exact = mem.bitmaps().is_some();
+        let mut stretches = if exact { Stretches::exact(page) } else { Stretches::new(page) };
         let mut zero = 0;
         let without_zero = DumpLevel::new(level).is_some_and(|level| level.has(DumpLevel::ZERO));
         let filtered = windows.each(&mut |_, kept| {
@@ -322,35 +360,17 @@ impl Dump<'_> {
             stretches.add(kept)
         })?;
         self.filtered(&filtered, stretches.kept() + zero, report);
-        let (notes, incomplete) = (self.vmcore.bytes(), mem.segments().missing_bytes() > 0);
+        if exact && stretches.has_gaps() {
+            report
+                .problems
+                .push("some pages that are left out read as zeros, or there would be too many segments".into());
+        }
+        let notes = elf::notes(self.vmcore.bytes(), self.vmcore.carried().map_or(&[], |carried| carried.eraseinfo));
+        let (notes, incomplete) = (notes.as_ref(), mem.segments().missing_bytes() > 0 || self.vmcore.is_incomplete());
         let (threads, batch) = (plan.threads, plan.batch);
         let job = elf::Job { mem, stretches: &stretches, notes, page, threads, batch, incomplete };
         let written = elf::write(&job, out, &self.meter("Copying data", stretches.kept()))?;
         Ok(Written { zero, ..written })
-    }
-}
-
-/// What the headers of a dump need of the notes.
-pub trait Notes {
-    /// The bytes of the PT_NOTEs.
-    fn bytes(&self) -> &[u8];
-    /// Where in them vmcoreinfo lies, and its length.
-    fn vmcoreinfo_place(&self) -> (u64, u64);
-    /// CPUs whose registers were saved.
-    fn cpus(&self) -> u32;
-}
-
-impl Notes for Vmcore {
-    fn bytes(&self) -> &[u8] {
-        self.note_bytes()
-    }
-
-    fn vmcoreinfo_place(&self) -> (u64, u64) {
-        self.notes().vmcoreinfo.as_ref().map_or((0, 0), |range| (range.start as u64, range.len() as u64))
-    }
-
-    fn cpus(&self) -> u32 {
-        self.notes().cpus
     }
 }
 

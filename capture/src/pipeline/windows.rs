@@ -53,6 +53,12 @@ impl<'a> Windows<'a> {
                 return Ok(*filtered);
             }
             let kept = Kept::within(self.mem.segments().backed(), window).ok_or(io::ErrorKind::OutOfMemory)?;
+            if let Some(bitmaps) = self.mem.bitmaps() {
+                bitmaps.kept(window, &mut |at, block| {
+                    kept.keep_only(at, block);
+                    Ok(())
+                })?;
+            }
             total.add(&self.filter(window, &kept, &mut carried, &meter)?);
             each(window, &kept)?;
             if self.ranges.len() == 1 {

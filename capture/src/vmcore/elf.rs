@@ -11,6 +11,7 @@ use goblin::elf::header::{EI_CLASS, EI_DATA, ELFCLASS64, ELFDATA2LSB, ELFDATA2MS
 use goblin::elf::program_header::{PT_LOAD, PT_NOTE, ProgramHeader};
 
 use crate::arch::Arch;
+use crate::dumpfile::read::Source;
 use crate::units::{FileOffset, PhysAddr, VirtAddr, le32, to_usize};
 
 use super::segments::Load;
@@ -52,9 +53,9 @@ pub enum ElfError {
 }
 
 /// Reads headers and notes of `file`, whose size is `size`.
-pub fn read(file: &File, size: u64) -> Result<ElfParts, ElfError> {
+pub fn read(file: &dyn Source, size: u64) -> Result<ElfParts, ElfError> {
     let mut start = [0u8; SIZEOF_EHDR];
-    let got = read_up_to(file, FileOffset(0), &mut start)?;
+    let got = file.read_at(FileOffset(0), &mut start)?;
     let start = &start[..got];
     recognise(start)?;
     let header = Header::parse(start).map_err(|e| ElfError::Format(format!("its ELF header is damaged ({e})")))?;
@@ -84,7 +85,7 @@ pub fn read(file: &File, size: u64) -> Result<ElfParts, ElfError> {
     while done < count {
         let batch = to_usize(count - done).unwrap_or(usize::MAX).min(1024);
         let bytes = &mut table[..batch * entry];
-        let got = read_up_to(file, FileOffset(header.e_phoff + done * entry as u64), bytes)? / entry;
+        let got = file.read_at(FileOffset(header.e_phoff + done * entry as u64), bytes)? / entry;
         let headers = ProgramHeader::parse(&bytes[..got * entry], 0, got, ctx)
             .map_err(|e| ElfError::Format(format!("its program headers are damaged ({e})")))?;
         for h in &headers {
@@ -117,12 +118,6 @@ fn recognise(start: &[u8]) -> Result<(), ElfError> {
     if start.is_empty() {
         return format("it is empty; was a crash kernel loaded when the machine panicked?");
     }
-    if start.starts_with(b"KDUMP   ") {
-        return format("it is already a kdump-compressed dump; filtering one again is not built into this program");
-    }
-    if start.starts_with(b"makedumpfile\0") {
-        return format("it is a flattened dump; rebuild it first with kdump-capture -R");
-    }
     if !start.starts_with(ELFMAG) || start.len() < SIZEOF_EHDR {
         return format("it does not begin with an ELF header");
     }
@@ -142,13 +137,13 @@ fn recognise(start: &[u8]) -> Result<(), ElfError> {
 }
 
 /// `sh_info` of section header 0, at byte 44 of it.
-fn extended_count(file: &File, e_shoff: u64) -> Result<u32, ElfError> {
+fn extended_count(file: &dyn Source, e_shoff: u64) -> Result<u32, ElfError> {
     let mut section = [0u8; 64];
-    let got = read_up_to(file, FileOffset(e_shoff), &mut section)?;
+    let got = file.read_at(FileOffset(e_shoff), &mut section)?;
     le32(&section[..got], 44).ok_or_else(|| ElfError::Format("its program header count is cut off".into()))
 }
 
-fn read_notes(file: &File, size: u64, h: &ProgramHeader, parts: &mut ElfParts) -> Result<(), ElfError> {
+fn read_notes(file: &dyn Source, size: u64, h: &ProgramHeader, parts: &mut ElfParts) -> Result<(), ElfError> {
     let left = size.saturating_sub(h.p_offset).min(MAX_NOTES.saturating_sub(parts.notes.len() as u64));
     let len = to_usize(h.p_filesz.min(left)).unwrap_or(0);
     if (len as u64) < h.p_filesz {
@@ -156,7 +151,7 @@ fn read_notes(file: &File, size: u64, h: &ProgramHeader, parts: &mut ElfParts) -
     }
     let from = parts.notes.len();
     parts.notes.resize(from + len, 0);
-    let got = read_up_to(file, FileOffset(h.p_offset), &mut parts.notes[from..])?;
+    let got = file.read_at(FileOffset(h.p_offset), &mut parts.notes[from..])?;
     parts.notes.truncate(from + got);
     parts.notes.resize(parts.notes.len().next_multiple_of(4), 0);
     Ok(())
@@ -166,7 +161,7 @@ fn read_notes(file: &File, size: u64, h: &ProgramHeader, parts: &mut ElfParts) -
 pub(crate) fn read_up_to(file: &File, at: FileOffset, buffer: &mut [u8]) -> io::Result<usize> {
     let mut got = 0;
     while got < buffer.len() {
-        match file.read_at(&mut buffer[got..], at.0.saturating_add(got as u64)) {
+        match FileExt::read_at(file, &mut buffer[got..], at.0.saturating_add(got as u64)) {
             Ok(0) => break,
             Ok(n) => got += n,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}

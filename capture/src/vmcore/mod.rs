@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::arch::Arch;
 use crate::error::Error;
+use crate::input::Storage;
 use crate::units::PageSize;
 use crate::vmcoreinfo::Facts;
 
@@ -32,7 +33,7 @@ use segments::Segments;
 /// An open vmcore.
 #[derive(Debug)]
 pub struct Vmcore {
-    file: File,
+    file: Storage,
     size: u64,
     at_once: AtomicUsize,
     arch: &'static Arch,
@@ -49,6 +50,13 @@ impl Vmcore {
         let open = |source| Error::OpenInput { path: path.into(), source };
         let file = File::open(path).map_err(open)?;
         let size = file.metadata().map_err(open)?.len();
+        Vmcore::of(Storage::Plain(file), size, path, mapping, None)
+    }
+
+    /// The same of a file that is open already; `path` is its name in errors. `facts`, where they are known from
+    /// elsewhere, have the last word on the page size.
+    pub fn of(file: Storage, size: u64, path: &Path, mapping: bool, facts: Option<&Facts>) -> Result<Vmcore, Error> {
+        let open = |source| Error::OpenInput { path: path.into(), source };
         let parts = elf::read(&file, size).map_err(|e| match e {
             ElfError::Io(source) => open(source),
             ElfError::Format(why) => Error::Input { path: path.into(), why },
@@ -58,7 +66,7 @@ impl Vmcore {
         // What a page is, the kernel says in its notes; only then can memory be counted in pages.
         let notes = notes::parse(&parts.notes);
         let vmcoreinfo = notes.vmcoreinfo.clone().and_then(|range| parts.notes.get(range)).unwrap_or_default();
-        let page = parts.arch.page(&Facts::parse(vmcoreinfo));
+        let page = parts.arch.page(facts.unwrap_or(&Facts::parse(vmcoreinfo)));
         let segments = Segments::new(parts.loads, size, page, &mut problems);
         let at_once = AtomicUsize::new(if mapping { WINDOW } else { 0 });
         Ok(Vmcore { file, size, at_once, arch: parts.arch, segments, note_bytes: parts.notes, notes, problems })

@@ -3,15 +3,15 @@
 //! May surprise: a page may lie in the source only in part (a PT_LOAD need not end on a page); [`Pages`] fills the
 //! rest with zeros.
 
-use std::fs::File;
 use std::io;
 
 use crate::arch::Arch;
+use crate::dumpfile::read::Source;
+use crate::input::Storage;
 use crate::units::{FileOffset, PageSize, Pfn, PhysAddr, to_usize};
 
-use super::elf::read_up_to;
 use super::map::Window;
-use super::segments::Segments;
+use super::segments::{PageRun, Segments};
 
 /// Mapped at once by a reader. Mapping /proc/vmcore makes its page-table entries there and then, so the whole is never
 /// mapped; 4 MiB is where the cost per page has become small (117 GiB/s, HATAYAMA 2013). Less is mapped where memory is
@@ -54,10 +54,25 @@ pub trait PhysMem: Sync {
     /// Readers made from now on map no more than `bytes` at once.
     fn map_at_most(&self, _bytes: usize) {}
 
+    /// The bitmaps of a source that has them: its segments may then hold more pages than there are.
+    fn bitmaps(&self) -> Option<&dyn Bitmaps> {
+        None
+    }
+
     /// A reader for small, scattered pieces (page tables): it copies and maps nothing.
     fn small_reader(&self) -> Box<dyn PhysReader + '_> {
         self.reader()
     }
+}
+
+/// Which pages the machine had, and which of them are there, one bit each. `each` takes blocks of bytes, in order, with
+/// the position of each in the bitmap.
+pub trait Bitmaps: Sync {
+    /// Bitmap 1.
+    fn present(&self, each: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>) -> io::Result<()>;
+
+    /// Bitmap 2, the part of it that has the pages of `window`.
+    fn kept(&self, window: PageRun, each: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>) -> io::Result<()>;
 }
 
 /// One worker's view of [`PhysMem`].
@@ -72,7 +87,7 @@ pub trait PhysReader {
 /// Reads a vmcore file through a window, or by copying where mapping is refused.
 #[derive(Debug)]
 pub struct FileReader<'a> {
-    file: &'a File,
+    file: &'a Storage,
     size: u64,
     segments: &'a Segments,
     /// Bytes of a window; 0 to copy.
@@ -84,7 +99,7 @@ pub struct FileReader<'a> {
 
 impl<'a> FileReader<'a> {
     /// A reader of `file` (of `size` bytes); maps windows of `at_once` bytes, or copies if that is 0.
-    pub fn new(file: &'a File, size: u64, segments: &'a Segments, at_once: usize) -> Self {
+    pub fn new(file: &'a Storage, size: u64, segments: &'a Segments, at_once: usize) -> Self {
         FileReader { file, size, segments, at_once, window: None, copy: Vec::new(), copy_at: FileOffset(0) }
     }
 
@@ -95,8 +110,8 @@ impl<'a> FileReader<'a> {
             return Ok(());
         }
         self.window = None;
-        self.window =
-            Some(Window::map(self.file, FileOffset(offset.0 & !(WINDOW_ALIGN - 1)), self.at_once, self.size)?);
+        let file = self.file.plain().ok_or(io::ErrorKind::Unsupported)?;
+        self.window = Some(Window::map(file, FileOffset(offset.0 & !(WINDOW_ALIGN - 1)), self.at_once, self.size)?);
         Ok(())
     }
 
@@ -111,7 +126,7 @@ impl<'a> FileReader<'a> {
         self.copy.clear();
         self.copy.resize(to_usize(wanted).ok_or(io::ErrorKind::InvalidInput)?, 0);
         self.copy_at = FileOffset(start);
-        let got = read_up_to(self.file, self.copy_at, &mut self.copy);
+        let got = self.file.read_at(self.copy_at, &mut self.copy);
         self.copy.truncate(got.as_ref().map_or(0, |n| *n));
         got.map(|_| ())
     }

@@ -131,14 +131,20 @@ impl Segments {
         map
     }
 
-    /// A map of nothing, for memory that is found by other means.
-    pub fn empty(page: PageSize) -> Segments {
-        Segments { page, ..Segments::default() }
-    }
-
     /// The size of the pages that are counted here.
     pub fn page(&self) -> PageSize {
         self.page
+    }
+
+    /// The map of a dump: the runs of pages that the machine had, each of which may be in the dump or not. What is
+    /// asked for is looked for by address alone.
+    pub fn of_dump(loads: Vec<Load>, present: Vec<PageRun>, max_pfn: Pfn, page: PageSize) -> Segments {
+        let extent = |run: &PageRun| {
+            let start = page.address(run.start)?;
+            Some(Extent { start, len: run.len() << page.shift(), offset: FileOffset(start.0) })
+        };
+        let extents = present.iter().filter_map(extent).collect();
+        Segments { loads, extents, backed: present.clone(), present, max_pfn, page, ..Segments::default() }
     }
 
     /// Byte ranges in the file, disjoint, by address.

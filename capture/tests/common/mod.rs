@@ -539,6 +539,7 @@ pub fn options(dir: &Path, level: u8, codec: Kind) -> DumpOptions {
         threads: 2,
         force: false,
         mapping: true,
+        vmcoreinfo: None,
         messages: Messages(0),
         memory: MemoryOptions::default(),
         report: Some(dir.join("report.json")),
