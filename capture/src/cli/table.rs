@@ -36,7 +36,7 @@ pub(super) enum Does {
     Version,
     /// Taken for compatibility; there is nothing for it to change. The flag says whether it takes a value.
     Nothing(bool),
-    /// Not built in; the text says what to do.
+    /// Not built in; the text says why, and what to do.
     Refused(&'static str),
 }
 
@@ -59,7 +59,11 @@ const fn opt(short: char, long: &'static str, value: &'static str, help: &'stati
     }
 }
 
-const LATER: &str = "use makedumpfile for that";
+const XEN: &str = "Xen dumps are not read";
+const XEN_WHY: &str =
+    "whose a page is, only the hypervisor's own tables tell, and those are not followed; use makedumpfile";
+const ERASE: &str = "nothing is erased from a dump";
+const ERASE_WHY: &str = "finding data by name takes a vmlinux with debug information; use makedumpfile";
 
 /// Every option that this program or makedumpfile knows.
 pub(super) const OPTIONS: &[Opt] = &[
@@ -134,18 +138,56 @@ pub(super) const OPTIONS: &[Opt] = &[
     opt('v', "version", "", "print the version", Does::Version),
     opt('D', "", "", "print debugging messages (message level 8)", Does::Messages),
     opt(' ', "splitblock-size", "KB", "", Does::Nothing(true)),
-    opt('x', "", "", "a vmlinux", Does::Refused("leave -x out; vmcoreinfo is read from the vmcore")),
-    opt('g', "", "", "making a vmcoreinfo file", Does::Refused(LATER)),
-    opt('X', "", "", "Xen filtering", Does::Refused(LATER)),
-    opt('e', "exclude-unused-vm", "", "leaving out unused vmemmap", Does::Refused("leave it out")),
-    opt(' ', "vtop", "", "address translation", Does::Refused(LATER)),
-    opt(' ', "config", "", "erasing", Does::Refused(LATER)),
-    opt(' ', "eppic", "", "erasing", Does::Refused(LATER)),
-    opt(' ', "extension", "", "extensions", Does::Refused(LATER)),
-    opt(' ', "diskset", "", "sadump input", Does::Refused(LATER)),
-    opt(' ', "xen-syms", "", "Xen filtering", Does::Refused(LATER)),
-    opt(' ', "xen-vmcoreinfo", "", "Xen filtering", Does::Refused(LATER)),
-    opt(' ', "xen_phys_start", "", "Xen filtering", Does::Refused(LATER)),
+    opt(
+        'x',
+        "",
+        "",
+        "vmlinux files are not read",
+        Does::Refused("no debug information is needed, since vmcoreinfo has all that is asked for; leave -x out"),
+    ),
+    opt(
+        'g',
+        "",
+        "",
+        "vmcoreinfo files are not made",
+        Does::Refused(
+            "that takes a vmlinux with debug information, and a vmcore has its vmcoreinfo in it; use makedumpfile",
+        ),
+    ),
+    opt('X', "", "", XEN, Does::Refused(XEN_WHY)),
+    opt(' ', "xen-syms", "", XEN, Does::Refused(XEN_WHY)),
+    opt(' ', "xen-vmcoreinfo", "", XEN, Does::Refused(XEN_WHY)),
+    opt(' ', "xen_phys_start", "", XEN, Does::Refused(XEN_WHY)),
+    opt(
+        'e',
+        "exclude-unused-vm",
+        "",
+        "struct pages are not left out",
+        Does::Refused("a dump without them cannot be filtered again, and readers miss them; leave -e out"),
+    ),
+    opt(
+        ' ',
+        "vtop",
+        "",
+        "addresses are not translated for display",
+        Does::Refused("that is a debugging aid, and crash's vtop does it on the dump"),
+    ),
+    opt(' ', "config", "", ERASE, Does::Refused(ERASE_WHY)),
+    opt(' ', "eppic", "", ERASE, Does::Refused(ERASE_WHY)),
+    opt(
+        ' ',
+        "extension",
+        "",
+        "extensions are not loaded",
+        Does::Refused("code from outside would run as root in this program; leave it out, or use makedumpfile"),
+    ),
+    opt(
+        ' ',
+        "diskset",
+        "",
+        "sadump files are not read",
+        Does::Refused("their format belongs to one vendor's firmware; use makedumpfile to make a vmcore of them"),
+    ),
 ];
 
 const USAGE: &str = "\

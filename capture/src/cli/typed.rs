@@ -132,8 +132,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
                     value()?;
                 }
             }
-            Does::Refused(remedy) => {
-                return Err(usage(format!("{name}: {} is not built into this kdump-capture; {remedy}", found.help)));
+            Does::Refused(why) => {
+                return Err(usage(format!("{name}: {}: {why}", found.help)));
             }
         }
     }
@@ -357,8 +357,14 @@ mod tests {
     #[test]
     fn what_is_not_built_in_is_refused_by_name_with_a_remedy() {
         let error = typed("makedumpfile -x vmlinux -d 31 in out").unwrap_err();
-        let remedy = "leave -x out; vmcoreinfo is read from the vmcore";
-        assert_eq!(error, format!("-x: a vmlinux is not built into this kdump-capture; {remedy}"));
+        let why = "no debug information is needed, since vmcoreinfo has all that is asked for; leave -x out";
+        assert_eq!(error, format!("-x: vmlinux files are not read: {why}"));
+        for o in OPTIONS {
+            let Does::Refused(why) = o.does else { continue };
+            let name = o.short.map_or_else(|| format!("--{}", o.long.unwrap_or_default()), |c| format!("-{c}"));
+            let error = typed(&format!("makedumpfile {name} in out")).unwrap_err();
+            assert_eq!(error, format!("{name}: {}: {why}", o.help));
+        }
         assert!(dump("makedumpfile --work-dir /tmp -i info in out").vmcoreinfo == Some("info".into()));
         for option in [
             "-F",
