@@ -1,4 +1,5 @@
-//! Arbitrary bytes as the records of a flattened stream; what was rebuilt as a dump to be read back.
+//! Arbitrary bytes as the records of a flattened stream: rebuilt, and read where they lie, which must be the same;
+//! what was rebuilt as a dump to be read back.
 
 #![no_main]
 
@@ -6,9 +7,11 @@
 mod common;
 
 use kdump_capture::dumpfile::flatten::{SIGNATURE, TYPE_AND_VERSION, pair};
-use kdump_capture::dumpfile::read::Dump;
-use kdump_capture::dumpfile::rebuild;
+use kdump_capture::dumpfile::flat_file::FlatFile;
+use kdump_capture::dumpfile::read::{Dump, Source};
+use kdump_capture::dumpfile::rebuild::{self, Ended};
 use kdump_capture::fake::MemFile;
+use kdump_capture::units::FileOffset;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -32,6 +35,22 @@ fuzz_target!(|data: &[u8]| {
     let done = rebuild::records(&mut from, &out);
     let bytes = out.into_bytes();
     assert!(done.bytes <= bytes.len() as u64);
+    let len = stream.len() as u64;
+    let file = FlatFile::open(common::Bytes(stream), len).unwrap();
+    assert!(file.index_bytes() <= 48 * data.len());
+    if !matches!(done.ended, Some(Ended::Write(_))) {
+        assert_eq!((file.len(), file.facts.records), (done.bytes, done.records));
+        assert_eq!(file.facts.ended.is_some(), done.ended.is_some());
+        let mut whole = vec![0xee; bytes.len() + 1];
+        assert_eq!(file.read_at(FileOffset(0), &mut whole).unwrap() as u64, file.len());
+        assert!(whole.starts_with(&bytes[..done.bytes as usize]));
+        for piece in [3, 64, 4096] {
+            let at = bytes.len() / piece;
+            let mut some = vec![0xee; piece];
+            let got = file.read_at(FileOffset(at as u64), &mut some).unwrap();
+            assert_eq!(some[..got], whole[at..at + got]);
+        }
+    }
     if let Ok(dump) = Dump::open(&common::Bytes(bytes)) {
         let complete = dump.header.status & kdump_capture::dumpfile::layout::INCOMPLETE == 0;
         assert!(!complete || done.ended.is_none());
