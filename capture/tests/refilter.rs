@@ -10,7 +10,7 @@ use std::process::{Command, Output};
 use std::sync::LazyLock;
 
 use common::{Bytes, Era, Leaf, Machine, kept, options};
-use kdump_capture::cli::{DumpOptions, Format, LogOptions};
+use kdump_capture::cli::{DumpOptions, Format, LogOptions, MemoryOptions};
 use kdump_capture::compress::Kind;
 use kdump_capture::dmesg::Since;
 use kdump_capture::dumpfile::flatten::Flattened;
@@ -178,6 +178,12 @@ fn what_was_erased_is_still_told() {
     assert!(code == 0 && unchanged == dump);
     let (code, _, elf) = again_with(&source, 0, Kind::None, |o| DumpOptions { format: Format::Elf, ..o });
     assert_eq!(code, 0);
+    let dir = temp();
+    let dir = dir.path();
+    fs::write(dir.join("source"), &source).unwrap();
+    assert!(program(&["--split", "-z", "-d", "31", "source", "a", "b"], dir).status.success());
+    assert!(program(&["--reassemble", "b", "a", "out"], dir).status.success());
+    assert!(fs::read(dir.join("out")).unwrap() == dump, "and in the parts of a split dump");
     assert!(elf.windows(12 + text.len()).any(|w| w.starts_with(b"ERASEINFO\0\0\0") && w.ends_with(text)));
 }
 
@@ -209,6 +215,50 @@ fn an_elf_dump_is_made_of_a_dump() {
             }
         }
     }
+}
+
+#[test]
+fn segments_of_an_elf_dump_have_the_addresses_that_the_kernel_s_own_pointers_tell() {
+    const BASE: u64 = 0xffff_9280_4000_0000;
+    let mut machine = Machine::new(Era::V6_12, 4, Leaf::M2);
+    for phys in (common::RAM..common::RAM + common::RAM_LEN as u64).step_by(4096) {
+        machine.map(BASE + phys, phys, 4096);
+    }
+    // mem_section was allocated from the direct map.
+    let symbol = |text: &str, name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("SYMBOL({name})="))).unwrap();
+        u64::from_str_radix(line, 16).unwrap()
+    };
+    let old = symbol(&machine.vmcoreinfo, "mem_section");
+    let phys = old - common::virt(0x20_0000) + 0x20_0000;
+    machine.vmcoreinfo = machine.vmcoreinfo.replace(&format!("{old:x}"), &format!("{:x}", BASE + phys));
+    let loads = |machine: &Machine| {
+        let source = machine.dump(&machine.memory(), 0, Kind::Lzo, 2, usize::MAX).1;
+        let (code, report, elf) = again_with(&source, 31, Kind::None, |o| DumpOptions { format: Format::Elf, ..o });
+        assert_eq!((code, &report["level"]), (0, &31.into()), "{report}");
+        let dir = temp();
+        fs::write(dir.path().join("elf"), elf).unwrap();
+        Vmcore::open(&dir.path().join("elf"), true).unwrap().segments().loads.clone()
+    };
+    assert!(loads(&machine).iter().all(|load| load.virt.0 == BASE + load.phys.0));
+    // Where other memory does not agree, the address is left open.
+    machine.map(BASE + common::RAM, common::RAM + 4096, 4096);
+    assert!(loads(&machine)[0].virt.0 == 0);
+}
+
+#[test]
+fn a_dump_filtered_in_windows_is_the_same() {
+    let source = whole(1, Kind::Zlib);
+    let (_, _, wanted) = again(&source, 30, Kind::Lzo);
+    for format in [Format::Kdump, Format::Elf] {
+        let (_, _, wanted) = again_with(&source, 30, Kind::None, |options| DumpOptions { format, ..options });
+        let (code, _, found) = again_with(&source, 30, Kind::None, |options| {
+            let memory = MemoryOptions { bitmap: Some(16), ..options.memory };
+            DumpOptions { format, memory, ..options }
+        });
+        assert!(code == 0 && found == wanted, "{format:?}");
+    }
+    assert!(kept(&wanted) == kept(&whole(31, Kind::Lzo)));
 }
 
 #[test]

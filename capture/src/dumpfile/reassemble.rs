@@ -15,6 +15,7 @@ use crate::units::{FileOffset, Pfn, to_usize};
 
 use super::layout::{DESCRIPTOR, Descriptor, Header, INCOMPLETE};
 use super::read::{Dump, Source};
+use super::write::put_eraseinfo;
 
 /// Copied at once.
 const BUFFER: usize = 1 << 20;
@@ -38,6 +39,8 @@ pub struct Reassembled {
 #[derive(Debug)]
 pub struct Parts<'a> {
     header: Header,
+    /// What was erased, as the parts tell it.
+    eraseinfo: Vec<u8>,
     files: Vec<(Pfn, Pfn, &'a dyn Source)>,
     incomplete: bool,
 }
@@ -53,8 +56,8 @@ impl<'a> Parts<'a> {
     pub fn open(files: &[&'a dyn Source]) -> io::Result<Result<Parts<'a>, String>> {
         let mut parts: Option<Parts<'a>> = None;
         for (number, file) in files.iter().enumerate() {
-            let mut header = match Dump::open(*file) {
-                Ok(dump) => dump.header,
+            let (mut header, eraseinfo) = match Dump::open(*file) {
+                Ok(dump) => (dump.header.clone(), dump.eraseinfo()?),
                 Err(e) if e.kind() == ErrorKind::InvalidData => return Ok(Err(format!("file {}: {e}", number + 1))),
                 Err(e) => return Err(e),
             };
@@ -68,11 +71,20 @@ impl<'a> Parts<'a> {
             header.eraseinfo = None;
             let incomplete = header.status & INCOMPLETE != 0;
             header.status &= !INCOMPLETE;
-            let parts = parts.get_or_insert_with(|| Parts { header: header.clone(), files: vec![], incomplete });
+            let parts = parts.get_or_insert_with(|| Parts {
+                header: header.clone(),
+                eraseinfo: Vec::new(),
+                files: vec![],
+                incomplete,
+            });
             if parts.header != header {
                 return Ok(Err(format!("file {} is part of another dump than file 1", number + 1)));
             }
             parts.incomplete |= incomplete;
+            // As a rule all say the same, since all were made of the same memory.
+            if !parts.eraseinfo.ends_with(&eraseinfo) {
+                parts.eraseinfo.extend(eraseinfo);
+            }
             parts.files.push((start, end, *file));
         }
         let Some(mut parts) = parts else { return Ok(Err("no file is given".into())) };
@@ -131,6 +143,7 @@ impl<'a> Parts<'a> {
         });
         let copied = copied.and_then(|()| writer.flush());
         let mut done = writer.done;
+        let copied = copied.and_then(|()| put_eraseinfo(header, &self.eraseinfo, out, &mut done.bytes));
         match copied {
             Ok(()) if !done.incomplete && done.missing == 0 => done.stopped = self.put_header(out, 0).err(),
             Ok(()) => {}

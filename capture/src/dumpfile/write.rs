@@ -182,8 +182,9 @@ impl<'a> Writer<'a> {
         };
         written.lost = total - (written.saved + written.zero + written.unreadable).min(total);
         written.stopped = shared.turns.into_stopped();
-        if written.stopped.is_none() && !shared.job.eraseinfo.is_empty() {
-            written.stopped = put_eraseinfo(&shared.job, shared.out, &mut written.bytes).err();
+        if written.stopped.is_none() {
+            let job = &shared.job;
+            written.stopped = put_eraseinfo(job.header, job.eraseinfo, shared.out, &mut written.bytes).err();
         }
         if written.stopped.is_none() && written.unreadable == 0 && !shared.job.incomplete {
             written.stopped = put_header(&shared.job, shared.out, 0).err();
@@ -197,11 +198,15 @@ fn put_header(job: &Job<'_>, out: &dyn Output, status: u32) -> io::Result<()> {
     write_all(out, FileOffset(0), &header.header_block()).1
 }
 
-fn put_eraseinfo(job: &Job<'_>, out: &dyn Output, end: &mut u64) -> io::Result<()> {
-    let place = (FileOffset(*end), job.eraseinfo.len() as u64);
-    write_all(out, place.0, job.eraseinfo).1?;
+/// Writes what was erased to the end of the file, which then lies further on; nothing if that is nothing.
+pub(super) fn put_eraseinfo(header: &Header, text: &[u8], out: &dyn Output, end: &mut u64) -> io::Result<()> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    let place = (FileOffset(*end), text.len() as u64);
+    write_all(out, place.0, text).1?;
     *end += place.1;
-    let header = Header { eraseinfo: Some(place), ..job.header.clone() };
+    let header = Header { eraseinfo: Some(place), ..header.clone() };
     write_all(out, FileOffset(header.block.bytes() as u64), &header.sub_header()).1
 }
 

@@ -234,7 +234,7 @@ impl Machine {
     }
 
     /// Maps `size` bytes (4 KiB or 2 MiB) at `virt` to `phys`; entries carry the encryption bit.
-    fn map(&mut self, virt: u64, phys: u64, size: u64) {
+    pub fn map(&mut self, virt: u64, phys: u64, size: u64) {
         const SME: u64 = 1 << 47;
         let lowest = if size == 4096 { 0 } else { 1 };
         let mut table = TABLES;
