@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::{DESCS, IMAGE, Machine, PRB, virt};
 
 /// First byte and length of the memory in which every part of every log lies.
-pub const MEMORY: [(u64, usize); 2] = [(PRB, 0x7000), (BUFFER, 0x1000)];
+pub const MEMORY: [(u64, usize); 2] = [(IMAGE + PRB, 0x7000), (BUFFER, 0x1000)];
 
 /// Where `clear_seq` and its latch are.
 const CLEAR: u64 = IMAGE + 0x8_8000;
@@ -16,7 +16,7 @@ const BUFFER: u64 = IMAGE + 0x9_0000;
 impl Machine {
     /// Puts record `id` of the lockless ring into `state`.
     pub fn log_state(&mut self, id: u64, state: u64) {
-        self.put64(DESCS + id * 24, id | state << 62);
+        self.put64(IMAGE + DESCS + id * 24, id | state << 62);
     }
 
     /// Record `sequence` was the next one when the lockless ring was cleared. With `latch`, a counter, the kernel keeps

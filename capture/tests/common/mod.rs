@@ -1,15 +1,21 @@
 //! A machine built from a recipe: page tables, sections, struct pages, a log, and the ELF file around them.
+//! `x86_64.rs` and `aarch64.rs` have what differs between architectures; all else is counted in pages from `base` on, so
+//! that it is the same with any page size, at any place.
 //! A page's kind is given by name ("buddy:2", "hugetlb:9") and encoded the way each kernel encoded it.
 
 #![allow(dead_code, missing_debug_implementations, missing_docs, unreachable_pub)]
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 #![allow(clippy::panic, clippy::unwrap_used)] // helpers of tests, which clippy does not know as such
 
+pub mod aarch64;
 pub mod kcore;
 pub mod logs;
+pub mod x86_64;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
+use kdump_capture::arch::Arch;
 use kdump_capture::cli::{DumpOptions, Format, MemoryOptions};
 use kdump_capture::compress::Kind;
 use kdump_capture::dumpfile::read::Dump;
@@ -19,35 +25,83 @@ use kdump_capture::output::Output;
 use kdump_capture::pipeline::{Notes, Plan, Wanted, write_dump};
 use kdump_capture::progress::Messages;
 use kdump_capture::report::DumpReport;
-use kdump_capture::units::{DumpLevel, Pfn, PhysAddr};
+use kdump_capture::units::{DumpLevel, PageSize, Pfn, PhysAddr};
 use kdump_capture::vmcore::read::PhysMem;
 
-/// First byte and length of RAM: page frames 0x100 to 0x600.
+/// First byte and length of RAM of an x86_64 machine: page frames 0x100 to 0x600, as everywhere.
 pub const RAM: u64 = 0x10_0000;
 pub const RAM_LEN: usize = 0x50_0000;
-/// The kernel image: 2 MiB at this place, mapped at IMAGE_VIRT.
+const FIRST: u64 = 0x100;
+const PAGES: u64 = 0x500;
+/// The kernel image of an x86_64 machine: 512 pages from page frame 0x200 on, as everywhere.
 const IMAGE: u64 = 0x20_0000;
-const IMAGE_VIRT: u64 = 0xffff_ffff_8100_0000;
-/// mem_map, in the 2 MiB leaf from here on.
-const MEM_MAP: u64 = 0x40_0000;
 pub const STRUCT_PAGE: u64 = 64;
-/// 256 pages per section.
-const SECTION_BITS: u64 = 20;
+/// log2 of the pages of a section.
+const SECTION_SHIFT: u64 = 8;
 
 /// Places in the kernel image.
-const TABLES: u64 = IMAGE; // page tables, growing upward
-const UTS: u64 = IMAGE + 0x8_0000;
-const ROOTS: u64 = IMAGE + 0x8_1000;
-const SECTIONS: u64 = IMAGE + 0x8_2000;
-const PRB: u64 = IMAGE + 0x8_3000;
-const DESCS: u64 = IMAGE + 0x8_4000;
-const INFOS: u64 = IMAGE + 0x8_5000;
-const TEXT: u64 = IMAGE + 0x8_6000;
+const UTS: u64 = 0x8_0000;
+const ROOTS: u64 = 0x8_1000;
+const SECTIONS: u64 = 0x8_2000;
+const PRB: u64 = 0x8_3000;
+const DESCS: u64 = 0x8_4000;
+const INFOS: u64 = 0x8_5000;
+const TEXT: u64 = 0x8_6000;
+const FLAT: u64 = 0x8_7800;
 pub const TEXT_BITS: u32 = 12;
 pub const DESC_BITS: u32 = 3;
 
+/// The virtual address of a place in the image of an x86_64 machine.
 pub fn virt(phys: u64) -> u64 {
-    phys - IMAGE + IMAGE_VIRT
+    phys - IMAGE + x86_64::platform(4, Leaf::K4).image_virt
+}
+
+/// The kind of machine, and where it has what.
+#[derive(Clone, Debug)]
+pub struct Platform {
+    /// As `uname -m` says it.
+    pub name: &'static str,
+    /// `e_machine`.
+    pub elf: u16,
+    /// Bytes of a page.
+    pub page: u64,
+    /// Where its physical memory is counted from.
+    pub base: u64,
+    /// Where the image is mapped.
+    pub image_virt: u64,
+    /// Where the struct page of the page at `base` is.
+    pub map_virt: u64,
+    pub tables: Tables,
+    /// log2 of the leaves that map the image and the struct pages.
+    pub leaf_shift: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Tables {
+    X86_64 { levels: u32 },
+    Aarch64(aarch64::Recipe),
+}
+
+/// How struct pages are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Model {
+    /// SPARSEMEM_EXTREME.
+    Roots,
+    /// SPARSEMEM without.
+    Sections,
+    /// FLATMEM.
+    Flat,
+}
+
+/// Memory that page tables are put into.
+pub trait Ram {
+    fn put64(&mut self, phys: u64, value: u64);
+    fn get64(&self, phys: u64) -> u64;
+    /// A page for a new table.
+    fn new_table(&mut self) -> u64;
+    /// The table that `entry` was made to lead to.
+    fn known_table(&self, entry: u64) -> Option<u64>;
+    fn remember_table(&mut self, entry: u64, table: u64);
 }
 
 /// How a kernel told its pages apart.
@@ -129,51 +183,129 @@ pub enum Leaf {
 #[derive(Clone, Debug)]
 pub struct Machine {
     pub era: Era,
-    pub levels: u32,
-    pub leaf: Leaf,
+    pub platform: Platform,
+    pub model: Model,
     pub ram: Vec<u8>,
     pub vmcoreinfo: String,
+    root: u64,
     next_table: u64,
+    known_tables: BTreeMap<u64, u64>,
+}
+
+impl Ram for Machine {
+    fn put64(&mut self, phys: u64, value: u64) {
+        Machine::put64(self, phys, value);
+    }
+    fn get64(&self, phys: u64) -> u64 {
+        Machine::get64(self, phys)
+    }
+    fn new_table(&mut self) -> u64 {
+        self.next_table += self.platform.page;
+        self.next_table - self.platform.page
+    }
+    fn known_table(&self, entry: u64) -> Option<u64> {
+        self.known_tables.get(&entry).copied()
+    }
+    fn remember_table(&mut self, entry: u64, table: u64) {
+        self.known_tables.insert(entry, table);
+    }
 }
 
 impl Machine {
     pub fn new(era: Era, levels: u32, leaf: Leaf) -> Machine {
-        let mut m =
-            Machine { era, levels, leaf, ram: vec![0; RAM_LEN], vmcoreinfo: String::new(), next_table: TABLES + 4096 };
-        for page in 0..RAM_LEN / 4096 {
+        Machine::on(era, x86_64::platform(levels, leaf), Model::Roots)
+    }
+
+    pub fn on(era: Era, platform: Platform, model: Model) -> Machine {
+        let page = platform.page;
+        let tables = platform.base
+            + 0x200 * page
+            + match platform.tables {
+                Tables::X86_64 { .. } => 0,
+                Tables::Aarch64(_) => 0x10_0000,
+            };
+        // A top table that is smaller than a page need not be where a page begins.
+        let root = tables
+            + match &platform.tables {
+                Tables::X86_64 { .. } => 0,
+                Tables::Aarch64(recipe) => page - recipe.top_bytes().next_power_of_two().max(64),
+            };
+        let ram = vec![0; (PAGES * page) as usize];
+        let (vmcoreinfo, known_tables, next_table) = (String::new(), BTreeMap::new(), tables + page);
+        let mut m = Machine { era, platform, model, ram, vmcoreinfo, root, next_table, known_tables };
+        for page in 0..PAGES as usize {
             m.fill(page);
         }
-        m.ram[(IMAGE - RAM) as usize..(MEM_MAP - RAM) as usize].fill(0);
-        let map = m.vmemmap();
-        m.map(IMAGE_VIRT, IMAGE, 2 << 20);
-        let size = match leaf {
-            Leaf::K4 => 4096,
-            Leaf::M2 => 2 << 20,
-        };
-        let pages = 0x600u64;
-        for at in (0..(pages * STRUCT_PAGE).next_multiple_of(size)).step_by(size as usize) {
-            m.map(map + at, MEM_MAP + at, size);
-        }
-        m.ram[(MEM_MAP - RAM) as usize..][..(pages * STRUCT_PAGE) as usize].fill(0);
+        let (image, map_at) = (m.image(0), m.struct_page(0));
+        let (from, to) = ((image - m.start()) as usize, (map_at - m.start()) as usize);
+        m.ram[from..to].fill(0);
+        m.map_all(m.platform.image_virt, image, 0x20_0000.min(0x200 * page));
+        m.map_all(m.platform.map_virt, map_at, 0x600 * STRUCT_PAGE);
+        m.ram[to..][..(0x600 * STRUCT_PAGE) as usize].fill(0);
         for pfn in 0x100..0x600 {
             m.put(m.struct_page(pfn) + 48, &u32::MAX.to_le_bytes()); // _mapcount: mapped by nobody
         }
-        // One root, of 256 sections of 16 bytes.
-        m.put64(ROOTS, virt(SECTIONS));
-        for section in 1u64..6 {
-            let bias = (section << (SECTION_BITS - 12)) * STRUCT_PAGE;
-            let start = map + bias;
-            m.put64(SECTIONS + section * 16, start.wrapping_sub(bias) | 0x2b); // present, mem_map, online, preinit
-        }
+        m.sections();
         m.names();
         m.vmcoreinfo = m.facts();
         m.log(&[(1_000_000, 1, b"Linux version 6"), (2_000_000, 0x8000_0001, b"Kernel panic - not syncing: test")]);
         m
     }
 
+    /// The first byte of RAM.
+    pub fn start(&self) -> u64 {
+        self.platform.base + FIRST * self.platform.page
+    }
+
+    /// A place in the image.
+    fn image(&self, offset: u64) -> u64 {
+        self.platform.base + 0x200 * self.platform.page + offset
+    }
+
+    /// The virtual address of a place in the image.
+    fn image_virt(&self, offset: u64) -> u64 {
+        self.platform.image_virt + offset
+    }
+
+    /// The page frame that is number 0 of the recipe.
+    pub fn base_pfn(&self) -> u64 {
+        self.platform.base / self.platform.page
+    }
+
+    /// The struct page of page frame 0.
+    pub fn vmemmap(&self) -> u64 {
+        self.platform.map_virt.wrapping_sub(self.base_pfn() * STRUCT_PAGE)
+    }
+
+    fn section_bits(&self) -> u64 {
+        u64::from(self.platform.page.trailing_zeros()) + SECTION_SHIFT
+    }
+
+    /// Number of the section that holds `base`, its root, and its place behind that.
+    fn section_place(&self) -> (u64, u64, u64) {
+        let (number, per_root) = (self.base_pfn() >> SECTION_SHIFT, self.platform.page / 16);
+        (number, number / per_root, number % per_root)
+    }
+
+    /// One root, with sections of 16 bytes behind it, or those alone; and the pointer of FLATMEM.
+    fn sections(&mut self) {
+        let (number, _, within) = self.section_place();
+        self.put64(self.image(ROOTS), self.image_virt(SECTIONS) - within * 16);
+        for section in 1u64..6 {
+            let bias = ((number + section) << SECTION_SHIFT) * STRUCT_PAGE;
+            let start = self.vmemmap().wrapping_add(bias);
+            // Present, mem_map, online, preinit.
+            self.put64(self.image(SECTIONS) + section * 16, start.wrapping_sub(bias) | 0x2b);
+        }
+        if self.model == Model::Flat {
+            self.put64(self.image(FLAT), self.platform.map_virt);
+        }
+    }
+
     /// What page `index` holds: a pattern, noise or nothing.
     fn fill(&mut self, index: usize) {
-        let page = &mut self.ram[index * 4096..][..4096];
+        let size = self.platform.page as usize;
+        let page = &mut self.ram[index * size..][..size];
         match index % 5 {
             0 => page.fill(0),
             1 => {
@@ -187,17 +319,16 @@ impl Machine {
         }
     }
 
-    fn vmemmap(&self) -> u64 {
-        if self.levels == 5 { 0xffd4_0000_0000_0000 } else { 0xffff_ea00_0000_0000 }
-    }
-
     fn facts(&self) -> String {
+        let Platform { page, base, image_virt, .. } = self.platform;
+        let root_virt = self.root - self.image(0) + image_virt;
+        let arch = match &self.platform.tables {
+            Tables::X86_64 { levels } => x86_64::facts(*levels, root_virt),
+            Tables::Aarch64(recipe) => recipe.facts(base, root_virt, image_virt.wrapping_sub(self.image(0))),
+        };
         format!(
-            "OSRELEASE=6.0.0-test\nPAGESIZE=4096\nCRASHTIME=1700000000\nSYMBOL(init_uts_ns)={:x}\n\
-             OFFSET(uts_namespace.name)=4\nSYMBOL(init_top_pgt)={:x}\nNUMBER(phys_base)={}\n\
-             NUMBER(pgtable_l5_enabled)={}\nNUMBER(sme_mask)=140737488355328\nSYMBOL(mem_section)={:x}\n\
-             LENGTH(mem_section)=1\nSIZE(mem_section)=16\nOFFSET(mem_section.section_mem_map)=0\n\
-             NUMBER(SECTION_SIZE_BITS)={SECTION_BITS}\nSIZE(page)=64\nLENGTH(zone.free_area)=11\nSYMBOL(prb)={:x}\n\
+            "OSRELEASE=6.0.0-test\nPAGESIZE={page}\nCRASHTIME=1700000000\nSYMBOL(init_uts_ns)={:x}\n\
+             OFFSET(uts_namespace.name)=4\n{arch}{}SIZE(page)=64\nLENGTH(zone.free_area)=11\nSYMBOL(prb)={:x}\n\
              OFFSET(printk_ringbuffer.desc_ring)=8\nOFFSET(printk_ringbuffer.text_data_ring)=56\n\
              OFFSET(prb_desc_ring.count_bits)=0\nOFFSET(prb_desc_ring.descs)=8\nOFFSET(prb_desc_ring.infos)=16\n\
              OFFSET(prb_desc_ring.head_id)=24\nOFFSET(prb_desc_ring.tail_id)=32\nSIZE(prb_desc)=24\n\
@@ -205,24 +336,42 @@ impl Machine {
              OFFSET(prb_data_blk_lpos.next)=8\nSIZE(printk_info)=88\nOFFSET(printk_info.ts_nsec)=8\n\
              OFFSET(printk_info.text_len)=16\nOFFSET(printk_info.caller_id)=20\nOFFSET(prb_data_ring.size_bits)=0\n\
              OFFSET(prb_data_ring.data)=8\nOFFSET(atomic_long_t.counter)=0\n{}",
-            virt(UTS),
-            virt(TABLES),
-            IMAGE as i64 - (IMAGE_VIRT - 0xffff_ffff_8000_0000) as i64,
-            u32::from(self.levels == 5),
-            virt(ROOTS),
-            virt(PRB),
+            self.image_virt(UTS),
+            self.model_facts(),
+            self.image_virt(PRB),
             self.era.vmcoreinfo(),
         )
     }
 
+    fn model_facts(&self) -> String {
+        let (bits, (_, root, _)) = (self.section_bits(), self.section_place());
+        let section = "SIZE(mem_section)=16\nOFFSET(mem_section.section_mem_map)=0\n";
+        match self.model {
+            Model::Roots => format!(
+                "SYMBOL(mem_section)={:x}\nLENGTH(mem_section)={}\n{section}NUMBER(SECTION_SIZE_BITS)={bits}\n",
+                self.image_virt(ROOTS) - root * 8,
+                root + 1,
+            ),
+            // As many sections as fit into 256 of them.
+            Model::Sections => format!(
+                "SYMBOL(mem_section)={:x}\nLENGTH(mem_section)=256\n{section}NUMBER(SECTION_SIZE_BITS)={bits}\n\
+                 NUMBER(MAX_PHYSMEM_BITS)={}\n",
+                self.image_virt(SECTIONS),
+                bits + 8,
+            ),
+            Model::Flat => format!("SYMBOL(mem_map)={:x}\nNUMBER(SECTION_SIZE_BITS)={bits}\n", self.image_virt(FLAT)),
+        }
+    }
+
     fn names(&mut self) {
-        for (index, name) in ["Linux", "fixture", "6.0.0-test", "#1", "x86_64", "(none)"].iter().enumerate() {
-            self.put(UTS + 4 + index as u64 * 65, name.as_bytes());
+        for (index, name) in ["Linux", "fixture", "6.0.0-test", "#1", self.platform.name, "(none)"].iter().enumerate() {
+            self.put(self.image(UTS) + 4 + index as u64 * 65, name.as_bytes());
         }
     }
 
     pub fn put(&mut self, phys: u64, bytes: &[u8]) {
-        self.ram[(phys - RAM) as usize..][..bytes.len()].copy_from_slice(bytes);
+        let at = (phys - self.start()) as usize;
+        self.ram[at..][..bytes.len()].copy_from_slice(bytes);
     }
 
     pub fn put64(&mut self, phys: u64, value: u64) {
@@ -230,30 +379,30 @@ impl Machine {
     }
 
     pub fn get64(&self, phys: u64) -> u64 {
-        u64::from_le_bytes(self.ram[(phys - RAM) as usize..][..8].try_into().unwrap())
+        let at = (phys - self.start()) as usize;
+        u64::from_le_bytes(self.ram[at..][..8].try_into().unwrap())
     }
 
-    /// Maps `size` bytes (4 KiB or 2 MiB) at `virt` to `phys`; entries carry the encryption bit.
+    /// Maps one leaf of `size` bytes at `virt` to `phys`.
     pub fn map(&mut self, virt: u64, phys: u64, size: u64) {
-        const SME: u64 = 1 << 47;
-        let lowest = if size == 4096 { 0 } else { 1 };
-        let mut table = TABLES;
-        for level in (lowest..self.levels).rev() {
-            let entry = table + ((virt >> (12 + 9 * level)) & 511) * 8;
-            if level == lowest {
-                self.put64(entry, phys | SME | if lowest == 1 { 0x83 } else { 3 });
-            } else if self.get64(entry) == 0 {
-                self.put64(entry, self.next_table | SME | 3);
-                table = self.next_table;
-                self.next_table += 4096;
-            } else {
-                table = self.get64(entry) & 0x000f_ffff_ffff_f000 & !SME;
-            }
+        let (root, leaf) = (self.root, size.trailing_zeros());
+        match self.platform.tables {
+            Tables::X86_64 { levels } => x86_64::map(self, root, levels, virt, phys, leaf),
+            Tables::Aarch64(recipe) => recipe.map(self, root, virt, phys, leaf),
+        }
+    }
+
+    /// Maps `len` bytes at `virt` to `phys`, and what else is in the same leaves.
+    fn map_all(&mut self, virt: u64, phys: u64, len: u64) {
+        let size = 1u64 << self.platform.leaf_shift;
+        let within = virt & (size - 1);
+        for done in (0..within + len).step_by(size as usize) {
+            self.map(virt - within + done, phys - within + done, size);
         }
     }
 
     pub fn struct_page(&self, pfn: u64) -> u64 {
-        MEM_MAP + pfn * STRUCT_PAGE
+        self.platform.base + 0x400 * self.platform.page + pfn * STRUCT_PAGE
     }
 
     fn or64(&mut self, phys: u64, bits: u64) {
@@ -342,34 +491,41 @@ impl Machine {
     pub fn log_at(&mut self, records: &[(u64, u32, &[u8])], blocks: &[(u64, u64)]) {
         let (n, size) = (1u64 << DESC_BITS, 1u64 << TEXT_BITS);
         // The symbol is a pointer to the ring buffer, which lies right behind it.
-        let prb = PRB + 16;
-        self.put64(PRB, virt(prb));
+        let prb = self.image(PRB) + 16;
+        self.put64(self.image(PRB), self.image_virt(PRB) + 16);
         let head = records.len() as u64 - 1;
         let tail = head.saturating_sub(n - 1);
-        for (at, value) in [(8, u64::from(DESC_BITS)), (16, virt(DESCS)), (24, virt(INFOS)), (32, head), (40, tail)] {
+        for (at, value) in [
+            (8, u64::from(DESC_BITS)),
+            (16, self.image_virt(DESCS)),
+            (24, self.image_virt(INFOS)),
+            (32, head),
+            (40, tail),
+        ] {
             self.put64(prb + at, value);
         }
         self.put64(prb + 56, u64::from(TEXT_BITS));
-        self.put64(prb + 64, virt(TEXT));
+        self.put64(prb + 64, self.image_virt(TEXT));
+        let (descs, infos, ring) = (self.image(DESCS), self.image(INFOS), self.image(TEXT));
         for (id, ((ts, caller, text), (begin, next))) in records.iter().zip(blocks).enumerate() {
             let index = id as u64 % n;
-            self.put64(DESCS + index * 24, id as u64 | 2 << 62);
-            self.put64(DESCS + index * 24 + 8, *begin);
-            self.put64(DESCS + index * 24 + 16, *next);
-            self.put64(INFOS + index * 88, id as u64);
-            self.put64(INFOS + index * 88 + 8, *ts);
-            self.put(INFOS + index * 88 + 16, &(text.len() as u16).to_le_bytes());
-            self.put(INFOS + index * 88 + 20, &caller.to_le_bytes());
+            self.put64(descs + index * 24, id as u64 | 2 << 62);
+            self.put64(descs + index * 24 + 8, *begin);
+            self.put64(descs + index * 24 + 16, *next);
+            self.put64(infos + index * 88, id as u64);
+            self.put64(infos + index * 88 + 8, *ts);
+            self.put(infos + index * 88 + 16, &(text.len() as u16).to_le_bytes());
+            self.put(infos + index * 88 + 20, &caller.to_le_bytes());
             if begin != next {
                 let start = if begin / size == (next - 1) / size { begin % size } else { 0 };
-                self.put(TEXT + start + 8, text);
+                self.put(ring + start + 8, text);
             }
         }
     }
 
     pub fn damage_log(&mut self, count_bits: u64, head: u64, tail: u64) {
         for (at, value) in [(8, count_bits), (32, head), (40, tail)] {
-            self.put64(PRB + 16 + at, value);
+            self.put64(self.image(PRB) + 16 + at, value);
         }
     }
 
@@ -395,14 +551,16 @@ impl Machine {
     /// The vmcore as a file: the image has a PT_LOAD of its own within RAM's, as the kernel writes it.
     pub fn elf(&self) -> Vec<u8> {
         let (notes, _) = self.notes();
-        let ram_at = (0x1000 + notes.len()).next_multiple_of(4096) as u64;
+        let Platform { page, elf, image_virt, .. } = self.platform;
+        let ram_at = (0x1000 + notes.len() as u64).next_multiple_of(page);
         let mut headers: Vec<[u64; 7]> = vec![[4, 0x1000, 0, 0, notes.len() as u64, notes.len() as u64, 4]];
-        headers.push([1, ram_at + IMAGE - RAM, IMAGE_VIRT, IMAGE, 2 << 20, 2 << 20, 0]);
-        let len = RAM_LEN as u64;
-        headers.push([1, ram_at, 0xffff_8880_0010_0000, RAM, len, len, 0]);
+        let image = self.image(0);
+        headers.push([1, ram_at + image - self.start(), image_virt, image, 0x200 * page, 0x200 * page, 0]);
+        let len = PAGES * page;
+        headers.push([1, ram_at, 0xffff_8880_0010_0000, self.start(), len, len, 0]);
         let mut out = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0];
         out.resize(16, 0);
-        out.extend([4, 0, 62, 0, 1, 0, 0, 0]);
+        out.extend([4, 0, elf as u8, 0, 1, 0, 0, 0]);
         for n in [0u64, 64, 0] {
             out.extend(n.to_le_bytes());
         }
@@ -425,11 +583,14 @@ impl Machine {
     }
 
     pub fn memory(&self) -> MemCore {
-        MemCore::new([(PhysAddr(RAM), self.ram.clone())])
+        let page = PageSize::new(self.platform.page).unwrap();
+        MemCore::of(Arch::named(self.platform.name).unwrap(), page, [(PhysAddr(self.start()), self.ram.clone())])
     }
 
+    /// Page frame `pfn` of the recipe.
     pub fn page(&self, pfn: u64) -> &[u8] {
-        &self.ram[(pfn * 4096 - RAM) as usize..][..4096]
+        let size = self.platform.page as usize;
+        &self.ram[(pfn - FIRST) as usize * size..][..size]
     }
 
     /// A dump of `memory` into a file in memory that is full at `limit`.
