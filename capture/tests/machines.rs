@@ -1,0 +1,256 @@
+//! Every kind of machine: granules, address widths, sizes of leaf, memory models. The whole way, from page tables to a
+//! dump that can be followed by itself.
+
+#![allow(clippy::cast_possible_truncation, clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::BTreeSet;
+
+use common::aarch64::{ALL, HIGH, LOW, Pa, Recipe};
+use common::{Bytes, Era, Leaf, Machine, Model, Platform, kept, options, x86_64};
+use kdump_capture::cli::Format;
+use kdump_capture::compress::Kind;
+use kdump_capture::dmesg;
+use kdump_capture::dumpfile::memory::DumpMem;
+use kdump_capture::fake::MemFile;
+use kdump_capture::kernel::{Kernel, MACHINE, name};
+use kdump_capture::pipeline;
+use kdump_capture::report::{DumpReport, Outcome};
+use kdump_capture::vmcore::elf::read;
+use kdump_capture::vmcore::read::PhysMem;
+
+/// What is dropped of the machine below: first page frame of the recipe, pages.
+const DROPPED: [(u64, u64); 8] =
+    [(0x480, 1), (0x481, 1), (0x482, 1), (0x483, 1), (0x484, 4), (0x488, 1), (0x500, 128), (0x580, 128)];
+
+fn machine(platform: Platform, model: Model) -> Machine {
+    let mut m = Machine::on(Era::V7_1, platform, model);
+    m.set(0x480, &["lru", "file"]);
+    m.set(0x481, &["lru", "file", "private"]);
+    m.set(0x482, &["lru", "anon"]);
+    m.set(0x483, &["hwpoison"]);
+    m.set(0x484, &["buddy:2"]);
+    m.set(0x488, &["offline"]);
+    m.set(0x490, &["slab"]);
+    m.set(0x500, &["hugetlb:7"]);
+    m.set(0x580, &["buddy:7"]);
+    m
+}
+
+fn dropped() -> BTreeSet<u64> {
+    DROPPED.iter().flat_map(|(at, pages)| *at..at + pages).collect()
+}
+
+/// The kernel in `mem` is believed, and its log is what it was.
+fn believed(machine: &Machine, vmcoreinfo: &[u8], mem: &dyn PhysMem, what: &str) {
+    let mut problems = vec![];
+    let kernel = Kernel::learn(vmcoreinfo, mem, &mut problems);
+    assert!(kernel.paging.is_some() && problems.is_empty(), "{what}: {problems:?}");
+    assert_eq!(name(&kernel.utsname, MACHINE), machine.platform.name, "{what}");
+    assert_eq!(name(&kernel.utsname, 1), "fixture", "{what}: read from memory, not made up");
+    let mut out = vec![];
+    dmesg::records(&kernel.facts, &mut kernel.memory(mem).unwrap(), dmesg::Since::Boot, &mut |record| {
+        record.print(&mut out);
+        Ok(())
+    })
+    .unwrap();
+    let log = "[    0.001000] [      T1] Linux version 6\n[    0.002000] [      C1] Kernel panic - not syncing: test\n";
+    assert_eq!(String::from_utf8(out).unwrap(), log, "{what}");
+}
+
+fn counted(report: &DumpReport, what: &str) {
+    assert_eq!(report.outcome, Outcome::Complete, "{what}: {:?}", report.problems);
+    assert_eq!(report.problems, [""; 0], "{what}");
+    let d = report.pages.dropped;
+    let found = (d.cache, d.private_cache, d.user, d.free, d.hwpoison, d.offline);
+    assert_eq!(found, (1, 1, 1 + 128, 4 + 128, 1, 1), "{what}");
+}
+
+/// Dumps the machine; all pages that are to be kept are there, byte for byte, and the dump can be followed by itself.
+fn check(machine: &Machine, codec: Kind, what: &str) {
+    let (report, bytes) = machine.dump(&machine.memory(), 31, codec, 2, usize::MAX);
+    counted(&report, what);
+    let dropped = dropped();
+    let mut found = BTreeSet::new();
+    for (pfn, content) in kept(&bytes) {
+        let pfn = pfn.0 - machine.base_pfn();
+        assert!(content.unwrap() == machine.page(pfn), "{what}: page {pfn:#x}");
+        found.insert(pfn);
+    }
+    assert_eq!(found, (0x100..0x600).filter(|pfn| !dropped.contains(pfn)).collect(), "{what}");
+    let source = Bytes(bytes);
+    let dump = DumpMem::new(&source).unwrap();
+    assert_eq!(dump.dump().header.block.bytes() as u64, machine.platform.page);
+    believed(machine, &dump.dump().vmcoreinfo().unwrap(), &dump, what);
+}
+
+fn codec(number: usize) -> Kind {
+    Kind::ALL[number % Kind::ALL.len()]
+}
+
+fn every_leaf(page_shift: u32) {
+    let mut number = 0;
+    for recipe in ALL.iter().filter(|recipe| recipe.page_shift == page_shift) {
+        for leaf in recipe.leaves {
+            let machine = machine(recipe.platform(LOW, *leaf), Model::Roots);
+            check(&machine, codec(number), &format!("{recipe:?}, leaves of {leaf} bits"));
+            number += 1;
+        }
+    }
+}
+
+#[test]
+fn aarch64_with_4k_pages_is_dumped_with_every_leaf() {
+    every_leaf(12);
+}
+
+#[test]
+fn aarch64_with_16k_pages_is_dumped_with_every_leaf() {
+    every_leaf(14);
+}
+
+#[test]
+fn aarch64_with_64k_pages_is_dumped_with_every_leaf() {
+    every_leaf(16);
+}
+
+/// Bitmaps of a kdump-compressed dump reach from page frame 0 up, so here it is an ELF core that is written.
+#[test]
+fn memory_above_48_bits_is_found_with_lpa_and_lpa2() {
+    for recipe in ALL.iter().filter(|recipe| recipe.pa != Pa::Plain) {
+        for leaf in recipe.leaves {
+            let what = format!("{recipe:?}, leaves of {leaf} bits");
+            let machine = machine(recipe.platform(HIGH, *leaf), Model::Roots);
+            let memory = machine.memory();
+            believed(&machine, machine.vmcoreinfo.as_bytes(), &memory, &what);
+            let out = MemFile::new(usize::MAX);
+            let report = machine.dump_to(&memory, 30, Format::Elf, Kind::None, 2, &out);
+            counted(&report, &what);
+            let bytes = out.into_bytes();
+            assert_eq!(u16::from_le_bytes([bytes[18], bytes[19]]), 183, "{what}");
+            for load in elf_loads(&bytes) {
+                let page = machine.platform.page;
+                for at in (load.0..load.0 + load.2).step_by(page as usize) {
+                    let content = &bytes[(load.1 + at - load.0) as usize..][..page as usize];
+                    assert!(content == machine.page((at - HIGH) / page), "{what}: {at:#x}");
+                }
+            }
+        }
+    }
+}
+
+/// Address, position and length of the data of each PT_LOAD.
+fn elf_loads(bytes: &[u8]) -> Vec<(u64, u64, u64)> {
+    let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    std::fs::write(dir.path().join("core"), bytes).unwrap();
+    let file = std::fs::File::open(dir.path().join("core")).unwrap();
+    let parts = read(&file, bytes.len() as u64).unwrap();
+    parts.loads.iter().map(|load| (load.phys.0, load.offset.0, load.filesz)).collect()
+}
+
+#[test]
+fn every_memory_model_finds_the_same_pages() {
+    let x86: Vec<Platform> = [(4, Leaf::M2), (5, Leaf::K4)].map(|(levels, leaf)| x86_64::platform(levels, leaf)).into();
+    let arm = ALL.iter().filter(|recipe| recipe.page_shift < 16).map(|recipe| recipe.platform(LOW, recipe.leaves[1]));
+    for platform in x86.into_iter().chain(arm) {
+        for model in [Model::Roots, Model::Flat] {
+            check(&machine(platform.clone(), model), Kind::None, &format!("{platform:?}, {model:?}"));
+        }
+    }
+    let platform = x86_64::platform(4, Leaf::M2);
+    check(&machine(platform.clone(), Model::Sections), Kind::None, &format!("{platform:?}, sections without roots"));
+}
+
+/// A machine whose mem_section is damaged as `damage` says, with and without `SYMBOL(vmemmap)`.
+fn damaged(damage: impl Fn(&mut Machine)) -> [DumpReport; 2] {
+    let mut machine = machine(x86_64::platform(4, Leaf::K4), Model::Roots);
+    damage(&mut machine);
+    let without = machine.dump(&machine.memory(), 31, Kind::None, 1, usize::MAX).0;
+    machine.vmcoreinfo += &format!("SYMBOL(vmemmap)={:x}\n", machine.vmemmap());
+    [without, machine.dump(&machine.memory(), 31, Kind::None, 1, usize::MAX).0]
+}
+
+#[test]
+fn vmemmap_stands_in_for_a_damaged_mem_section() {
+    let [without, with] = damaged(|machine| machine.put64(0x28_1000, 0));
+    assert!(without.problems.iter().any(|p| p.contains("no section of mem_section makes sense")), "{without:?}");
+    assert_eq!((without.level, without.pages.dropped.free), (1, 0));
+    assert_eq!((with.level, with.pages.dropped.free), (31, 4 + 128));
+    assert!(with.problems.iter().any(|p| p.contains("found through vmemmap")), "{:?}", with.problems);
+}
+
+#[test]
+fn vmemmap_stands_in_for_a_damaged_section() {
+    // The section of page frames 0x500 to 0x5ff.
+    let [without, with] = damaged(|machine| machine.put64(0x28_2050, 0x1234_5601));
+    assert_eq!((without.pages.dropped.free, without.sections_kept_whole), (4, 1));
+    assert_eq!((with.pages.dropped.free, with.sections_kept_whole), (4 + 128, 0));
+}
+
+#[test]
+fn flatmem_without_its_beginning_is_not_guessed_at() {
+    let recipe = ALL[1];
+    let mut machine = machine(recipe.platform(LOW, 12), Model::Flat);
+    machine.vmcoreinfo = machine.vmcoreinfo.replace("NUMBER(PHYS_OFFSET)", "NUMBER(PHYS_UNKNOWN)");
+    let report = machine.dump(&machine.memory(), 31, Kind::None, 1, usize::MAX).0;
+    assert!(report.problems.iter().any(|p| p.contains("where mem_map begins is not known")), "{:?}", report.problems);
+    assert_eq!(report.pages.dropped.total(), 0);
+}
+
+#[test]
+fn a_section_size_of_nothing_is_not_believed() {
+    for bits in ["13", "0", "-3", "63"] {
+        let mut machine = machine(x86_64::platform(4, Leaf::M2), Model::Roots);
+        machine.vmcoreinfo =
+            machine.vmcoreinfo.replace("NUMBER(SECTION_SIZE_BITS)=20", &format!("NUMBER(SECTION_SIZE_BITS)={bits}"));
+        let report = machine.dump(&machine.memory(), 31, Kind::None, 1, usize::MAX).0;
+        assert!(
+            report.problems.iter().any(|p| p.contains("SECTION_SIZE_BITS makes no sense")),
+            "{:?}",
+            report.problems
+        );
+    }
+}
+
+fn of(page_shift: u32, runs: u32) -> &'static Recipe {
+    ALL.iter().find(|recipe| (recipe.page_shift, recipe.runs) == (page_shift, runs)).unwrap()
+}
+
+#[test]
+fn a_vmcore_of_aarch64_names_its_machine_everywhere() {
+    for (page_shift, runs) in [(12, 39), (14, 47), (16, 48)] {
+        let machine = machine(of(page_shift, runs).platform(LOW, page_shift), Model::Roots);
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        std::fs::write(dir.path().join("vmcore"), machine.elf()).unwrap();
+        let o = options(dir.path(), 31, Kind::Zstd);
+        assert_eq!(pipeline::dump(&o), 0);
+        let json = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).unwrap();
+        let report = json(&std::fs::read(dir.path().join("report.json")).unwrap());
+        let page = machine.platform.page;
+        assert_eq!((&report["machine"], &report["page_size"]), (&"aarch64".into(), &page.into()), "{report}");
+        assert_eq!(report["panic_line"], "Kernel panic - not syncing: test");
+        for file in ["vmcore", "dump"] {
+            let info = std::process::Command::new(env!("CARGO_BIN_EXE_kdump-capture"));
+            let info = { info }.args(["info", "--json"]).arg(dir.path().join(file)).output().unwrap();
+            let info = json(&info.stdout);
+            assert_eq!((&info["machine"], &info["page_size"]), (&"aarch64".into(), &page.into()), "{info}");
+            assert_eq!((&info["problems"], &info["pages"]["present"]), (&serde_json::json!([]), &0x500.into()));
+            assert_eq!(info["panic_line"], "Kernel panic - not syncing: test");
+            let verify = std::process::Command::new(env!("CARGO_BIN_EXE_kdump-capture"));
+            let verify = { verify }.arg("verify").arg(dir.path().join(file)).output().unwrap();
+            assert_eq!(verify.status.code(), Some(0), "{verify:?}");
+        }
+    }
+}
+
+#[test]
+fn a_page_size_the_machine_cannot_have_is_named() {
+    let mut machine = machine(of(12, 39).platform(LOW, 12), Model::Roots);
+    machine.vmcoreinfo = machine.vmcoreinfo.replace("PAGESIZE=4096", "PAGESIZE=5000");
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("vmcore"), machine.elf()).unwrap();
+    assert_eq!(pipeline::dump(&options(dir.path(), 31, Kind::Zstd)), 0);
+    let report = std::fs::read_to_string(dir.path().join("report.json")).unwrap();
+    assert!(report.contains("vmcoreinfo states a page size of 5000; 4096 is used"), "{report}");
+}
