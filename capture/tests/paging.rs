@@ -162,7 +162,8 @@ proptest! {
     ) {
         // Most entries lead to another place in the same memory, as a table or as a leaf.
         let len = words.len() as u64 * 8;
-        let entry = |word: &u64| if word % 5 == 0 { *word } else { START + word / 8 % len & !0xfff | word & 0x83 };
+        let inside = |word: u64| (START + word / 8 % len) & !0xfff | word & 0x83;
+        let entry = |word: &u64| if word.is_multiple_of(5) { *word } else { inside(*word) };
         let bytes: Vec<u8> = words.iter().map(entry).flat_map(u64::to_le_bytes).collect();
         let bytes: Vec<u8> = bytes.iter().copied().cycle().take(way.page().bytes() * 4).collect();
         let memory = MemCore::of(way.arch(), way.page(), [(PhysAddr(START), bytes)]);

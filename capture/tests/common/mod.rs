@@ -532,8 +532,10 @@ impl Machine {
     pub fn notes(&self) -> (Vec<u8>, (u64, u64)) {
         let mut out = Vec::new();
         let mut place = (0, 0);
+        // struct elf_prstatus.
+        let registers = if self.platform.name == "aarch64" { 392 } else { 336 };
         for (name, kind, desc) in
-            [("CORE", 1u32, vec![7u8; 336]), ("VMCOREINFO", 0, self.vmcoreinfo.clone().into_bytes())]
+            [("CORE", 1u32, vec![7u8; registers]), ("VMCOREINFO", 0, self.vmcoreinfo.clone().into_bytes())]
         {
             out.extend((name.len() as u32 + 1).to_le_bytes());
             out.extend((desc.len() as u32).to_le_bytes());
