@@ -52,8 +52,8 @@ struct Shape {
     page: PageSize,
     /// log2 of the pages of a section.
     section_shift: u32,
-    /// log2 of the pages there can be.
-    physmem_shift: u32,
+    /// log2 of the pages there can be, if that is known.
+    physmem_shift: Option<u32>,
 }
 
 impl Shape {
@@ -66,17 +66,17 @@ impl Shape {
         let shift = |name: &str, usual: Option<u32>| {
             let bits = facts.number(name).map_or(usual, |bits| u32::try_from(bits).ok());
             let shift = bits.and_then(|bits| bits.checked_sub(page.shift()));
-            let sane = shift.filter(|shift| (MIN_SECTION_SHIFT..=40).contains(shift));
-            sane.ok_or_else(|| format!("{name} makes no sense"))
+            shift.filter(|shift| (MIN_SECTION_SHIFT..=44).contains(shift))
         };
-        let section_shift = shift("SECTION_SIZE_BITS", kernel.arch.map(|arch| arch.section_bits))?;
-        let physmem_shift = shift("MAX_PHYSMEM_BITS", kernel.arch.map(|arch| arch.physmem_bits))?;
+        let section_shift = shift("SECTION_SIZE_BITS", kernel.arch.map(|arch| arch.section_bits));
+        let section_shift = section_shift.ok_or("SECTION_SIZE_BITS makes no sense")?;
+        let physmem_shift = shift("MAX_PHYSMEM_BITS", kernel.arch.map(|arch| arch.physmem_bits));
         Ok(Shape { size, page, section_shift, physmem_shift })
     }
 
     /// How many sections there can be: `NR_MEM_SECTIONS`.
-    fn sections(&self) -> u64 {
-        1 << self.physmem_shift.saturating_sub(self.section_shift)
+    fn sections(&self) -> Option<u64> {
+        Some(1 << self.physmem_shift?.checked_sub(self.section_shift)?)
     }
 
     /// The struct page of `pfn` in an array that begins with page frame 0, perhaps long before the first that exists.
@@ -116,7 +116,7 @@ impl MemMap {
                 Ok(sections) if sections.len() > MAX_SECTIONS => tried.push(format!("{name} has too many sections")),
                 Ok(sections) => {
                     let has = |name: &str| kernel.facts.symbol(name).is_some();
-                    let failed = has("mem_section") && !tried.is_empty();
+                    let failed = !tried.is_empty() && (name == "vmemmap" || has("mem_section"));
                     let said = || format!("struct pages are found through {name}: {}", tried.join("; "));
                     let problems = failed.then(said).into_iter().collect();
                     return Ok(MemMap { sections, problems, shape });

@@ -66,7 +66,7 @@ impl SparseMem {
         }
         let (roots, per_root) = (facts.length("mem_section"), (page / entry_size) as u64);
         let sections = shape.sections();
-        let flat = roots == Some(sections) && sections.div_ceil(per_root) != sections;
+        let flat = sections.is_some_and(|n| roots == Some(n) && n.div_ceil(per_root) != n);
         let (entry_size, map_offset) = (entry_size as u64, map_offset as u64);
         Ok(SparseMem { symbol, flat, entry_size, map_offset, per_root: if flat { 1 } else { per_root }, roots, shape })
     }
