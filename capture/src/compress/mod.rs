@@ -91,8 +91,8 @@ impl Kind {
         }
     }
 
-    /// Bytes of memory one context takes, measured and rounded up: part of the budget.
-    pub fn context_bytes(self, level: Option<i32>) -> usize {
+    /// Bytes of memory one context takes for pages of `page` bytes, measured and rounded up: part of the budget.
+    pub fn context_bytes(self, level: Option<i32>, page: usize) -> usize {
         let level = level.unwrap_or(1);
         match self {
             Kind::None => 0,
@@ -101,7 +101,10 @@ impl Kind {
             Kind::Zlib => 80 << 10,
             Kind::Lzo => 36 << 10,
             Kind::Snappy => 40 << 10,
+            Kind::Zstd if level > 1 && page > 16 << 10 => 2 << 20,
             Kind::Zstd if level > 1 => 1 << 20,
+            Kind::Zstd if page > 16 << 10 => 320 << 10,
+            Kind::Zstd if page > 4 << 10 => 224 << 10,
             Kind::Zstd => 160 << 10,
         }
     }

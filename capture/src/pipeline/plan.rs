@@ -97,7 +97,7 @@ impl Plan {
         // A whole bitmap saves filtering twice, but not at the price of more than half of what workers could have.
         let workers = WORKER_MEMORY.min(room.saturating_sub(bitmap).max(room / 2));
         let page = segments.page().bytes();
-        let codec = wanted.codec.room(page) + wanted.codec.context_bytes(wanted.compress_level);
+        let codec = wanted.codec.room(page) + wanted.codec.context_bytes(wanted.compress_level, page);
         let most = wanted.memory.batch.map_or(usize::MAX, |pages| pages.saturating_mul(page));
         let sizes = WORKERS.map(|(batch, mapped)| {
             let batch = batch.min(most).max(page * 4) / page;
