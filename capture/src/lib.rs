@@ -8,7 +8,7 @@
 //!       |  bytes
 //!  input/           one door for all of them           Input: memory, notes, what an earlier dump says
 //!  vmcore/          ELF header, PT_LOADs, notes        Vmcore { segments, notes }
-//!       |  segments              \  note text
+//!       |  segments              \  note text      arch: which machine, which page size
 //!  memmap/   <---  paging/  <---  vmcoreinfo, kernel   Facts { symbol, size, offset, number }
 //!       |  pfn -> struct page, in place
 //!  classify/        struct page -> Verdict             Keep | Drop(Why)        (filter: on all threads)
@@ -22,10 +22,11 @@
 //!
 //! | noun | is |
 //! |---|---|
+//! | architecture | what differs between kinds of machine: [`arch`] is the table, `paging/` the page tables of each |
 //! | segment | a range of physical memory that is in the vmcore |
 //! | pfn, page frame | a physical page, by number |
 //! | struct page | what the kernel notes about a page frame; the array of them is mem_map |
-//! | section | 128 MiB of memory with a mem_map of its own |
+//! | section | a stretch of memory (128 MiB, on many machines) with a mem_map of its own |
 //! | vmcoreinfo, facts | what the kernel says of itself: addresses, offsets, numbers |
 //! | level | which kinds of page are left out |
 //! | kept | the pages that are written: bitmap 2 |

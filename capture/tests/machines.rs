@@ -12,9 +12,14 @@ use common::{Bytes, Era, Leaf, Machine, Model, Platform, kept, options, x86_64};
 use kdump_capture::cli::Format;
 use kdump_capture::compress::Kind;
 use kdump_capture::dmesg;
+use kdump_capture::dumpfile::flatten::Flattened;
 use kdump_capture::dumpfile::memory::DumpMem;
+use kdump_capture::dumpfile::read::Source;
+use kdump_capture::dumpfile::reassemble::Parts;
+use kdump_capture::dumpfile::rebuild;
 use kdump_capture::fake::MemFile;
 use kdump_capture::kernel::{Kernel, MACHINE, name};
+use kdump_capture::output::Output;
 use kdump_capture::pipeline;
 use kdump_capture::report::{DumpReport, Outcome};
 use kdump_capture::vmcore::elf::read;
@@ -253,6 +258,33 @@ fn a_page_size_the_machine_cannot_have_is_named() {
     assert_eq!(pipeline::dump(&options(dir.path(), 31, Kind::Zstd)), 0);
     let report = std::fs::read_to_string(dir.path().join("report.json")).unwrap();
     assert!(report.contains("vmcoreinfo states a page size of 5000; 4096 is used"), "{report}");
+}
+
+#[test]
+fn a_dump_of_large_pages_is_split_streamed_and_put_together_again() {
+    for (page_shift, runs) in [(14, 47), (16, 48)] {
+        let machine = machine(of(page_shift, runs).platform(LOW, page_shift), Model::Roots);
+        let memory = machine.memory();
+        let whole = machine.dump(&memory, 31, Kind::Lzo, 2, usize::MAX).1;
+
+        let files = [(); 3].map(|()| MemFile::new(usize::MAX));
+        let outs: Vec<&dyn Output> = files.iter().map(|file| file as &dyn Output).collect();
+        machine.split_to(&memory, 31, Format::Kdump, Kind::Lzo, 2, &outs);
+        let parts = files.map(|file| Bytes(file.into_bytes()));
+        let sources: Vec<&dyn Source> = parts.iter().map(|part| part as &dyn Source).collect();
+        let out = MemFile::new(usize::MAX);
+        Parts::open(&sources).unwrap().unwrap().write(&out).unwrap();
+        assert!(kept(&out.into_bytes()) == kept(&whole), "{page_shift}: parts");
+
+        let stream = Flattened::new(Vec::new()).unwrap();
+        machine.dump_to(&memory, 31, Format::Kdump, Kind::Lzo, 2, &stream);
+        stream.finish().unwrap();
+        let (bytes, out) = (stream.into_inner(), MemFile::new(usize::MAX));
+        let mut bytes = bytes.as_slice();
+        rebuild::header(&mut bytes).unwrap().unwrap();
+        rebuild::records(&mut bytes, &out);
+        assert!(out.into_bytes() == whole, "{page_shift}: stream");
+    }
 }
 
 /// What drgn, with the libkdumpfile in it, makes of a dump: the machine, a page by its physical address, and utsname by

@@ -9,15 +9,22 @@ mod common;
 
 use std::sync::{LazyLock, Mutex};
 
-use common::{Era, Leaf, Machine, RAM, RAM_LEN};
+use common::aarch64::{ALL, LOW};
+use common::{Era, Leaf, Machine, Model, x86_64};
 use kdump_capture::compress::Kind;
 use kdump_capture::fake::MemCore;
 use kdump_capture::units::PhysAddr;
 use libfuzzer_sys::fuzz_target;
 
 static MACHINES: LazyLock<Mutex<Vec<(Machine, MemCore)>>> = LazyLock::new(|| {
-    let machines = [(Era::V6_1, 4, Leaf::M2), (Era::V6_12, 5, Leaf::K4)].map(|(era, levels, leaf)| {
-        let mut machine = Machine::new(era, levels, leaf);
+    let machines = [
+        (Era::V6_1, x86_64::platform(4, Leaf::M2)),
+        (Era::V6_12, x86_64::platform(5, Leaf::K4)),
+        (Era::V6_9, ALL[1].platform(LOW, 21)),
+        (Era::V7_1, ALL[5].platform(LOW, 14)),
+    ];
+    let machines = machines.map(|(era, platform)| {
+        let mut machine = Machine::on(era, platform, Model::Roots);
         machine.set(0x400, &["hugetlb:7"]);
         machine.set(0x480, &["buddy:7"]);
         machine.set(0x500, &["lru", "file"]);
@@ -30,7 +37,8 @@ static MACHINES: LazyLock<Mutex<Vec<(Machine, MemCore)>>> = LazyLock::new(|| {
 fuzz_target!(|data: &[u8]| {
     let Some((first, mut rest)) = data.split_first() else { return };
     let mut machines = MACHINES.lock().unwrap();
-    let (machine, memory) = &mut machines[usize::from(first >> 7)];
+    let (machine, memory) = &mut machines[usize::from(first >> 7 | first >> 4 & 2)];
+    let (start, page) = (machine.start(), machine.platform.page);
     let text = machine.vmcoreinfo.clone();
     let mut patched = text.clone().into_bytes();
     let mut before = Vec::new();
@@ -41,9 +49,9 @@ fuzz_target!(|data: &[u8]| {
         rest = after;
         // The kernel image's tables and data, struct pages, anything, vmcoreinfo.
         let place = match at % 4 {
-            0 => 0x20_0000 + (at / 4 % 0x8_8000) as u64,
-            1 => 0x40_4000 + (at / 4 % 0x1_4000) as u64,
-            2 => RAM + (at / 4 % (RAM_LEN - 32)) as u64,
+            0 => start + 0x100 * page + (at / 4 % 0x8_8000) as u64,
+            1 => machine.struct_page(0x100) + (at / 4 % 0x1_4000) as u64,
+            2 => start + at as u64 / 4 % (0x500 * page - 32),
             _ => {
                 let at = at / 4 % patched.len();
                 let end = (at + len).min(patched.len());

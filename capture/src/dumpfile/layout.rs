@@ -277,12 +277,13 @@ mod tests {
 
     fn header() -> impl Strategy<Value = Header> {
         let numbers = (any::<u64>(), any::<u32>(), 0u64..1 << 40, any::<u32>(), any::<u64>(), 0u8..32);
-        (numbers, 0u64..1 << 20, any::<bool>()).prop_map(|((time, status, max, cpus, base, level), notes, info)| {
-            Header {
+        let block = prop::sample::select(vec![PageSize::K4, PageSize::K16, PageSize::K64]);
+        (numbers, 0u64..1 << 20, any::<bool>(), block).prop_map(
+            |((time, status, max, cpus, base, level), notes, info, block)| Header {
                 utsname: Box::new([b'x'; UTSNAME]),
                 crash_time: time,
                 status,
-                block: PageSize::K4,
+                block,
                 max_pfn: Pfn(max),
                 cpus,
                 phys_base: base,
@@ -292,8 +293,8 @@ mod tests {
                 vmcoreinfo: if info && notes > 8 { (4, notes - 8) } else { (0, 0) },
                 eraseinfo: info.then_some((FileOffset(time >> 3), notes + 1)),
                 placed: None,
-            }
-        })
+            },
+        )
     }
 
     proptest! {
@@ -312,6 +313,7 @@ mod tests {
 
         #[test]
         fn older_versions_are_read_by_what_they_say_of_themselves(header in header(), version in 3u32..6, blocks in 0u32..9) {
+            let header = Header { block: PageSize::K4, ..header };
             let mut start = header.header_block();
             start.extend(header.sub_header());
             start[8] = u8::try_from(version).unwrap();
