@@ -56,7 +56,7 @@ impl Way {
     }
 
     fn arm(self) -> Option<&'static common::aarch64::Recipe> {
-        static ROWS: [common::aarch64::Recipe; 13] = ALL;
+        static ROWS: [common::aarch64::Recipe; ALL.len()] = ALL;
         ROWS.get(self.0)
     }
 

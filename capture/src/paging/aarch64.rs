@@ -99,7 +99,9 @@ impl Aarch64 {
     /// `VA_BITS` is what the kernel was built for, `64 - TCR_EL1_T1SZ` (exported since Linux 5.9, bbdbc11804ff) what it
     /// runs with; the second is lower only where the first is 52.
     /// - With 64 KiB the fallback to 48 bits keeps the top table of 1024 entries, of which the CPU is shown the last 64.
-    ///   As the address is extended with ones, an index of 10 bits finds the same entries: `VA_BITS` counts.
+    ///   As the address is extended with ones, an index of 10 bits finds the same entries: `VA_BITS` counts. Linux 5.0 to
+    ///   5.3 could have such a table for the sake of users alone (`ARM64_USER_VA_BITS_52`), RHEL 8 among them, which
+    ///   exports `MAX_USER_VA_BITS`.
     /// - With 4 and 16 KiB the fallback (to 48 and 47 bits) drops the top level, so that `swapper_pg_dir` is a table of
     ///   the next one: what it runs with counts.
     ///
@@ -108,14 +110,15 @@ impl Aarch64 {
     /// without makes the kernel fall back. So it is on if and only if the kernel runs with 52 bits.
     pub(super) fn new(facts: &Facts, page: PageSize, loads: &[Load]) -> Result<Self, String> {
         let sane = |bits: Option<u32>| bits.filter(|bits| VA_BITS.contains(bits));
-        let built = sane(facts.number("VA_BITS").and_then(|bits| u32::try_from(bits).ok()));
+        let number = |name: &str| sane(facts.number(name).and_then(|bits| u32::try_from(bits).ok()));
+        let built = number("VA_BITS");
         let runs = sane(facts.number("TCR_EL1_T1SZ").and_then(|size| 64u32.checked_sub(u32::try_from(size).ok()?)));
         let built = built.or(runs).ok_or("no NUMBER(VA_BITS) that makes sense")?;
         let bits = runs.filter(|runs| *runs <= built).unwrap_or(built);
 
         let shift = page.shift();
         let (covers, output) = match page {
-            PageSize::K64 => (built, Output::Lpa),
+            PageSize::K64 => (number("MAX_USER_VA_BITS").map_or(built, |users| users.max(built)), Output::Lpa),
             _ if bits > 48 => (bits, Output::Lpa2),
             _ => (bits, Output::Plain),
         };

@@ -40,7 +40,7 @@ const fn row(
     Recipe { page_shift, built, runs, levels, hidden, pa, leaves }
 }
 
-pub const ALL: [Recipe; 13] = [
+pub const ALL: [Recipe; 14] = [
     row((12, 39, 39), &[30, 21, 12], 0, Pa::Plain, &[12, 21, 30]),
     row((12, 48, 48), &[39, 30, 21, 12], 0, Pa::Plain, &[12, 21, 30]),
     row((12, 52, 52), &[48, 39, 30, 21, 12], 0, Pa::Lpa2, &[12, 21, 30, 39]),
@@ -54,6 +54,8 @@ pub const ALL: [Recipe; 13] = [
     row((16, 48, 48), &[42, 29, 16], 0, Pa::Lpa, &[16, 29, 42]),
     row((16, 52, 52), &[42, 29, 16], 0, Pa::Lpa, &[16, 29, 42]),
     row((16, 52, 48), &[42, 29, 16], 1024 - 64, Pa::Lpa, &[16, 29, 42]),
+    // 52 bits for users alone.
+    row((16, 48, 48), &[42, 29, 16], 1024 - 64, Pa::Lpa, &[16, 29, 42]),
 ];
 
 /// Where aarch64 machines tend to have memory.
@@ -87,11 +89,12 @@ impl Recipe {
         format!(
             "SYMBOL(swapper_pg_dir)={root_virt:x}\nNUMBER(VA_BITS)={}\nNUMBER(TCR_EL1_T1SZ)={:#x}\n\
              NUMBER(kimage_voffset)={voffset:#x}\nNUMBER(PHYS_OFFSET)={base:#x}\nNUMBER(KERNELPACMASK)={:#x}\n\
-             NUMBER(MAX_PHYSMEM_BITS)={}\n",
+             NUMBER(MAX_PHYSMEM_BITS)={}\n{}",
             self.built,
             64 - self.runs,
             0x7f_u64 << 48,
             if self.pa == Pa::Plain { 48 } else { 52 },
+            if self.hidden > 0 && self.built == 48 { "NUMBER(MAX_USER_VA_BITS)=52\n" } else { "" },
         )
     }
 
