@@ -287,6 +287,42 @@ fn a_dump_of_large_pages_is_split_streamed_and_put_together_again() {
     }
 }
 
+#[test]
+fn a_machine_that_is_not_known_is_refused_by_name() {
+    let mut vmcore = machine(x86_64::platform(4, Leaf::M2), Model::Roots).elf();
+    let refused = |vmcore: &[u8], why: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("vmcore"), vmcore).unwrap();
+        assert_eq!(pipeline::dump(&options(dir.path(), 31, Kind::None)), 2, "{why}");
+        let report = std::fs::read_to_string(dir.path().join("report.json")).unwrap();
+        assert!(report.contains(why), "{report}");
+    };
+    vmcore[18..20].copy_from_slice(&243u16.to_le_bytes());
+    refused(&vmcore, "it is of riscv64 (ELF machine 243); this program knows x86_64 and aarch64");
+    vmcore[18..20].copy_from_slice(&999u16.to_le_bytes());
+    refused(&vmcore, "it is of ELF machine 999;");
+    vmcore[5] = 2; // big-endian
+    vmcore[18..20].copy_from_slice(&22u16.to_be_bytes());
+    refused(&vmcore, "a 64-bit big-endian ELF file of s390x (ELF machine 22)");
+    vmcore[4..6].copy_from_slice(&[1, 1]); // 32 bits
+    vmcore[18..20].copy_from_slice(&40u16.to_le_bytes());
+    refused(&vmcore, "a 32-bit little-endian ELF file of arm (ELF machine 40)");
+}
+
+#[test]
+fn a_dump_of_a_machine_that_is_not_known_still_says_what_it_is() {
+    let machine = machine(x86_64::platform(4, Leaf::M2), Model::Roots);
+    let mut bytes = machine.dump(&machine.memory(), 31, Kind::None, 1, usize::MAX).1;
+    bytes[12 + 4 * 65..][..8].copy_from_slice(b"ppc64le\0");
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("dump"), bytes).unwrap();
+    let info = std::process::Command::new(env!("CARGO_BIN_EXE_kdump-capture"));
+    let info = { info }.args(["info", "--json"]).arg(dir.path().join("dump")).output().unwrap();
+    let info: serde_json::Value = serde_json::from_slice(&info.stdout).unwrap();
+    assert_eq!((&info["machine"], &info["kernel_release"]), (&"ppc64le".into(), &"6.0.0-test".into()));
+    assert!(info["problems"][0].as_str().unwrap().contains("knows machines of x86_64 and aarch64 only"), "{info}");
+}
+
 /// What drgn, with the libkdumpfile in it, makes of a dump: the machine, a page by its physical address, and utsname by
 /// its virtual one, through drgn's own page-table walk.
 const DRGN: &str = "
