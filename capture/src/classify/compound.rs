@@ -3,7 +3,8 @@
 //! May surprise: the order lies in the second struct page. 6.6 moved it into the low byte of that one's flags
 //! (ebc1baf5c9b4, "mm: free up a word in the first tail page") and no longer exports an offset for it.
 //! A tail of an optimised hugetlb page may look like a head; its page frame then does not fit its order, which is
-//! therefore taken as 0.
+//! therefore taken as 0. So is an order that only hugetlb pages can have, on any other page: the page allocator has none
+//! that large, and a damaged struct page must not take its neighbours along.
 
 use crate::memmap::PageView;
 use crate::vmcoreinfo::Facts;
@@ -65,6 +66,8 @@ pub(super) struct Compound {
     tail: Option<usize>,
     head: Option<(usize, u64)>,
     order: Option<Field>,
+    /// How many orders the page allocator has.
+    orders: Option<u64>,
 }
 
 impl Compound {
@@ -74,6 +77,7 @@ impl Compound {
             tail: facts.offset("page.compound_info").or_else(|| facts.offset("page.compound_head")),
             head: facts.offset("page.flags").zip(mask),
             order: Fields::new(facts).order,
+            orders: facts.length("zone.free_area").filter(|orders| (1..=32).contains(orders)),
         }
     }
 
@@ -88,16 +92,35 @@ impl Compound {
     }
 
     /// log2 of the pages that share the verdict of `page`; 0 where it is no head, or the order makes no sense.
-    pub(super) fn order(&self, page: &PageView<'_>) -> u32 {
+    pub(super) fn order(&self, page: &PageView<'_>, hugetlb: impl Fn() -> bool) -> u32 {
         if !self.is_head(page) {
             return 0;
         }
         let order = self.order.and_then(|field| field.read(page)).and_then(|order| u32::try_from(order).ok());
-        order.filter(|order| aligned(page, *order)).unwrap_or(0)
+        let possible = |order: u32| self.orders.is_none_or(|orders| u64::from(order) < orders) || hugetlb();
+        order.filter(|order| aligned(page, *order) && possible(*order)).unwrap_or(0)
     }
 }
 
 /// Whether a block of `1 << order` pages can begin at `page`: every such block is aligned to its size.
 pub(super) fn aligned(page: &PageView<'_>, order: u32) -> bool {
     1u64.checked_shl(order).is_some_and(|pages| page.pfn.0.is_multiple_of(pages))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::Pfn;
+
+    #[test]
+    fn an_order_that_only_hugetlb_pages_have_is_taken_from_no_other_page() {
+        let text = b"OFFSET(page.flags)=0\nOFFSET(page.compound_head)=8\nNUMBER(PG_head_mask)=65536\nLENGTH(zone.free_area)=11";
+        let compound = Compound::new(&Facts::parse(text));
+        let head = 65536u64.to_le_bytes();
+        for (order, hugetlb, found) in [(10, false, 10), (11, false, 0), (18, false, 0), (18, true, 18), (21, true, 0)]
+        {
+            let page = PageView { pfn: Pfn(1 << 20), this: &head, next: Some(&[order]) };
+            assert_eq!(compound.order(&page, || hugetlb), found, "{order}, {hugetlb}");
+        }
+    }
 }

@@ -40,7 +40,7 @@ use free::Free;
 use hwpoison::HwPoison;
 use offline::Offline;
 use slab::Slab;
-use user::User;
+use user::{Hugetlb, User};
 
 /// Why a page is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,6 +130,7 @@ pub struct Classifier {
     free: Option<Free>,
     cache: Option<Cache>,
     user: Option<User>,
+    hugetlb: Hugetlb,
     hwpoison: Option<HwPoison>,
     offline: Option<Offline>,
 }
@@ -155,6 +156,7 @@ impl Classifier {
             free: free.filter(|_| level.has(DumpLevel::FREE)),
             cache: cache.filter(|_| any_cache),
             user: user.filter(|_| level.has(DumpLevel::USER)),
+            hugetlb: Hugetlb::new(facts),
             hwpoison: HwPoison::new(facts),
             offline: Offline::new(facts),
         }
@@ -177,6 +179,7 @@ impl Classifier {
             return if poisoned { Verdict::Drop { why: Why::HwPoison, order: 0 } } else { Verdict::Keep };
         }
         let slab = || self.slab.is(page);
+        let hugetlb = || self.hugetlb.is(page, &self.compound);
         if let Some(free) = &self.free
             && let Some(verdict) = free.verdict(page, slab)
         {
@@ -186,11 +189,11 @@ impl Classifier {
             .cache
             .as_ref()
             .and_then(|cache| cache.why(page, slab))
-            .or_else(|| self.user.as_ref().filter(|user| user.is(page, slab, &self.compound)).map(|_| Why::User))
+            .or_else(|| self.user.as_ref().filter(|user| user.is(page, slab, hugetlb)).map(|_| Why::User))
             .or_else(|| poisoned.then_some(Why::HwPoison))
             .or_else(|| self.offline.as_ref().filter(|offline| offline.is(page, slab)).map(|_| Why::Offline));
         match why {
-            Some(why) => Verdict::Drop { why, order: self.compound.order(page) },
+            Some(why) => Verdict::Drop { why, order: self.compound.order(page, hugetlb) },
             None => Verdict::Keep,
         }
     }

@@ -28,7 +28,7 @@ impl Anon {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Hugetlb {
+pub(super) enum Hugetlb {
     Type(PageType),
     SecondFlag { offset: usize, mask: u64 },
     Destructor { field: Field, value: u64 },
@@ -36,7 +36,7 @@ enum Hugetlb {
 }
 
 impl Hugetlb {
-    fn new(facts: &Facts) -> Hugetlb {
+    pub(super) fn new(facts: &Facts) -> Hugetlb {
         if let Some(kind) = PageType::new(facts, "PAGE_HUGETLB_MAPCOUNT_VALUE") {
             return Hugetlb::Type(kind);
         }
@@ -52,7 +52,7 @@ impl Hugetlb {
     }
 
     #[inline]
-    fn is(&self, page: &PageView<'_>, compound: &Compound) -> bool {
+    pub(super) fn is(&self, page: &PageView<'_>, compound: &Compound) -> bool {
         match self {
             Hugetlb::Type(kind) => kind.is(page),
             Hugetlb::SecondFlag { offset, mask } => {
@@ -67,16 +67,15 @@ impl Hugetlb {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct User {
     anon: Anon,
-    hugetlb: Hugetlb,
 }
 
 impl User {
     pub(super) fn new(facts: &Facts) -> Option<User> {
-        Some(User { anon: Anon::new(facts)?, hugetlb: Hugetlb::new(facts) })
+        Some(User { anon: Anon::new(facts)? })
     }
 
     #[inline]
-    pub(super) fn is(&self, page: &PageView<'_>, slab: impl Fn() -> bool, compound: &Compound) -> bool {
-        self.anon.is(page, slab) || self.hugetlb.is(page, compound)
+    pub(super) fn is(&self, page: &PageView<'_>, slab: impl Fn() -> bool, hugetlb: impl Fn() -> bool) -> bool {
+        self.anon.is(page, slab) || hugetlb()
     }
 }
