@@ -5,7 +5,7 @@ mod recipe;
 use std::io::Write;
 
 use anyhow::{Context, Result, ensure};
-use qemu_tests::oracle::{KdumpFile, RawCore, compare, differences, read_back};
+use qemu_tests::oracle::{KdumpFile, RawCore, compare, differences, read_back, unflatten};
 use recipe::{BLOCK, Dump, Page, raw_core};
 use tempfile::NamedTempFile;
 
@@ -41,6 +41,12 @@ const CORRUPTIONS: &[Corruption] = &[
     ("swapped pages", |dump| dump.swap_descriptors(1, 2), "differs from the source at byte 0x0"),
     ("a flipped byte in a plain page", |dump| dump.flip_data(0, 77), "differs from the source at byte 0x4d"),
     ("a flipped byte in a zlib page", |dump| dump.flip_data(1, 9), "zlib"),
+    ("a flipped byte in an lzo page", |dump| dump.flip_data(3, 3), "pfn 0x6"),
+    ("a flipped byte in a snappy page", |dump| dump.flip_data(4, 3), "pfn 0x7"),
+    ("lzo for zlib data", |dump| dump.descriptor(1, 12, &2_u32.to_le_bytes()), "pfn 0x1"),
+    ("snappy for zlib data", |dump| dump.descriptor(1, 12, &4_u32.to_le_bytes()), "the snappy block is broken"),
+    ("a part that ends too late", |dump| dump.part(0, 13), "ends beyond max_mapnr"),
+    ("a part that begins elsewhere", |dump| dump.part(1, 12), "pfn 0x1"),
     ("a flipped byte in a zstd page", |dump| dump.flip_data(2, 5), "pfn 0x4"),
 ];
 
@@ -84,6 +90,38 @@ fn pages_kept_by_one_dump_alone_are_listed() -> Result<()> {
 }
 
 #[test]
+fn a_part_of_a_split_dump_holds_the_pages_of_its_range() -> Result<()> {
+    let mut dump = Dump::new(&pages()[..2]);
+    dump.set_bit(1, 5);
+    dump.set_bit(0, 5);
+    dump.bytes.extend([0; 4096]);
+    dump.part(0, 2);
+    ensure!(open(&dump)?.kept() == [0, 1], "the part holds {:?}", open(&dump)?.kept());
+    Ok(())
+}
+
+#[test]
+fn a_flattened_stream_tells_the_file_that_it_was_made_of() -> Result<()> {
+    let mut stream = b"makedumpfile".to_vec();
+    stream.resize(23, 0);
+    stream.extend([1, 0, 0, 0, 0, 0, 0, 0, 1]);
+    stream.resize(4096, 0);
+    let record = |offset: i64, bytes: &[u8]| {
+        [offset.to_be_bytes().as_slice(), &(bytes.len() as i64).to_be_bytes(), bytes].concat()
+    };
+    stream.extend([record(3, b"def"), record(0, b"abc"), record(4, b"E")].concat());
+    let told = tempfile::NamedTempFile::new()?;
+    let cut = unflatten(file(&stream)?.path(), told.path());
+    ensure!(format!("{:#}", cut.unwrap_err()).contains("ends without its last record"), "a stream that is cut off");
+    stream.extend([0xff; 16]);
+    ensure!(unflatten(file(&stream)?.path(), told.path())? == 3, "three records");
+    ensure!(std::fs::read(told.path())? == b"abcdEf", "{:?}", std::fs::read(told.path())?);
+    stream[0] = b'M';
+    ensure!(unflatten(file(&stream)?.path(), told.path()).is_err(), "another signature");
+    Ok(())
+}
+
+#[test]
 fn a_page_that_the_source_does_not_cover_is_wrong() -> Result<()> {
     let beyond = [Page { pfn: 9, content: vec![1; 4096], flags: 0 }];
     let said = judge(&Dump::new(&beyond))?;
@@ -97,7 +135,7 @@ fn a_source_that_is_cut_off_is_an_error_and_not_a_pass() -> Result<()> {
     source.truncate(source.len() - 1);
     let raw = RawCore::open(file(&source)?.path())?;
     let Err(error) = compare(&raw, &open(&Dump::new(&pages()))?) else { anyhow::bail!("it passed") };
-    ensure!(format!("{error:#}").contains("ends before physical address 0x5000"), "{error:#}");
+    ensure!(format!("{error:#}").contains("ends before physical address 0x8000"), "{error:#}");
     Ok(())
 }
 
@@ -110,6 +148,8 @@ fn pages() -> Vec<Page> {
         },
         Page { pfn: 1, content: vec![b'a'; 4096], flags: 1 },
         Page { pfn: 4, content: vec![b'b'; 4096], flags: 0x20 },
+        Page { pfn: 6, content: vec![b'c'; 4096], flags: 2 },
+        Page { pfn: 7, content: vec![b'd'; 4096], flags: 4 },
     ]
 }
 

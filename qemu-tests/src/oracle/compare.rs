@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::kdump_file::{KdumpFile, PageReader, pfns};
 use super::raw_core::RawCore;
@@ -45,6 +45,20 @@ pub fn compare(raw: &RawCore, dump: &KdumpFile) -> Result<Verdict> {
         let wrong = page.iter().zip(want.iter()).position(|(got, want)| got != want);
         Ok(wrong.map(|offset| format!("differs from the source at byte {offset:#x}")))
     })
+}
+
+/// Compares every page of a dump in ELF form with the source; returns them.
+pub fn compare_elf(raw: &RawCore, dump: &RawCore, block: usize) -> Result<Vec<u64>> {
+    let (mut page, mut want) = (vec![0; block], vec![0; block]);
+    let pages = dump.pages(block as u64);
+    for pfn in &pages {
+        let address = pfn * block as u64;
+        dump.read_page(address, &mut page)?;
+        ensure!(raw.read_page(address, &mut want)?, "pfn {pfn:#x} is not in the source");
+        let wrong = page.iter().zip(&want).position(|(got, want)| got != want);
+        ensure!(wrong.is_none(), "pfn {pfn:#x} differs from the source at byte {wrong:x?}");
+    }
+    Ok(pages)
 }
 
 /// Reads every kept page without a source: each must unpack to exactly one page.
@@ -122,13 +136,7 @@ fn look_at(mut pages: PageReader<'_>, first: u64, pfns: &[u64], question: &impl 
 impl Verdict {
     /// Fails when a page is wrong, and shows the first of them.
     pub fn or_fail(self) -> Result<Verdict> {
-        anyhow::ensure!(
-            self.wrong == 0,
-            "{} of {} pages are wrong:\n{}",
-            self.wrong,
-            self.pages,
-            self.first_wrong.join("\n")
-        );
+        ensure!(self.wrong == 0, "{} of {} pages are wrong:\n{}", self.wrong, self.pages, self.first_wrong.join("\n"));
         Ok(self)
     }
 }

@@ -8,17 +8,23 @@
 //! …                                   page data, each page by itself
 //! ```
 //!
+//! Of a split dump each part has both bitmaps whole, a range of pfns that it holds, and the descriptors of those pages
+//! only, at the start of their place.
+//!
 //! Opening checks everything that does not need a page; [`PageReader`] checks the rest, page by page.
 
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 const DESCRIPTOR: u64 = 24;
 const SUB_HEADER: usize = 104;
 const ZLIB: u32 = 0x01;
+const LZO: u32 = 0x02;
+const SNAPPY: u32 = 0x04;
 const INCOMPLETE: u32 = 0x08;
 const ZSTD: u32 = 0x20;
 
@@ -29,6 +35,10 @@ pub enum Stored {
     Plain,
     /// A zlib stream.
     Zlib,
+    /// A bare lzo1x block.
+    Lzo,
+    /// A bare snappy block.
+    Snappy,
     /// One zstd frame.
     Zstd,
 }
@@ -53,12 +63,16 @@ pub struct KdumpFile {
     pub block_size: usize,
     /// Flags of the whole dump.
     pub status: u32,
+    /// Processors that left their registers.
+    pub cpus: u32,
     /// The kernel's release, from its utsname.
     pub release: String,
     /// What was left out, as the five bits of `-d`.
     pub level: u32,
     /// One more than the last pfn.
     pub max_mapnr: u64,
+    /// The pfns that are in this file, if the dump is split.
+    pub part: Option<Range<u64>>,
     /// The kernel's description of itself.
     pub vmcoreinfo: String,
     /// Pages in the source.
@@ -72,6 +86,18 @@ pub struct KdumpFile {
 impl KdumpFile {
     /// Opens a dump and checks its headers and bitmaps.
     pub fn open(path: &Path) -> Result<KdumpFile> {
+        let dump = KdumpFile::open_without_notes(path)?;
+        let sound = || {
+            ensure!(dump.cpus >= 1, "no CPU is recorded");
+            ensure!(dump.vmcoreinfo.contains("OSRELEASE="), "vmcoreinfo names no kernel release");
+            Ok(())
+        };
+        sound().with_context(|| format!("unable to read the dump {}", path.display()))?;
+        Ok(dump)
+    }
+
+    /// Opens a dump of a source whose notes are damaged, so that they say nothing of processors and kernel.
+    pub fn open_without_notes(path: &Path) -> Result<KdumpFile> {
         File::open(path)
             .map_err(anyhow::Error::from)
             .and_then(read_headers)
@@ -83,9 +109,13 @@ impl KdumpFile {
         self.status & INCOMPLETE != 0
     }
 
-    /// The pages that the dump holds, in order.
+    /// The pages that this file holds, in order.
     pub fn kept(&self) -> Vec<u64> {
-        pfns(&self.bitmap2)
+        let mut kept = pfns(&self.bitmap2);
+        if let Some(part) = &self.part {
+            kept.retain(|pfn| part.contains(pfn));
+        }
+        kept
     }
 
     /// How many pages the source had.
@@ -126,7 +156,6 @@ fn read_headers(file: File) -> Result<KdumpFile> {
     let block_size = usize::try_from(u32_at(&header, 428)?)?;
     ensure!(block_size.is_power_of_two() && (4096..=262_144).contains(&block_size), "block size {block_size}");
     ensure!(u64_at(&header, 416)? == 0, "the timestamp has microseconds, which readers take for a 32-bit layout");
-    ensure!(u32_at(&header, 460)? >= 1, "no CPU is recorded");
     let (sub_blocks, bitmap_blocks) = (u64::from(u32_at(&header, 432)?), u64::from(u32_at(&header, 436)?));
     let block = block_size as u64;
 
@@ -136,12 +165,15 @@ fn read_headers(file: File) -> Result<KdumpFile> {
     let bitmaps = (1 + sub_blocks) * block;
     ensure!(notes == block + SUB_HEADER as u64, "the notes are at {notes:#x}, not behind the sub header");
     ensure!(inside(notes, notes_size, bitmaps), "the notes reach into the bitmaps");
-    ensure!(info >= notes && inside(info, info_size, notes + notes_size), "vmcoreinfo is outside the notes");
+    let is_inside = info >= notes && inside(info, info_size, notes + notes_size);
+    ensure!(info_size == 0 || is_inside, "vmcoreinfo is outside the notes");
     let vmcoreinfo = read_at(&file, info, usize::try_from(info_size)?).context("vmcoreinfo is cut off")?;
     let vmcoreinfo = String::from_utf8_lossy(&vmcoreinfo).into_owned();
-    ensure!(vmcoreinfo.contains("OSRELEASE="), "vmcoreinfo names no kernel release");
 
     let max_mapnr = u64_at(&sub, 96)?;
+    let part = u64_at(&sub, 80)?..u64_at(&sub, 88)?;
+    let part = (u32_at(&sub, 12)? != 0).then_some(part);
+    ensure!(part.as_ref().is_none_or(|part| part.end <= max_mapnr), "the part {part:x?} ends beyond max_mapnr");
     let clipped = u64::from(u32_at(&header, 440)?);
     ensure!(clipped == max_mapnr.min(u64::from(u32::MAX)), "max_mapnr is {max_mapnr:#x}, clipped to {clipped:#x}");
     let (half, needed) = (bitmap_blocks * block / 2, max_mapnr.div_ceil(8));
@@ -164,9 +196,11 @@ fn read_headers(file: File) -> Result<KdumpFile> {
         length,
         block_size,
         status: u32_at(&header, 424)?,
+        cpus: u32_at(&header, 460)?,
         release: String::from_utf8_lossy(release).into_owned(),
         level: u32_at(&sub, 8)?,
         max_mapnr,
+        part,
         vmcoreinfo,
         bitmap1,
         bitmap2,
@@ -195,6 +229,8 @@ impl Stored {
         match self {
             Stored::Plain => "plain",
             Stored::Zlib => "zlib",
+            Stored::Lzo => "lzo",
+            Stored::Snappy => "snappy",
             Stored::Zstd => "zstd",
         }
     }
@@ -221,6 +257,16 @@ impl PageReader<'_> {
                 (size, Stored::Plain)
             }
             ZLIB => (inflate(&self.packed, page)?, Stored::Zlib),
+            LZO => {
+                let unpacked = lzokay_native::decompress_all(&self.packed, Some(page.len()));
+                let unpacked = unpacked.map_err(|error| anyhow!("{error}")).context("the lzo block is broken")?;
+                page.get_mut(..unpacked.len()).context("the lzo block is too long")?.copy_from_slice(&unpacked);
+                (unpacked.len(), Stored::Lzo)
+            }
+            SNAPPY => {
+                let length = snap::raw::Decoder::new().decompress(&self.packed, page);
+                (length.context("the snappy block is broken")?, Stored::Snappy)
+            }
             ZSTD => {
                 (self.zstd.decompress_to_buffer(&self.packed, page).context("the zstd frame is broken")?, Stored::Zstd)
             }

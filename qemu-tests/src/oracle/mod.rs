@@ -11,11 +11,13 @@
 //! it is there to notice.
 
 mod compare;
+mod flattened;
 mod kdump_file;
 mod raw_core;
 mod struct_pages;
 
-pub use compare::{Differences, Verdict, compare, differences, read_back};
+pub use compare::{Differences, Verdict, compare, compare_elf, differences, read_back};
+pub use flattened::unflatten;
 pub use kdump_file::{KdumpFile, PageReader, Place, Stored};
 pub use raw_core::RawCore;
-pub use struct_pages::StructPages;
+pub use struct_pages::{SECTION_PAGES, StructPage, StructPages};

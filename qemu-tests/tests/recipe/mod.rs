@@ -15,7 +15,7 @@ pub(crate) struct Page {
     pub(crate) pfn: u64,
     /// Its content.
     pub(crate) content: Vec<u8>,
-    /// 0 plain, 1 zlib, 0x20 zstd.
+    /// 0 plain, 1 zlib, 2 lzo, 4 snappy, 0x20 zstd.
     pub(crate) flags: u32,
 }
 
@@ -71,6 +71,13 @@ impl Dump {
     /// Overwrites a field of the sub header.
     pub(crate) fn sub_header(&mut self, offset: u64, value: &[u8]) {
         self.put(BLOCK + offset, value);
+    }
+
+    /// Makes it the part of a split dump that has these pages.
+    pub(crate) fn part(&mut self, start: u64, end: u64) {
+        self.sub_header(12, &1_u32.to_le_bytes());
+        self.sub_header(80, &start.to_le_bytes());
+        self.sub_header(88, &end.to_le_bytes());
     }
 
     /// Sets the bit of a page in bitmap 1 (0) or bitmap 2 (1).
@@ -142,6 +149,8 @@ fn packed(page: &Page) -> Vec<u8> {
             let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
             encoder.write_all(&page.content).and_then(|()| encoder.finish()).unwrap_or_default()
         }
+        2 => lzokay_native::compress(&page.content).unwrap_or_default(),
+        4 => snap::raw::Encoder::new().compress_vec(&page.content).unwrap_or_default(),
         0x20 => zstd::bulk::compress(&page.content, 1).unwrap_or_default(),
         _ => page.content.clone(),
     }
