@@ -74,7 +74,7 @@ fn kvm_boots() -> Result<bool> {
     let run = tempfile::tempdir_in(folders::qemu()).context("unable to make a temporary folder")?;
     let kernel = kernel(Suite::Own)?;
     let initrd = run.path().join("initrd");
-    guest_image::write(&kernel, &programs()?, &initrd)?;
+    guest_image::write(&kernel, &programs()?, &[], &initrd)?;
     let machine = Machine::new(&kernel.vmlinuz, &initrd, "guest.mode=poweroff", Accel::Kvm);
     let Ok(running) = machine.start(run.path()) else {
         return Ok(false);

@@ -17,9 +17,9 @@ use anyhow::{Context, Result, ensure};
 
 use crate::accel::{Accel, accel, accel_with_five_levels};
 use crate::console::Console;
-use crate::machine::{Disk, Ending, Machine};
+use crate::machine::{Disk, Ending, Machine, Running};
 use crate::programs::{Programs, programs};
-use crate::scenario::{COLLECTORS, CRASH_FOLDER, LABEL, PageTables, RAW_SERIAL, Scenario, UUID};
+use crate::scenario::{COLLECTORS, CRASH_FOLDER, Filling, LABEL, PageTables, RAW_SERIAL, Scenario, UUID};
 use crate::status::Status;
 use crate::{disk, emulation, folders, guest_image, progress, provision, tools};
 
@@ -105,7 +105,7 @@ fn run(scenario: &Scenario) -> Result<Outcome> {
     let (marker, machine) = stage(&mut stages, "disks", || make_machine(scenario, &programs, &folder, accel))?;
 
     let running = machine.start(&folder)?;
-    stages.extend(follow_to_the_panic(scenario, running.console())?);
+    stages.extend(follow_to_the_panic(scenario, &running)?);
     let console = running.console().clone();
     let ending = running.wait_for_ending(LIMIT)?;
     progress::note(&format!("{}: the capture kernel's ending: {ending:?}", scenario.name));
@@ -133,10 +133,18 @@ const PARTS: [(&str, &str, &str); 4] = [
 ];
 const PANIC: &str = "Kernel panic - not syncing: sysrq";
 
-fn follow_to_the_panic(scenario: &Scenario, console: &Console) -> Result<Vec<Stage>> {
+/// What the loader says when it is the machine's turn.
+const WAITS_FOR_BALLOON: &str = "GUEST: waiting for the balloon";
+
+fn follow_to_the_panic(scenario: &Scenario, running: &Running) -> Result<Vec<Stage>> {
+    let console = running.console();
     let mut stages = Vec::new();
     let mut before = Duration::ZERO;
     for (words, name, note) in PARTS {
+        if let (PANIC, Filling::EveryKind { balloon_to_mib, .. }) = (words, scenario.filling) {
+            console.wait_for_any(&["GUEST: failed", WAITS_FOR_BALLOON], LIMIT)?;
+            running.balloon(balloon_to_mib)?;
+        }
         let (which, line) = console.wait_for_any(&["GUEST: failed", words], LIMIT)?;
         ensure!(which == 1, "the first kernel did not get as far as the crash; it said last:\n{}", console.tail());
         stages.push(Stage { name, took: line.at.saturating_sub(before) });
@@ -161,7 +169,7 @@ pub fn fill_disk(scenario: &Scenario, programs: &Programs, tree: &Path) -> Resul
     for name in ["kdumpctl", "mkdumprd", "kdump-init", "kdump-capture"] {
         tools::copy(&programs.path(name), &tree.join("usr/sbin").join(name))?;
     }
-    for name in ["keep-raw", "saboteur"] {
+    for name in ["keep-raw", "page-kinds", "saboteur"] {
         tools::copy(&programs.path(name), &tree.join(COLLECTORS.trim_start_matches('/')).join(name))?;
     }
     fs::write(tree.join("etc/kdump.conf"), scenario.kdump_conf())?;
@@ -189,12 +197,14 @@ fn make_image(scenario: &Scenario, programs: &Programs, tree: &Path) -> Result<(
 fn make_machine(scenario: &Scenario, programs: &Programs, folder: &Path, accel: Accel) -> Result<(String, Machine)> {
     let (disk, raw, initrd) = (folder.join("vda.img"), folder.join("raw"), folder.join("first.img"));
     disk::make_ext4(&disk, &folder.join("disk"), u64::from(scenario.memory_mib) + 256, LABEL, UUID)?;
-    guest_image::write(&scenario.kernel, programs, &initrd)?;
+    let modules: &[&str] = if scenario.filling.has_balloon() { &["virtio_balloon"] } else { &[] };
+    guest_image::write(&scenario.kernel, programs, modules, &initrd)?;
     let random = fs::read_to_string("/proc/sys/kernel/random/uuid").context("unable to get a random marker")?;
     let marker = format!("kdump-marker-{}", random.trim());
     let append = format!(
-        "crashkernel={}M panic=-1 loglevel=5 guest.mode=crash guest.load=16 guest.huge=8 guest.marker={marker}",
+        "crashkernel={}M panic=-1 loglevel=5 guest.mode=crash {} guest.marker={marker}",
         scenario.crashkernel_mib,
+        scenario.filling.words(),
     );
     let cpu = match scenario.page_tables {
         PageTables::Four => "Haswell",
@@ -203,6 +213,7 @@ fn make_machine(scenario: &Scenario, programs: &Programs, folder: &Path, accel: 
     let mut machine = Machine::new(&scenario.kernel.vmlinuz, &initrd, &append, accel)
         .cpu(cpu)
         .memory_mib(scenario.memory_mib)
+        .words(&scenario.qemu)
         .echo(scenario.echo)
         .disk(Disk { image: disk, serial: "root".into() });
     if scenario.keep_raw {

@@ -3,6 +3,7 @@
 //! ```text
 //! target/qemu/kernels/NAME/   an unpacked kernel package, with modules.dep
 //! target/qemu/oracle/         makedumpfile with the libraries it needs
+//! target/qemu/sources/NAME/   a raw vmcore that serves many tests
 //! target/qemu/apt/            a private apt state for Debian's later suites
 //! target/qemu/slots/          one lock file per core: a guest holds one
 //! target/qemu/runs/NAME/      one crash: disks, images, console.log, the dump taken off

@@ -13,8 +13,8 @@ use crate::{initramfs, tools};
 /// What the first kernel needs to reach its disk.
 const MODULES: [&str; 3] = ["virtio_pci", "virtio_blk", "ext4"];
 
-/// Writes the image, uncompressed.
-pub(crate) fn write(kernel: &Kernel, programs: &Programs, image: &Path) -> Result<()> {
+/// Writes the image, uncompressed; `more` names modules that are loaded too.
+pub(crate) fn write(kernel: &Kernel, programs: &Programs, more: &[&str], image: &Path) -> Result<()> {
     let tree = tempfile::tempdir().context("unable to make a temporary folder")?;
     let root = tree.path();
     tools::copy(&programs.path("guest-init"), &root.join("init"))?;
@@ -22,7 +22,7 @@ pub(crate) fn write(kernel: &Kernel, programs: &Programs, image: &Path) -> Resul
         fs::create_dir(root.join(folder))?;
     }
     let mut order = Vec::new();
-    for name in MODULES {
+    for name in MODULES.iter().chain(more) {
         for file in kernel.load_order(name)? {
             let name = unpacked_name(&file);
             if !order.contains(&name) {

@@ -8,7 +8,9 @@
 //! - *Scenario*: one crash, described by what is different about it.
 //! - *First kernel*: the one that crashes; its PID 1 is `src/bin/guest-init`. *Capture kernel*: the one that is booted by
 //!   the crash; its image is what `mkdumprd` made.
+//! - *Filling*: what the first kernel's memory holds; `src/bin/page-kinds` makes every kind of page, and proves it.
 //! - *Source*, or *raw*: the whole `/proc/vmcore`, which the collector of `src/bin/keep-raw.rs` puts on a disk of its own.
+//!   Those that serve many tests are [kept](source).
 //! - *Oracle*: our reader of both files, and Debian's makedumpfile on the same source.
 //! - *Outcome*: console, ending, the dump's directory, the source.
 //!
@@ -27,6 +29,7 @@
 //! - [`provision`]: what has to be there, and where it comes from; [`folders`]: where it is kept.
 //! - [`scenario`], [`mod@crash`]: what is tried, and the story of trying it; [`mod@mem_usage`]: a story without a crash.
 //! - [`machine`], [`console`], [`disk`], [`mod@accel`]: QEMU and what is around it.
+//! - [`source`]: kept memory.
 //! - [`oracle`], [`judge`], [`status`], [`initramfs`]: whether the dump, or the image, is right.
 //! - [`sys`]: the one room for `unsafe`.
 
@@ -46,6 +49,7 @@ pub mod programs;
 pub mod progress;
 pub mod provision;
 pub mod scenario;
+pub mod source;
 pub mod status;
 pub mod sys;
 pub mod tools;
@@ -57,4 +61,5 @@ pub mod prelude {
     pub use crate::machine::Ending;
     pub use crate::provision::{Codec, Suite, kernel};
     pub use crate::scenario::{LABEL, PageTables, Scenario, UUID};
+    pub use crate::source::{self, Source};
 }

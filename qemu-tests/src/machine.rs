@@ -5,11 +5,15 @@
 //!
 //! Surprising: at most one guest per core of the host runs at once, over all processes; the others wait for a slot.
 
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::json;
+use tempfile::TempDir;
 
 use crate::accel::Accel;
 use crate::console::{Console, Echo};
@@ -55,6 +59,7 @@ pub struct Machine {
     cpus: u32,
     disks: Vec<Disk>,
     devices: Vec<String>,
+    words: Vec<String>,
     echo: Echo,
 }
 
@@ -71,6 +76,7 @@ impl Machine {
             cpus: 2,
             disks: Vec::new(),
             devices: Vec::new(),
+            words: Vec::new(),
             echo: Echo::Silent,
         }
     }
@@ -99,6 +105,12 @@ impl Machine {
         self
     }
 
+    /// Further words of the command line.
+    pub fn words(mut self, words: &[String]) -> Machine {
+        self.words.extend_from_slice(words);
+        self
+    }
+
     /// Who sees the console.
     pub fn echo(mut self, echo: Echo) -> Machine {
         self.echo = echo;
@@ -123,6 +135,10 @@ impl Machine {
         for device in &self.devices {
             command.args(["-device", device]);
         }
+        command.args(&self.words);
+        // A socket's name has to be short, and a run's folder may not be.
+        let monitor = tempfile::tempdir().context("unable to make a folder for QEMU's monitor")?;
+        command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", comma_safe(&monitor.path().join("qmp"))));
         let errors = std::fs::File::create(folder.join("qemu.log")).context("unable to write QEMU's log")?;
         command.stdout(Stdio::piped()).stderr(errors);
         sys::die_with_parent(&mut command);
@@ -130,7 +146,7 @@ impl Machine {
         let pipe = child.stdout.take().context("QEMU has no standard output")?;
         let running = Qemu { child, _slot: slot };
         let console = Console::follow(pipe, &folder.join("console.log"), self.echo)?;
-        Ok(Running { qemu: running, console, log: folder.join("qemu.log"), began: Instant::now() })
+        Ok(Running { qemu: running, monitor, console, log: folder.join("qemu.log"), began: Instant::now() })
     }
 }
 
@@ -157,6 +173,7 @@ impl Drop for Qemu {
 #[derive(Debug)]
 pub struct Running {
     qemu: Qemu,
+    monitor: TempDir,
     console: Console,
     log: PathBuf,
     began: Instant,
@@ -166,6 +183,23 @@ impl Running {
     /// Its console.
     pub fn console(&self) -> &Console {
         &self.console
+    }
+
+    /// Asks the guest's balloon driver to leave it `mib` of memory. It takes its time.
+    pub fn balloon(&self, mib: u32) -> Result<()> {
+        let ask = || {
+            let mut socket = UnixStream::connect(self.monitor.path().join("qmp"))?;
+            socket.set_read_timeout(Some(Duration::from_secs(10)))?;
+            let value = u64::from(mib) << 20;
+            let balloon = json!({"execute": "balloon", "arguments": {"value": value}});
+            write!(socket, "{}\n{balloon}\n", json!({"execute": "qmp_capabilities"}))?;
+            let answers = BufReader::new(socket).lines().map_while(Result::ok);
+            let answers: Vec<String> = answers.filter(|line| !line.contains("\"event\"")).take(3).collect();
+            let refused = answers.iter().any(|answer| answer.contains("\"error\""));
+            ensure!(answers.len() == 3 && !refused, "it answered {}", answers.join(" "));
+            Ok(())
+        };
+        ask().with_context(|| format!("unable to ask QEMU's monitor for a balloon that leaves {mib} MiB"))
     }
 
     /// Waits for the guest's end and says which one it was.

@@ -76,7 +76,7 @@ fn run(kernel: &Kernel, folder: &Path) -> Result<Answers> {
     tools::copy(&programs.path("kdump-capture"), &tree.join("usr/sbin/kdump-capture"))?;
     makedumpfile()?.install(&tree)?;
     disk::make_ext4(&image, &tree, 256, LABEL, UUID)?;
-    guest_image::write(kernel, &programs, &initrd)?;
+    guest_image::write(kernel, &programs, &[], &initrd)?;
     let append =
         format!("crashkernel={CRASHKERNEL_MIB}M panic=-1 loglevel=5 guest.mode=mem-usage guest.load=16 guest.huge=8");
     let machine = Machine::new(&kernel.vmlinuz, &initrd, &append, accel_with_five_levels()?)

@@ -26,6 +26,42 @@ pub enum PageTables {
     Five,
 }
 
+/// What the first kernel's memory is filled with before it crashes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filling {
+    /// Some of each kind that a level can leave out.
+    Ordinary,
+    /// Next to nothing.
+    Little,
+    /// All that `page-kinds` can make, with pages in a balloon and, where the machine has them, huge pages of 1 GiB.
+    EveryKind {
+        /// The guest's memory after the balloon has been filled.
+        balloon_to_mib: u32,
+        /// Huge pages of 1 GiB.
+        gigantic: u32,
+    },
+}
+
+impl Filling {
+    /// The words by which `guest-init` knows it.
+    pub(crate) fn words(self) -> String {
+        match self {
+            Filling::Ordinary => "guest.load=16 guest.huge=8".into(),
+            // In a small machine, a kernel at a random place may leave no room for another.
+            Filling::Little => "guest.load=1 guest.huge=0 nokaslr".into(),
+            // Free huge pages go back to Linux' own struct pages where the kernel can share those of tails.
+            Filling::EveryKind { gigantic, .. } => format!(
+                "guest.kinds=every guest.gigantic={gigantic} hugetlb_free_vmemmap=on \
+                 hugepagesz=1G hugepages={gigantic} hugepagesz=2M default_hugepagesz=2M"
+            ),
+        }
+    }
+
+    pub(crate) fn has_balloon(self) -> bool {
+        matches!(self, Filling::EveryKind { .. })
+    }
+}
+
 /// One crash. Start from [`Scenario::of`] and say what is different.
 #[derive(Clone, Debug)]
 pub struct Scenario {
@@ -55,6 +91,10 @@ pub struct Scenario {
     pub append: String,
     /// Further devices of the machine.
     pub devices: Vec<String>,
+    /// Further words of QEMU's command line.
+    pub qemu: Vec<String>,
+    /// What the first kernel's memory is filled with.
+    pub filling: Filling,
     /// Keep the whole source too.
     pub keep_raw: bool,
     /// Who sees the console.
@@ -79,6 +119,8 @@ impl Scenario {
             capture_cpus: 1,
             append: String::new(),
             devices: Vec::new(),
+            qemu: Vec::new(),
+            filling: Filling::Ordinary,
             keep_raw: false,
             echo: Echo::Silent,
         }

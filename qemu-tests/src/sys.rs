@@ -25,6 +25,10 @@ pub enum Memory {
     Shared,
     /// Pages out of the hugetlb pool.
     HugeTlb,
+    /// Pages out of the hugetlb pool of 1 GiB.
+    Gigantic,
+    /// Anonymous pages of which the kernel may keep one for several that are the same.
+    Mergeable,
 }
 
 /// Makes the program that `command` starts die with the thread that starts it, however that ends.
@@ -37,9 +41,10 @@ pub fn die_with_parent(command: &mut Command) {
 /// Maps `bytes` of zeroed memory of the given kind, for ever.
 pub fn map_memory(kind: Memory, bytes: NonZeroUsize) -> Result<&'static mut [u8]> {
     let flags = match kind {
-        Memory::Anonymous | Memory::Transparent => MapFlags::MAP_PRIVATE,
+        Memory::Anonymous | Memory::Transparent | Memory::Mergeable => MapFlags::MAP_PRIVATE,
         Memory::Shared => MapFlags::MAP_SHARED,
         Memory::HugeTlb => MapFlags::MAP_PRIVATE | MapFlags::MAP_HUGETLB,
+        Memory::Gigantic => MapFlags::MAP_PRIVATE | MapFlags::MAP_HUGETLB | MapFlags::MAP_HUGE_1GB,
     };
     // SAFETY: a new anonymous mapping at an address of the kernel's choice aliases nothing.
     let start = unsafe { mmap_anonymous(None, bytes, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, flags) }
@@ -47,10 +52,11 @@ pub fn map_memory(kind: Memory, bytes: NonZeroUsize) -> Result<&'static mut [u8]
     let advice = match kind {
         Memory::Anonymous => Some(MmapAdvise::MADV_NOHUGEPAGE),
         Memory::Transparent => Some(MmapAdvise::MADV_HUGEPAGE),
-        Memory::Shared | Memory::HugeTlb => None,
+        Memory::Mergeable => Some(MmapAdvise::MADV_MERGEABLE),
+        Memory::Shared | Memory::HugeTlb | Memory::Gigantic => None,
     };
     if let Some(advice) = advice {
-        // SAFETY: the range is the mapping just made; these two pieces of advice do not change its contents.
+        // SAFETY: the range is the mapping just made; no such advice changes its contents.
         unsafe { madvise(start, bytes.get(), advice) }.with_context(|| format!("unable to ask for {advice:?}"))?;
     }
     // SAFETY: the mapping is readable, writable, zeroed, page aligned, `bytes` long, never unmapped, and nothing else

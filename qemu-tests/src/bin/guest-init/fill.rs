@@ -1,10 +1,11 @@
 //! Fills memory with every kind of page that a dump level can leave out, and keeps it so until the crash.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::num::NonZeroUsize;
+use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::mount::{MsFlags, mount};
 use qemu_tests::sys::{Memory, map_memory};
 
@@ -33,6 +34,29 @@ pub(crate) fn memory(load: usize, huge: usize) -> Result<usize> {
     read_into_cache("/usr/sbin", load * MIB)?;
     read_file("/dev/vda", load * MIB)?;
     Ok((taken + 3 * load * MIB) / MIB)
+}
+
+/// Lets `page-kinds` do it, and says what it says; returns MiB taken.
+pub(crate) fn with_every_kind(gigantic: usize) -> Result<usize> {
+    let mut command = Command::new("/usr/libexec/page-kinds");
+    let mut child =
+        command.arg(gigantic.to_string()).stdout(Stdio::piped()).spawn().context("unable to run page-kinds")?;
+    let said = child.stdout.take().context("page-kinds has no standard output")?;
+    for line in BufReader::new(said).lines() {
+        match line?.as_str() {
+            "ready" => return used_mib(),
+            said => crate::say(said),
+        }
+    }
+    bail!("page-kinds ended with {}", child.wait()?)
+}
+
+fn used_mib() -> Result<usize> {
+    let text = fs::read_to_string("/proc/meminfo").context("unable to read /proc/meminfo")?;
+    let kib = |key| text.lines().find_map(|line: &str| line.strip_prefix(key)?.split_whitespace().nth(1)?.parse().ok());
+    let (total, free): (usize, usize) =
+        kib("MemTotal").zip(kib("MemFree")).context("/proc/meminfo lacks MemTotal or MemFree")?;
+    Ok((total - free) / 1024)
 }
 
 /// Half of the pool is used later; free huge pages are a kind of their own.

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! In: words of the kernel's command line, `guest.mode=crash|poweroff`, `guest.load=MIB` and `guest.huge=PAGES` for the
-//! filling, `guest.marker=TEXT`; modules packed under `/modules` in the order that `/modules/order` says. Out: lines that
+//! filling, or `guest.kinds=every guest.gigantic=PAGES` to leave it to `page-kinds`, `guest.marker=TEXT`; modules packed under `/modules` in the order that `/modules/order` says. Out: lines that
 //! begin with `GUEST: ` on the console. Whatever fails is such a line too, and then the machine is powered off.
 //!
 //! With `guest.mode=mem-usage` there is no crash: its pages are counted instead (`mem_usage.rs`), and it is powered off.
@@ -49,7 +49,10 @@ fn run() -> Result<()> {
     say("kdumpctl start");
     load_crash_kernel()?;
     say("filling memory");
-    let loaded = fill::memory(words.number("load")?, words.number("huge")?)?;
+    let loaded = match words.get("kinds") {
+        Some(_) => fill::with_every_kind(words.number("gigantic")?)?,
+        None => fill::memory(words.number("load")?, words.number("huge")?)?,
+    };
     fs::write("/dev/kmsg", words.get("marker").unwrap_or("kdump-marker")).context("unable to write to /dev/kmsg")?;
     nix::unistd::sync();
     say(&format!("crashing now, with {loaded} MiB of memory in use"));
