@@ -10,7 +10,7 @@
 //!   the crash; its image is what `mkdumprd` made.
 //! - *Filling*: what the first kernel's memory holds; `src/bin/page-kinds` makes every kind of page, and proves it.
 //! - *Source*, or *raw*: the whole `/proc/vmcore`, which the collector of `src/bin/keep-raw.rs` puts on a disk of its own.
-//!   Those that serve many tests are [kept](source).
+//!   Those that serve many tests are [kept](source), and the collector is run on them [here](collector), without a guest.
 //! - *Oracle*: our reader of both files, and Debian's makedumpfile on the same source.
 //! - *Outcome*: console, ending, the dump's directory, the source.
 //!
@@ -29,11 +29,12 @@
 //! - [`provision`]: what has to be there, and where it comes from; [`folders`]: where it is kept.
 //! - [`scenario`], [`mod@crash`]: what is tried, and the story of trying it; [`mod@mem_usage`]: a story without a crash.
 //! - [`machine`], [`console`], [`disk`], [`mod@accel`]: QEMU and what is around it.
-//! - [`source`]: kept memory.
+//! - [`source`], [`collector`]: kept memory, and what is asked of it.
 //! - [`oracle`], [`judge`], [`status`], [`initramfs`]: whether the dump, or the image, is right.
 //! - [`sys`]: the one room for `unsafe`.
 
 pub mod accel;
+pub mod collector;
 pub mod console;
 pub mod crash;
 pub mod disk;

@@ -29,16 +29,25 @@ pub enum Codec {
     None,
     /// `-c`
     Zlib,
+    /// `-l`
+    Lzo,
+    /// `-p`, which Debian's makedumpfile cannot.
+    Snappy,
     /// `-z`
     Zstd,
 }
 
 impl Codec {
+    /// All of them.
+    pub const ALL: [Codec; 5] = [Codec::None, Codec::Zlib, Codec::Lzo, Codec::Snappy, Codec::Zstd];
+
     /// The option by which both collectors know it.
     pub fn option(self) -> Option<&'static str> {
         match self {
             Codec::None => None,
             Codec::Zlib => Some("-c"),
+            Codec::Lzo => Some("-l"),
+            Codec::Snappy => Some("-p"),
             Codec::Zstd => Some("-z"),
         }
     }
