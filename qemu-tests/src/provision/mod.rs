@@ -6,6 +6,7 @@
 //! | QEMU, mkfs.ext4, cpio, depmod | the machine's apt, installed | the system |
 //! | the machine's own cloud kernel | the machine's apt, downloaded | `target/qemu/kernels/` |
 //! | a newer cloud kernel, a newer makedumpfile | later suites of the same archive, private apt state | `target/qemu/{kernels,oracle}/` |
+//! | crash, kdumpid; drgn | the newest suite, likewise; PyPI | `target/qemu/{readers,drgn}/` |
 //!
 //! Surprising: only root can install. Anyone else gets one error that names the packages.
 
@@ -14,7 +15,9 @@ mod kernels;
 mod later;
 mod makedumpfile;
 mod packages;
+mod readers;
 
 pub use kernels::{Kernel, Suite, debug_vmlinux, kernel};
 pub use makedumpfile::{Codec, Makedumpfile, ORACLE_IN_GUEST, makedumpfile};
-pub use packages::{crash_utility, tools};
+pub use packages::tools;
+pub use readers::{Readers, readers};

@@ -20,9 +20,10 @@ pub fn tools() -> Result<()> {
     ensure(NEEDED)
 }
 
-/// Sees to it that the crash utility is there; it is large, and one ignored test alone wants it.
-pub fn crash_utility() -> Result<()> {
-    ensure(&[("crash", "crash")])
+/// Sees to it that there is what the readers of dumps need: Python with its installer of packages, and the program by
+/// which crash looks for a release where it has no other way.
+pub(super) fn for_readers() -> Result<()> {
+    ensure(&[("python3", "python3"), ("pip3", "python3-pip"), ("strings", "binutils")])
 }
 
 fn missing(wanted: &[(&str, &'static str)]) -> Vec<&'static str> {
