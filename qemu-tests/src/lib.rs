@@ -29,7 +29,7 @@
 //! - [`provision`]: what has to be there, and where it comes from; [`folders`]: where it is kept.
 //! - [`scenario`], [`mod@crash`]: what is tried, and the story of trying it; [`mod@mem_usage`]: a story without a crash.
 //! - [`machine`], [`console`], [`disk`], [`mod@accel`]: QEMU and what is around it.
-//! - [`source`], [`collector`]: kept memory, and what is asked of it.
+//! - [`source`], [`collector`], [`damage`]: kept memory, what is asked of it, and what is done to it.
 //! - [`oracle`], [`judge`], [`status`], [`initramfs`]: whether the dump, or the image, is right.
 //! - [`sys`]: the one room for `unsafe`.
 
@@ -37,6 +37,7 @@ pub mod accel;
 pub mod collector;
 pub mod console;
 pub mod crash;
+pub mod damage;
 pub mod disk;
 mod emulation;
 pub mod folders;
