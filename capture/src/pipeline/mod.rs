@@ -328,7 +328,7 @@ impl Dump<'_> {
                 compress_level: plan.compress_level,
                 threads: plan.threads,
                 batch: plan.batch,
-                incomplete: segments.missing_bytes() > 0 || vmcore.is_incomplete(),
+                incomplete: segments.missing_pages() > 0 || vmcore.is_incomplete(),
             };
             writers.push(Writer::begin(job, *out)?);
         }
@@ -366,7 +366,7 @@ impl Dump<'_> {
                 .push("some pages that are left out read as zeros, or there would be too many segments".into());
         }
         let notes = elf::notes(self.vmcore.bytes(), self.vmcore.carried().map_or(&[], |carried| carried.eraseinfo));
-        let (notes, incomplete) = (notes.as_ref(), mem.segments().missing_bytes() > 0 || self.vmcore.is_incomplete());
+        let (notes, incomplete) = (notes.as_ref(), mem.segments().missing_pages() > 0 || self.vmcore.is_incomplete());
         let (threads, batch) = (plan.threads, plan.batch);
         let job = elf::Job { mem, stretches: &stretches, notes, page, threads, batch, incomplete };
         let written = elf::write(&job, out, &self.meter("Copying data", stretches.kept()))?;
