@@ -50,7 +50,7 @@ fn main() -> Result<()> {
 /// What was typed.
 struct Options {
     input: Option<PathBuf>,
-    makedumpfile: Option<PathBuf>,
+    makedumpfile: Option<String>,
     runs: u32,
     levels: Vec<u8>,
     codecs: Vec<String>,
@@ -77,7 +77,7 @@ impl Options {
             let mut value = || args.next().ok_or_else(|| format!("{arg} takes a value"));
             match arg.as_str() {
                 "--input" => options.input = Some(value()?.into()),
-                "--makedumpfile" => options.makedumpfile = Some(value()?.into()),
+                "--makedumpfile" => options.makedumpfile = Some(value()?.clone()),
                 "--runs" => options.runs = value()?.parse()?,
                 "--levels" => {
                     options.levels = value()?.split(',').map(str::parse).collect::<std::result::Result<_, _>>()?
@@ -140,17 +140,17 @@ fn measure(command: &[String]) -> Result<()> {
 }
 
 /// One run of a collector from `input` to `dump`.
-fn run(program: &Path, args: &[&str], input: &Path, dump: &Path) -> Result<Took> {
+fn run(program: &[String], args: &[&str], input: &Path, dump: &Path) -> Result<Took> {
     let _ = std::fs::remove_file(dump);
     let ended = Command::new(std::env::current_exe()?)
         .arg("measure")
-        .arg(program)
+        .args(program)
         .args(args)
         .args([input, dump])
         .stderr(Stdio::inherit())
         .output()?;
     if !ended.status.success() {
-        return Err(format!("{} failed", program.display()).into());
+        return Err(format!("{} failed", program.join(" ")).into());
     }
     let took: Took = serde_json::from_slice(&ended.stdout)?;
     let bytes = std::fs::metadata(dump)?.len();
@@ -208,13 +208,14 @@ impl Row {
 /// What `bench-input` of qemu-tests prints.
 #[derive(Deserialize)]
 struct Provided {
-    vmcore: PathBuf,
-    makedumpfile: PathBuf,
+    vmcore: Option<PathBuf>,
+    makedumpfile: Vec<String>,
 }
 
 /// A vmcore and a makedumpfile: what was named, and what can be made and fetched.
-fn provided(options: &Options) -> Result<(PathBuf, PathBuf)> {
-    if let (Some(input), Some(makedumpfile)) = (&options.input, &options.makedumpfile) {
+fn provided(options: &Options) -> Result<(PathBuf, Vec<String>)> {
+    let named = options.makedumpfile.clone().map(|program| vec![program]);
+    if let (Some(input), Some(makedumpfile)) = (&options.input, &named) {
         return Ok((input.clone(), makedumpfile.clone()));
     }
     let mut command = Command::new(env!("CARGO"));
@@ -227,8 +228,8 @@ fn provided(options: &Options) -> Result<(PathBuf, PathBuf)> {
         return Err("there is nothing to compare with; --input and --makedumpfile name other files".into());
     }
     let found: Provided = serde_json::from_slice(&ended.stdout)?;
-    let Options { input, makedumpfile, .. } = options;
-    Ok((input.clone().unwrap_or(found.vmcore), makedumpfile.clone().unwrap_or(found.makedumpfile)))
+    let input = options.input.clone().or(found.vmcore).ok_or("no vmcore was made")?;
+    Ok((input, named.unwrap_or(found.makedumpfile)))
 }
 
 fn side_by_side(options: &Options) -> Result<()> {
@@ -265,7 +266,7 @@ fn side_by_side(options: &Options) -> Result<()> {
 fn compare(
     options: &Options,
     input: &Path,
-    makedumpfile: &Path,
+    makedumpfile: &[String],
     level: u8,
     codec: &str,
     threads: usize,
@@ -273,7 +274,8 @@ fn compare(
     let flag = CODECS.iter().find(|(name, _)| *name == codec).ok_or_else(|| format!("no codec {codec}"))?.1;
     let dump = options.scratch.join(format!("kdump-bench-{}", std::process::id()));
     let (level_text, all) = (level.to_string(), threads.to_string());
-    let contenders = [(Path::new(OURS), "1"), (Path::new(OURS), &all), (makedumpfile, "0"), (makedumpfile, &all)];
+    let ours = [OURS.to_owned()];
+    let contenders: [(&[String], &str); 4] = [(&ours, "1"), (&ours, &all), (makedumpfile, "0"), (makedumpfile, &all)];
     let mut best: [Option<Took>; 4] = [None; 4];
     for round in 0..options.runs.max(1) {
         for (best, (program, threads)) in best.iter_mut().zip(contenders) {
@@ -314,9 +316,9 @@ fn scale(options: &Options) -> Result<()> {
         for threads in [1, threads] {
             let count = threads.to_string();
             let args = ["-d", "31", "-l", "--num-threads", &count, "--message-level", "4"];
-            let mut best = run(Path::new(OURS), &args, &input, &dump)?;
+            let mut best = run(&[OURS.to_owned()], &args, &input, &dump)?;
             for _ in 1..options.runs.max(1) {
-                best = best.min(run(Path::new(OURS), &args, &input, &dump)?);
+                best = best.min(run(&[OURS.to_owned()], &args, &input, &dump)?);
             }
             let size = Size { gib, threads, took: best, allowed: (24 << 20) + (gib << 20) / 32 };
             if !options.json {

@@ -67,6 +67,17 @@ pub fn gigantic(suite: Suite) -> Result<Source> {
     })
 }
 
+/// 3 GiB with every kind of page: what collectors are timed on.
+pub fn large(suite: Suite) -> Result<Source> {
+    kept("large", suite, |scenario| Scenario {
+        memory_mib: 3072,
+        crashkernel_mib: 192,
+        devices: vec!["virtio-balloon-pci".into()],
+        filling: Filling::EveryKind { balloon_to_mib: 3072 - 32, gigantic: 0 },
+        ..scenario
+    })
+}
+
 /// The smallest guest that crashes and is captured.
 pub fn small(suite: Suite) -> Result<Source> {
     kept("small", suite, |scenario| Scenario {

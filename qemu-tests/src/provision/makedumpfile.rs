@@ -95,9 +95,16 @@ impl Makedumpfile {
     }
 
     fn command(&self) -> Command {
-        let libraries = self.folder.join("usr/lib/x86_64-linux-gnu");
-        let mut command = Command::new(libraries.join("ld-linux-x86-64.so.2"));
-        command.arg("--library-path").arg(&libraries).arg(self.folder.join("usr/bin/makedumpfile"));
+        let [loader, option, libraries, program] = self.argv();
+        let mut command = Command::new(loader);
+        command.arg(option).arg(libraries).arg(program);
         command
+    }
+
+    /// The words that run it, for whoever runs it otherwise; its own arguments follow.
+    pub fn argv(&self) -> [PathBuf; 4] {
+        let libraries = self.folder.join("usr/lib/x86_64-linux-gnu");
+        let loader = libraries.join("ld-linux-x86-64.so.2");
+        [loader, "--library-path".into(), libraries, self.folder.join("usr/bin/makedumpfile")]
     }
 }
