@@ -17,7 +17,7 @@ use crate::paging::Virtual;
 use crate::progress::Meter;
 use crate::units::Pfn;
 use crate::vmcore::read::PhysMem;
-use crate::vmcore::segments::PageRun;
+use crate::vmcore::segments::{PageRun, merge};
 use crate::workers;
 
 /// What the filter did.
@@ -57,6 +57,18 @@ pub struct Carried {
     why: Why,
 }
 
+/// What is to be known of a window beside its bits.
+#[derive(Debug, Default)]
+pub struct Border {
+    /// What reaches into the next window.
+    carried: Vec<Carried>,
+    /// Dropped pages that are not to be read either, in order; perhaps more than those, where there are very many.
+    pub shunned: Vec<PageRun>,
+}
+
+/// A worker lists so many runs of pages that are not to be read; beyond, all that follows counts as such.
+const MOST_SHUNNED: usize = 1 << 12;
+
 /// How struct pages are found, and what they are asked.
 #[derive(Debug)]
 pub struct Sieve {
@@ -67,7 +79,7 @@ pub struct Sieve {
 }
 
 impl Sieve {
-    /// Runs over the pages of `window`, clearing `kept`. `carried` is what reaches into the window, and then beyond it.
+    /// Runs over the pages of `window`, clearing `kept`. `border` is that of the window before, and then of this one.
     #[expect(clippy::too_many_arguments, reason = "what is asked, of whom, where, and who does it")]
     pub fn run(
         &self,
@@ -75,18 +87,24 @@ impl Sieve {
         kernel: &Kernel,
         window: PageRun,
         kept: &Kept,
-        carried: &mut Vec<Carried>,
+        border: &mut Border,
         threads: usize,
         meter: &Meter,
     ) -> io::Result<Filtered> {
         let mut total = Filtered::default();
-        for block in carried.iter() {
+        let mut next_border = Border::default();
+        for block in border.carried.drain(..) {
             total.dropped.add(block.why, kept.drop_range(block.first, block.pages));
+            if block.why.shuns() {
+                next_border.shunned.push(block.run());
+            }
+            if block.run().end > window.end {
+                next_border.carried.push(block);
+            }
         }
-        carried.retain(|block| reaches(block, window.end));
         let sections = self.map.touched(window);
         let next = AtomicUsize::new(0);
-        let total = Mutex::new((total, std::mem::take(carried)));
+        let total = Mutex::new((total, next_border));
         workers::run(threads.min(sections.len()), meter, &|| {
             let Some(mut memory) = kernel.memory(mem) else { return };
             let mut scan = Scan::new(&self.map, mem);
@@ -101,16 +119,20 @@ impl Sieve {
                 sections_kept_whole: mine.blind,
                 damaged: mine.damaged,
             });
-            total.1.append(&mut mine.run.beyond);
+            total.1.carried.append(&mut mine.run.border.carried);
+            total.1.shunned.append(&mut mine.run.border.shunned);
         })?;
-        let (filtered, beyond) = total.into_inner().unwrap_or_else(PoisonError::into_inner);
-        *carried = beyond;
+        let (filtered, next_border) = total.into_inner().unwrap_or_else(PoisonError::into_inner);
+        *border = next_border;
+        border.shunned = merge(std::mem::take(&mut border.shunned));
         Ok(filtered)
     }
 }
 
-fn reaches(block: &Carried, end: Pfn) -> bool {
-    block.first.0.saturating_add(block.pages) > end.0
+impl Carried {
+    fn run(&self) -> PageRun {
+        PageRun { start: self.first, end: Pfn(self.first.0.saturating_add(self.pages)) }
+    }
 }
 
 /// Pages in a row that are dropped for one reason, gathered: a bit at a time would cost more than the verdicts.
@@ -121,13 +143,13 @@ struct Run<'a> {
     pages: u64,
     why: Why,
     dropped: Dropped,
-    beyond: Vec<Carried>,
+    border: Border,
 }
 
 impl<'a> Run<'a> {
     fn new(window: PageRun, kept: &'a Kept) -> Self {
-        let (dropped, beyond) = (Dropped::default(), Vec::new());
-        Run { window, kept, first: Pfn(0), pages: 0, why: Why::Free, dropped, beyond }
+        let (dropped, border) = (Dropped::default(), Border::default());
+        Run { window, kept, first: Pfn(0), pages: 0, why: Why::Free, dropped, border }
     }
 
     /// The page frame behind the run.
@@ -154,8 +176,17 @@ impl<'a> Run<'a> {
         }
         let whole = Carried { first: self.first, pages, why: self.why };
         self.dropped.add(self.why, self.kept.drop_range(self.first, pages));
-        if reaches(&whole, self.window.end) {
-            self.beyond.push(whole);
+        if whole.run().end > self.window.end {
+            self.border.carried.push(whole);
+        }
+        if self.why.shuns() {
+            let full = self.border.shunned.len() >= MOST_SHUNNED;
+            let last = self.border.shunned.last_mut().filter(|_| full);
+            match last {
+                // A worker's sections come in order.
+                Some(last) => last.end = Pfn(u64::MAX),
+                None => self.border.shunned.push(whole.run()),
+            }
         }
     }
 }

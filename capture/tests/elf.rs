@@ -16,8 +16,9 @@ use kdump_capture::dumpfile::flatten::Flattened;
 use kdump_capture::dumpfile::rebuild;
 use kdump_capture::fake::{MemCore, MemFile};
 use kdump_capture::output::Output;
+use kdump_capture::pipeline::{Plan, Wanted};
 use kdump_capture::report::{DumpReport, Outcome};
-use kdump_capture::units::{PageSize, Pfn, PhysAddr};
+use kdump_capture::units::{DumpLevel, PageSize, Pfn, PhysAddr};
 use kdump_capture::vmcore::elf::{ElfParts, read};
 use kdump_capture::vmcore::read::PhysMem;
 use kdump_capture::vmcore::segments::{Load, Segments};
@@ -79,6 +80,25 @@ fn a_gap_in_the_middle_begins_a_segment_and_one_at_the_start_has_no_data() {
     assert_eq!(report.outcome, Outcome::Complete);
     let found: Vec<_> = parts(&bytes).loads.iter().map(|l| (l.phys.0 >> 12, l.filesz >> 12, l.memsz >> 12)).collect();
     assert_eq!(found, [(0x100, 0, 0x100), (0x200, 0x200, 0x300), (0x500, 0x100, 0x100)]);
+}
+
+#[test]
+fn pages_that_are_not_to_be_read_are_not_written_between_others_either() {
+    for kind in ["hwpoison", "offline"] {
+        let mut machine = Machine::new(Era::V7_1, 4, Leaf::M2);
+        machine.set(0x500, &[kind]);
+        machine.set(0x480, &["buddy:3"]);
+        for window in [u64::MAX, 0x100] {
+            let wanted =
+                Wanted { threads: 2, level: DumpLevel::new(16).unwrap(), format: Format::Elf, ..Wanted::default() };
+            let plan = Plan { window, ..Plan::within(machine.memory().segments(), &wanted) };
+            let out = MemFile::new(usize::MAX);
+            assert_eq!(machine.planned(&machine.memory(), &plan, &[&out]).outcome, Outcome::Complete);
+            let loads = parts(&out.into_bytes()).loads;
+            let found: Vec<_> = loads.iter().map(|l| (l.phys.0 >> 12, l.filesz >> 12, l.memsz >> 12)).collect();
+            assert_eq!(found, [(0x100, 0x400, 0x401), (0x501, 0xff, 0xff)], "{kind}; a small free block is written");
+        }
+    }
 }
 
 #[test]

@@ -31,14 +31,14 @@ impl Free {
 
     #[inline]
     pub(super) fn verdict(&self, page: &PageView<'_>, slab: impl Fn() -> bool) -> Option<Verdict> {
-        let order = if self.buddy.is(page) && !slab() {
-            page.u64(self.order_at)?
+        let (order, why) = if self.buddy.is(page) && !slab() {
+            (page.u64(self.order_at)?, Why::Free)
         } else if self.unaccepted.is_some_and(|kind| kind.is(page)) {
-            self.orders - 1
+            (self.orders - 1, Why::Unaccepted)
         } else {
             return None;
         };
         let order = u32::try_from(order).ok().filter(|order| u64::from(*order) < self.orders && aligned(page, *order));
-        Some(order.map_or(Verdict::KeepDamaged, |order| Verdict::Drop { why: Why::Free, order }))
+        Some(order.map_or(Verdict::KeepDamaged, |order| Verdict::Drop { why, order }))
     }
 }

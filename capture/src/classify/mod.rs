@@ -57,6 +57,15 @@ pub enum Why {
     HwPoison,
     /// Memory that is not there: ballooned or unplugged.
     Offline,
+    /// Memory that a guest has not accepted from its host; counted as free.
+    Unaccepted,
+}
+
+impl Why {
+    /// Whether such a page is better not even read: it may stop the machine, or take its time.
+    pub fn shuns(self) -> bool {
+        matches!(self, Why::HwPoison | Why::Offline | Why::Unaccepted)
+    }
 }
 
 /// The answer for one struct page.
@@ -99,7 +108,7 @@ impl Dropped {
             Why::Cache => &mut self.cache,
             Why::PrivateCache => &mut self.private_cache,
             Why::User => &mut self.user,
-            Why::Free => &mut self.free,
+            Why::Free | Why::Unaccepted => &mut self.free,
             Why::HwPoison => &mut self.hwpoison,
             Why::Offline => &mut self.offline,
         };

@@ -132,15 +132,16 @@ impl Stretches {
         });
     }
 
-    /// Adds what is kept in the window that follows those before. An error if there is no memory for it.
-    pub fn add(&mut self, kept: &Kept) -> io::Result<()> {
+    /// Adds what is kept in the window that follows those before; no run reaches over pages of `shunned` (in order), which
+    /// are not to be read. An error if there is no memory for it.
+    pub fn add(&mut self, kept: &Kept, shunned: &[PageRun]) -> io::Result<()> {
         self.kept += kept.count();
         let end = Pfn(u64::MAX);
         let mut start = kept.next(Pfn(0), end, true);
         while start < end {
             let stop = kept.next(start, end, false);
             match self.runs.last_mut() {
-                Some(last) if start.0 - last.end.0 < self.gap => last.end = stop,
+                Some(last) if start.0 - last.end.0 < self.gap && !touches(shunned, last.end, start) => last.end = stop,
                 _ => {
                     self.runs.try_reserve(1).map_err(|_| io::ErrorKind::OutOfMemory)?;
                     self.runs.push(PageRun { start, end: stop });
@@ -167,6 +168,11 @@ impl Stretches {
     fn contains(&self, pfn: Pfn) -> bool {
         self.at_or_after(pfn).is_some_and(|run| run.start <= pfn)
     }
+}
+
+/// Whether one of `runs`, which are in order, has a page from `start` on below `end`.
+fn touches(runs: &[PageRun], start: Pfn, end: Pfn) -> bool {
+    runs.get(runs.partition_point(|run| run.end <= start)).is_some_and(|run| run.start < end)
 }
 
 /// Drops pages of `kept` that hold zeros: where segments end depends on them. So an ELF dump without zero pages reads
@@ -410,7 +416,7 @@ impl Iterator for Walk<'_> {
             if kept >= last {
                 break end;
             }
-            if kept.0 - data_end.0 >= layout.stretches.gap {
+            if kept > data_end {
                 break PhysAddr(kept.0 << page.shift());
             }
             let whole = page.pfn(limit);

@@ -289,7 +289,7 @@ impl Dump<'_> {
     ) -> std::io::Result<Written> {
         let (segments, page) = (self.mem.segments(), self.kernel.page);
         let mut cuts = Cuts::new(outs.len(), page);
-        let filtered = windows.each(&mut |window, kept| {
+        let filtered = windows.each(&mut |window, kept, _| {
             cuts.add(window, kept);
             Ok(())
         })?;
@@ -333,7 +333,7 @@ impl Dump<'_> {
             writers.push(Writer::begin(job, *out)?);
         }
         let meter = self.meter("Copying data", cuts.kept());
-        windows.each(&mut |_, kept| writers.iter_mut().try_for_each(|writer| writer.window(kept, &meter)))?;
+        windows.each(&mut |_, kept, _| writers.iter_mut().try_for_each(|writer| writer.window(kept, &meter)))?;
         let mut written = Written::default();
         writers.into_iter().for_each(|writer| written.add(writer.finish()));
         Ok(written)
@@ -352,12 +352,12 @@ impl Dump<'_> {
         let mut stretches = if exact { Stretches::exact(page) } else { Stretches::new(page) };
         let mut zero = 0;
         let without_zero = DumpLevel::new(level).is_some_and(|level| level.has(DumpLevel::ZERO));
-        let filtered = windows.each(&mut |_, kept| {
+        let filtered = windows.each(&mut |_, kept, border| {
             if without_zero {
                 let meter = self.meter("Excluding zero pages", kept.count());
                 zero += elf::drop_zero_pages(mem, kept, plan.threads, plan.batch, &meter)?;
             }
-            stretches.add(kept)
+            stretches.add(kept, &border.shunned)
         })?;
         self.filtered(&filtered, stretches.kept() + zero, report);
         if exact && stretches.has_gaps() {

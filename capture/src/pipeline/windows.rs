@@ -8,7 +8,7 @@ use std::io;
 use crate::classify::Classifier;
 use crate::dumpfile::bitmap::Kept;
 use crate::dumpfile::write::alike;
-use crate::filter::{Carried, Filtered, Sieve};
+use crate::filter::{Border, Filtered, Sieve};
 use crate::kernel::Kernel;
 use crate::memmap::MemMap;
 use crate::progress::{Messages, Meter};
@@ -19,8 +19,8 @@ use crate::vmcore::segments::PageRun;
 
 use super::Plan;
 
-/// What is done with a window and its bitmap.
-type Each<'a> = dyn FnMut(PageRun, &Kept) -> io::Result<()> + 'a;
+/// What is done with a window, its bitmap, and what else is known of it.
+type Each<'a> = dyn FnMut(PageRun, &Kept, &Border) -> io::Result<()> + 'a;
 
 /// The windows of a vmcore.
 pub(super) struct Windows<'a> {
@@ -31,7 +31,7 @@ pub(super) struct Windows<'a> {
     sieve: Option<Sieve>,
     ranges: Vec<PageRun>,
     /// The bitmap of the only window, and what was dropped from it.
-    whole: Option<(Kept, Filtered)>,
+    whole: Option<(Kept, Border, Filtered)>,
     passes: u32,
 }
 
@@ -46,10 +46,10 @@ impl<'a> Windows<'a> {
     pub(super) fn each(&mut self, each: &mut Each<'_>) -> io::Result<Filtered> {
         self.passes += 1;
         let meter = self.meter();
-        let (mut total, mut carried) = (Filtered::default(), Vec::new());
+        let (mut total, mut border) = (Filtered::default(), Border::default());
         for window in self.ranges.clone() {
-            if let Some((kept, filtered)) = &self.whole {
-                each(window, kept)?;
+            if let Some((kept, border, filtered)) = &self.whole {
+                each(window, kept, border)?;
                 return Ok(*filtered);
             }
             let kept = Kept::within(self.mem.segments().backed(), window).ok_or(io::ErrorKind::OutOfMemory)?;
@@ -59,18 +59,18 @@ impl<'a> Windows<'a> {
                     Ok(())
                 })?;
             }
-            total.add(&self.filter(window, &kept, &mut carried, &meter)?);
-            each(window, &kept)?;
+            total.add(&self.filter(window, &kept, &mut border, &meter)?);
+            each(window, &kept, &border)?;
             if self.ranges.len() == 1 {
-                self.whole = Some((kept, total));
+                self.whole = Some((kept, std::mem::take(&mut border), total));
             }
         }
         Ok(total)
     }
 
-    fn filter(&self, window: PageRun, kept: &Kept, carried: &mut Vec<Carried>, meter: &Meter) -> io::Result<Filtered> {
+    fn filter(&self, window: PageRun, kept: &Kept, border: &mut Border, meter: &Meter) -> io::Result<Filtered> {
         match &self.sieve {
-            Some(sieve) => sieve.run(self.mem, self.kernel, window, kept, carried, self.plan.threads, meter),
+            Some(sieve) => sieve.run(self.mem, self.kernel, window, kept, border, self.plan.threads, meter),
             None => Ok(Filtered::default()),
         }
     }

@@ -20,7 +20,7 @@ use crate::classify::Classifier;
 use crate::cli::UsageOptions;
 use crate::dumpfile::bitmap::Kept;
 use crate::error::{Error, chain};
-use crate::filter::Sieve;
+use crate::filter::{Border, Sieve};
 use crate::kernel::Kernel;
 use crate::memmap::MemMap;
 use crate::pipeline::{save, say, start_log, tell};
@@ -94,7 +94,7 @@ pub fn pages(
     let meter = |name, pages| Meter::new(name, pages, kernel.page.bytes() as u64, messages);
     let whole = PageRun { start: Pfn(0), end: Pfn(u64::MAX) };
     let telling = meter("Telling pages apart", total);
-    let filtered = sieve.run(mem, kernel, whole, &kept, &mut Vec::new(), threads, &telling);
+    let filtered = sieve.run(mem, kernel, whole, &kept, &mut Border::default(), threads, &telling);
     let filtered = filtered.map_err(|e| e.to_string())?;
     problems.extend(filtered.problems());
     let rest = kept.count();

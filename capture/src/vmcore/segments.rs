@@ -204,7 +204,8 @@ fn disjoint(mut extents: Vec<Extent>) -> Vec<Extent> {
     out
 }
 
-fn merge(mut runs: Vec<PageRun>) -> Vec<PageRun> {
+/// The same pages in runs that are in order and do not touch.
+pub(crate) fn merge(mut runs: Vec<PageRun>) -> Vec<PageRun> {
     runs.retain(|r| !r.is_empty());
     runs.sort_by_key(|r| r.start);
     let mut out: Vec<PageRun> = Vec::with_capacity(runs.len());
