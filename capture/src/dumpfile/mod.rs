@@ -15,7 +15,7 @@
 //!
 //! `write.rs` tells how batches of pages get there, one after the other (`turn.rs`); `read.rs` reads a dump back and is
 //! the judge in tests; `memory.rs` makes it the machine's memory again, for whoever follows the kernel's pointers.
-//! `elf.rs` writes an ELF core instead. Through a pipe either goes as a flattened stream (`flatten.rs`), of which
+//! `elf/` writes an ELF core instead. Through a pipe either goes as a flattened stream (`flatten.rs`), of which
 //! `rebuild.rs` makes the file again and `flat_file.rs` reads it without that; a dump that was split becomes one by
 //! `reassemble.rs`.
 
