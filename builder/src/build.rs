@@ -74,7 +74,7 @@ pub fn plan_for(config: &Config, host: &SystemHost, ours: &Programs) -> anyhow::
     let collector = &config.dump.collector;
     collector.value.check(&ours.capture).with_context(|| format!("{}: core_collector", collector.origin))?;
     let (target, path) = target::find(config, host, &mut warnings)?;
-    let settings = Settings { targets: vec![target] };
+    let settings = Settings { targets: vec![target], ..Settings::default() };
     let image = image_config(config, host, settings, path);
 
     let mut plan = Plan::default();
@@ -92,10 +92,15 @@ pub fn plan_for(config: &Config, host: &SystemHost, ours: &Programs) -> anyhow::
                 .with_context(|| format!("{}: extra_bins", file.origin))?,
         )?;
     }
-    let (files, modprobe) = modprobe_d::gather(&host.tree, &mut warnings)?;
+    let (files, mut modprobe) = modprobe_d::gather(&host.tree, &mut warnings)?;
     plan.extend(files)?;
+    modprobe.add_settings(&image.hooks.modules);
+    let (lists, listed) = modprobe_d::load_lists(&host.tree)?;
+    plan.extend(lists)?;
+    warnings.extend(host.index().problems.iter().cloned());
 
-    let asked = contributions(config, host, &image.hooks)?;
+    let mut asked = contributions(config, host, &image.hooks)?;
+    asked.modules.extend(listed);
     for program in &asked.programs {
         plan.extend(programs::gather_first(&host.tree, program)?)?;
     }
@@ -106,7 +111,7 @@ pub fn plan_for(config: &Config, host: &SystemHost, ours: &Programs) -> anyhow::
     }
     let source = modules::Source { tree: &host.tree, kernel: &host.kernel, index: host.index(), config: &modprobe };
     let chosen = source.gather(&asked.modules)?;
-    plan.extend(indexes::gather(&host.kernel.modules_dir, &format!("lib/modules/{}", host.kernel.release), &chosen)?)?;
+    plan.extend(indexes::gather(host.index(), &format!("lib/modules/{}", host.kernel.release), &chosen))?;
     let mut wanted = BTreeMap::new();
     for (name, module) in &chosen {
         plan.add(module.entry.clone())?;
@@ -203,7 +208,7 @@ mod tests {
         let line = config.dump.target.clone().unwrap().value;
         let target =
             kdump_hooks::filesystem::Filesystem { fstype: line.fstype, device: line.device, options: Vec::new() };
-        let settings = Settings { targets: vec![Target::Filesystem(target)] };
+        let settings = Settings { targets: vec![Target::Filesystem(target)], ..Settings::default() };
         let chains = chains.iter().map(|(device, alias)| ((*device).to_owned(), vec![(*alias).to_owned()])).collect();
         let host = FakeHost { chains, ..FakeHost::default() };
         contributions(&config, &host, &settings).unwrap().modules.into_iter().map(|need| need.request).collect()

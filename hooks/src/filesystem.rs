@@ -162,7 +162,8 @@ mod tests {
 
     #[test]
     fn a_target_survives_the_way_through_the_image_configuration() {
-        let settings = crate::Settings { targets: vec![crate::Target::Filesystem(target("xfs"))] };
+        let settings =
+            crate::Settings { targets: vec![crate::Target::Filesystem(target("xfs"))], ..crate::Settings::default() };
         let text = toml::to_string(&settings).unwrap();
         assert_eq!(toml::from_str::<crate::Settings>(&text).unwrap(), settings, "{text}");
         assert_eq!(settings.targets[0].to_string(), "xfs LABEL=crash");

@@ -130,6 +130,9 @@ impl fmt::Display for Target {
 pub struct Settings {
     /// Dump targets in the order in which they are tried.
     pub targets: Vec<Target>,
+    /// What must not be loaded.
+    #[serde(default)]
+    pub modules: kmod::Settings,
 }
 
 impl Settings {

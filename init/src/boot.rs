@@ -434,7 +434,7 @@ mod tests {
                 dump: Dump { path: "/var/crash".into(), collector: vec![script.display().to_string(), "-z".into()] },
                 endings: Endings { failure_action: Ending::Halt, final_action: Ending::Reboot },
                 limits: Limits { device: 5, stall: 20, stage: 30 },
-                hooks: Settings { targets: vec![target("first"), target("second")] },
+                hooks: Settings { targets: vec![target("first"), target("second")], ..Settings::default() },
             };
             Rehearsal { tree, config, machine: FakeMachine::default() }
         }

@@ -1,12 +1,14 @@
 //! The administrator's modprobe.d, as far as it counts.
 //!
 //! A file that another one shadows stays out, so one directory in the image is enough. `install` lines with a command
-//! are told about now: an image has no shell to run them with.
+//! are told about now: an image has no shell to run them with. modules-load.d becomes one list.
 
 use crate::host::Tree;
 use crate::plan::Entry;
 use anyhow::Context;
-use kdump_hooks::kmod::Config;
+use kdump_hooks::ModuleNeed;
+use kdump_hooks::cmdline::Cmdline;
+use kdump_hooks::kmod::{Config, Listed, load_list};
 use std::fs;
 use std::io::ErrorKind;
 
@@ -34,13 +36,25 @@ pub fn gather(tree: &Tree, warnings: &mut Vec<String>) -> anyhow::Result<(Vec<En
         entries.push(Entry::file(&format!("etc/modprobe.d/{name}"), bytes, "the administrator's module options"));
     }
     warnings.extend(config.warnings.iter().map(|warning| format!("{}: {}", warning.place, warning.problem)));
-    for (module, command) in config.installs() {
-        let word = command.split_whitespace().next().unwrap_or_default();
-        if !matches!(word, "/bin/true" | "/bin/false" | "/usr/bin/true" | "/usr/bin/false" | "true" | "false" | ":") {
-            warnings.push(format!(
-                "modprobe.d: `install {module} {command}`: an image has no shell for that; the module will not be loaded"
-            ));
-        }
-    }
+    warnings.extend(config.foreign_installs().map(|warning| format!("{}: {}", warning.place, warning.problem)));
     Ok((entries, config))
+}
+
+/// The modules of modules-load.d and of `/etc/modules`: what they need, and the list for the image. One that the kernel
+/// does not have costs the capture kernel nothing, as it costs the system nothing.
+///
+/// # Errors
+/// A file is there but cannot be read.
+pub fn load_lists(tree: &Tree) -> anyhow::Result<(Vec<Entry>, Vec<ModuleNeed>)> {
+    let list = load_list(tree.root(), &Cmdline::default())?;
+    let text: String = list.iter().map(|listed| format!("{}\n", listed.request)).collect();
+    let entry = Entry::file("etc/modules-load.d/kdump.conf", text.into_bytes(), "modules-load.d of the system");
+    let need = |Listed { request, origin }| ModuleNeed {
+        request,
+        reason: format!("{origin} names it"),
+        required: false,
+        by_device: false,
+    };
+    let entries = if list.is_empty() { Vec::new() } else { vec![entry] };
+    Ok((entries, list.into_iter().map(need).collect()))
 }

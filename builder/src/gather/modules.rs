@@ -1,8 +1,12 @@
 //! Kernel modules: from what is asked for to files in the image.
 //!
 //! In: needs, each a module name or an alias with its reason. Out: every module that any of them may come to load, with
-//! its dependencies and soft dependencies, as the distribution packed it. A module that this kernel cannot unpack itself
-//! is unpacked now; none is ever stripped, which would cost its signature.
+//! its dependencies and soft dependencies, as the distribution packed it.
+//!
+//! May surprise: init has no decompressor. Where the kernel is known to unpack a module itself
+//! (`CONFIG_MODULE_DECOMPRESS`, by one algorithm), the file stays as it is; any other is unpacked here, at the cost of
+//! memory in the image, but never of a boot, and PID 1 stays small. Nothing else of a module is changed: its signature
+//! covers every byte.
 
 use super::modinfo::ModInfo;
 use crate::host::kernel::Compression;
@@ -105,8 +109,9 @@ impl Source<'_> {
                     };
                     modules.push((module, reason));
                 }
-                Action::Forbidden(command) if need.required && !matches!(reached, Reached::Softdep(_)) => bail!(
-                    "modprobe.d has `install {module} {command}`, so there can be no {} ({}); take the line out",
+                Action::Forbidden(ban) if need.required && !matches!(reached, Reached::Softdep(_)) => bail!(
+                    "{}, so there can be no {} ({}); take the line out",
+                    ban.reason(&module),
                     need.request,
                     need.reason
                 ),
@@ -120,7 +125,10 @@ impl Source<'_> {
     fn later(&self, module: &ModuleName, info: &ModInfo) -> Vec<ModuleNeed> {
         let bare =
             resolve::softdep(self.index, self.config, module).map(|softdep| softdep.bare.clone()).unwrap_or_default();
-        let weak = info.values("weakdep").flat_map(str::split_whitespace).map(str::to_owned);
+        // A depmod older than the kernel leaves no modules.weakdep; the module itself tells it, too.
+        let told = info.values("weakdep").flat_map(str::split_whitespace);
+        let listed = self.index.weakdep(module).iter().map(String::as_str);
+        let weak = told.chain(listed).chain(self.config.weakdep(module)).map(str::to_owned);
         let need = |request| ModuleNeed {
             request,
             reason: format!("{module} may ask for it"),

@@ -1,18 +1,28 @@
 //! modprobe.d and what the kernel command line adds to it.
+//!
+//! Beside modprobe.d's `blacklist`, which only keeps a module from its aliases, there is **forbid**: a forbidden module
+//! is not loaded for anybody, nor is what cannot do without it. `rd.kdump.forbid=` and `[hooks.modules]` of the image
+//! configuration say so.
 
+use super::conf_files::conf_files;
 use super::index::Softdep;
 use super::names::{ModuleName, normalise_alias};
 use super::pattern;
 use crate::cmdline::Cmdline;
 use anyhow::Context;
-use std::collections::{BTreeMap, BTreeSet};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-/// The configuration directories, strongest first; a file shadows those of the same name in weaker ones.
-const DIRECTORIES: [&str; 5] =
-    ["etc/modprobe.d", "run/modprobe.d", "usr/local/lib/modprobe.d", "usr/lib/modprobe.d", "lib/modprobe.d"];
+/// What the image configuration says about modules.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Modules that must not be loaded, not even as a dependency.
+    pub forbid: Vec<ModuleName>,
+}
 
 /// What the administrator says about modules.
 #[derive(Clone, Debug, Default)]
@@ -21,11 +31,26 @@ pub struct Config {
     blacklist: BTreeSet<ModuleName>,
     options: Vec<(String, String)>,
     /// Name pattern and command; the first that matches counts.
-    install: Vec<(String, String)>,
+    install: Vec<(String, Command)>,
     /// Name pattern and dependencies; the first that matches counts.
     softdeps: Vec<(String, Softdep)>,
+    /// Name pattern and what may be asked for later.
+    weakdeps: Vec<(String, Vec<String>)>,
+    /// Name patterns of `remove` lines. They never run here, but a name that only they know is known.
+    removes: Vec<String>,
+    forbidden: BTreeSet<ModuleName>,
+    first: Vec<String>,
+    last: Vec<String>,
     /// Lines that were passed over.
     pub warnings: Vec<Warning>,
+}
+
+/// What an `install` line runs.
+#[derive(Clone, Debug)]
+struct Command {
+    line: String,
+    /// `FILE:LINE`.
+    place: String,
 }
 
 /// A line of modprobe.d that was passed over.
@@ -44,23 +69,7 @@ impl Config {
     /// # Errors
     /// A directory is there but cannot be listed.
     pub fn files(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
-        let mut files: BTreeMap<std::ffi::OsString, PathBuf> = BTreeMap::new();
-        for directory in DIRECTORIES.map(|name| root.join(name)) {
-            let entries = match fs::read_dir(&directory) {
-                Ok(entries) => entries,
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                Err(error) => return Err(error).with_context(|| format!("cannot list {}", directory.display())),
-            };
-            for entry in entries {
-                let path = entry.with_context(|| format!("cannot list {}", directory.display()))?.path();
-                if path.extension().is_some_and(|extension| extension == "conf" || extension == "alias")
-                    && let Some(name) = path.file_name()
-                {
-                    files.entry(name.to_owned()).or_insert_with(|| path.clone());
-                }
-            }
-        }
-        Ok(files.into_values().collect())
+        conf_files(root, "modprobe.d")
     }
 
     /// Reads the modprobe.d directories below `root`.
@@ -102,15 +111,23 @@ impl Config {
                     continue;
                 }
                 ["install", module, _, ..] => {
-                    self.install.push((normalise_alias(module), rest_of(&line, 2)));
+                    let command = Command { line: rest_of(&line, 2), place: format!("{origin}:{number}") };
+                    self.install.push((normalise_alias(module), command));
                     continue;
                 }
                 ["softdep", module, rest @ ..] => {
                     self.softdeps.push((normalise_alias(module), Softdep::parse(rest)));
                     continue;
                 }
-                // Neither unloads nor weak dependencies concern a boot.
-                ["remove" | "weakdep", ..] => continue,
+                ["weakdep", module, rest @ ..] => {
+                    let words = rest.iter().map(|word| (*word).to_owned()).collect();
+                    self.weakdeps.push((normalise_alias(module), words));
+                    continue;
+                }
+                ["remove", module, _, ..] => {
+                    self.removes.push(normalise_alias(module));
+                    continue;
+                }
                 ["include" | "config", ..] => "is no longer a directive of modprobe.d".to_owned(),
                 [word, ..] => format!("`{word}` is unknown or lacks an argument"),
             };
@@ -118,12 +135,23 @@ impl Config {
         }
     }
 
-    /// Adds `modprobe.blacklist=`, `rd.driver.blacklist=` and `MODULE.PARAMETER[=VALUE]`. Names in the lists may be
-    /// written with dashes; kmod's own parser would not match those.
+    /// Adds what the image configuration says.
+    pub fn add_settings(&mut self, settings: &Settings) {
+        self.forbidden.extend(settings.forbid.iter().cloned());
+    }
+
+    /// Adds `modprobe.blacklist=`, `rd.driver.blacklist=`, `rd.driver.pre=`, `rd.driver.post=`, `rd.kdump.forbid=` and
+    /// `MODULE.PARAMETER[=VALUE]`. Names in the lists may be written with dashes; kmod's own parser would not match
+    /// those.
     pub fn add_cmdline(&mut self, cmdline: &Cmdline) {
         for name in ["modprobe.blacklist", "rd.driver.blacklist"] {
             self.blacklist.extend(cmdline.list(name).map(ModuleName::new));
         }
+        self.forbidden.extend(cmdline.list("rd.kdump.forbid").map(ModuleName::new));
+        self.first.extend(cmdline.list("rd.driver.pre").map(str::to_owned));
+        // What is to be loaded last must not be loaded earlier because a device asks for it.
+        self.blacklist.extend(cmdline.list("rd.driver.post").map(ModuleName::new));
+        self.last.extend(cmdline.list("rd.driver.post").map(str::to_owned));
         for (option, value) in cmdline.options() {
             let Some((module, parameter)) = option.split_once('.') else { continue };
             if module.is_empty() || parameter.is_empty() || matches!(module, "rd" | "modprobe" | "systemd") {
@@ -141,6 +169,32 @@ impl Config {
     /// Whether that module must not be loaded through one of its own aliases.
     pub fn is_blacklisted(&self, name: &ModuleName) -> bool {
         self.blacklist.contains(name)
+    }
+
+    /// Whether that module must not be loaded at all.
+    pub fn is_forbidden(&self, name: &ModuleName) -> bool {
+        self.forbidden.contains(name)
+    }
+
+    /// What `rd.driver.pre=` wants loaded before the devices are asked.
+    pub fn load_first(&self) -> &[String] {
+        &self.first
+    }
+
+    /// What `rd.driver.post=` wants loaded after the devices have got their drivers.
+    pub fn load_last(&self) -> &[String] {
+        &self.last
+    }
+
+    /// What `weakdep` lines say that the module may ask for later.
+    pub fn weakdep(&self, name: &ModuleName) -> impl Iterator<Item = &str> {
+        let lines = self.weakdeps.iter().filter(|(of, _)| pattern::matches(of, name.as_str()));
+        lines.flat_map(|(_, words)| words.iter().map(String::as_str))
+    }
+
+    /// Whether an `install` or `remove` line knows that name.
+    pub fn has_command(&self, name: &ModuleName) -> bool {
+        self.install(name).is_some() || self.removes.iter().any(|of| pattern::matches(of, name.as_str()))
     }
 
     /// All blacklisted modules.
@@ -168,12 +222,23 @@ impl Config {
 
     /// The command that an `install` line puts in place of loading.
     pub fn install(&self, name: &ModuleName) -> Option<&str> {
-        first_match(&self.install, name).map(String::as_str)
+        first_match(&self.install, name).map(|command| command.line.as_str())
     }
 
-    /// All `install` lines: name pattern and command.
-    pub fn installs(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.install.iter().map(|(pattern, command)| (pattern.as_str(), command.as_str()))
+    /// The `install` lines whose command is more than `true` or `false`. Nothing runs it in an image, so that the module
+    /// is not loaded.
+    pub fn foreign_installs(&self) -> impl Iterator<Item = Warning> {
+        let foreign = |(_, command): &&(String, Command)| {
+            let word = command.line.split_whitespace().next().unwrap_or_default();
+            !matches!(word, "/bin/true" | "/usr/bin/true" | "/bin/false" | "/usr/bin/false" | "true" | "false" | ":")
+        };
+        self.install.iter().filter(foreign).map(|(module, command)| Warning {
+            place: command.place.clone(),
+            problem: format!(
+                "`install {module} {}`: an image has no shell for that; {module} will not be loaded",
+                command.line
+            ),
+        })
     }
 
     /// The soft dependencies that `softdep` lines give a module.
@@ -288,5 +353,30 @@ mod tests {
         let config = Config::read(root.path()).unwrap();
         let blacklisted: Vec<_> = config.blacklisted().map(ModuleName::as_str).collect();
         assert_eq!(blacklisted, ["first", "from_etc"]);
+    }
+
+    #[test]
+    fn the_command_line_says_what_comes_first_what_last_and_what_never() {
+        let mut config = config("weakdep top-* a b\nremove gone /bin/true\n");
+        config.add_settings(&Settings { forbid: vec!["from-image".into()] });
+        config.add_cmdline(&Cmdline::parse("rd.driver.pre=a,b-c rd.driver.post=d-e rd.kdump.forbid=f-g \"x.y=1 2\""));
+        assert_eq!(
+            (config.load_first(), config.load_last()),
+            (&["a".to_owned(), "b-c".to_owned()][..], &["d-e".to_owned()][..])
+        );
+        assert!(config.is_blacklisted(&"d_e".into()) && !config.is_blacklisted(&"a".into()));
+        assert!(config.is_forbidden(&"f_g".into()) && config.is_forbidden(&"from_image".into()));
+        assert_eq!(config.parameters(&"x".into(), "x"), "y=\"1 2\"");
+        assert_eq!(config.weakdep(&"top_x".into()).collect::<Vec<_>>(), ["a", "b"]);
+        assert!(config.has_command(&"gone".into()) && !config.has_command(&"here".into()));
+    }
+
+    #[test]
+    fn commands_that_nothing_can_run_are_named_with_their_place() {
+        let config = config("install a /bin/true\ninstall b /sbin/modprobe -i b; echo\ninclude other\n");
+        let foreign: Vec<_> = config.foreign_installs().map(|warning| (warning.place, warning.problem)).collect();
+        assert_eq!(foreign.len(), 1);
+        assert!(foreign[0].0 == "test.conf:2" && foreign[0].1.contains("/sbin/modprobe -i b; echo"), "{foreign:?}");
+        assert_eq!(config.warnings[0].place, "test.conf:3");
     }
 }

@@ -10,14 +10,19 @@
 //! The builder asks for a plan to learn what has to be in the image; init walks one to load. Behaviour is kmod's, as
 //! modprobe(8), modprobe.d(5) and `modprobe --show-depends` show it; where ours is meant to differ, the text says so.
 
+mod binary;
+mod conf_files;
 mod config;
 mod index;
+mod load_list;
 mod names;
 mod pattern;
 pub mod resolve;
 
-pub use config::{Config, Warning};
-pub use index::{Index, ModuleFile, Softdep};
+pub use binary::{Entry as BinaryEntry, entries as binary_entries};
+pub use config::{Config, Settings, Warning};
+pub use index::{DeviceNode, Index, ModuleFile, Softdep};
+pub use load_list::{Listed, load_list};
 pub use names::{ModuleName, module_of_file, normalise_alias};
 pub use pattern::matches;
-pub use resolve::{Action, Plan, Reached, Step, plan};
+pub use resolve::{Action, Ban, Plan, Reached, Step, plan};

@@ -70,6 +70,20 @@ pub fn normalise_alias(alias: &str) -> String {
         .collect()
 }
 
+/// Whether every set of an alias is closed; one that is not asks for nothing.
+pub(super) fn is_balanced(alias: &str) -> bool {
+    let mut open = false;
+    for c in alias.chars() {
+        match c {
+            '[' if !open => open = true,
+            ']' if open => open = false,
+            ']' => return false,
+            _ => {}
+        }
+    }
+    !open
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

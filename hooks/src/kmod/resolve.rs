@@ -1,12 +1,13 @@
 //! From a request to the modules to load, in order.
 //!
-//! The order of look-ups is kmod's: `alias` lines, module names, `install` commands, `modules.alias`, what is built in;
-//! the first that answers is taken. A blacklist only stops a module that was reached through an alias; `install
-//! /bin/false` stops it however it is reached, except that a `softdep` line for the module takes precedence.
+//! The order of look-ups is kmod's: `alias` lines, module names, symbols, names in `install` and `remove` lines,
+//! `modules.alias`, what is built in; the first that answers is taken. A blacklist only stops a module that was reached
+//! through an alias; `install /bin/false` stops it however it is reached, except that soft dependencies take precedence
+//! over it; *forbid*, which is ours, stops it always.
 
 use super::config::Config;
 use super::index::{Index, Softdep};
-use super::names::ModuleName;
+use super::names::{ModuleName, is_balanced};
 
 /// One module of a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,8 +40,27 @@ pub enum Action {
     Load,
     /// An `install` line says that it counts as loaded (`/bin/true`).
     Skip,
-    /// An `install` line forbids it (`/bin/false`), or gives a command, which an image without a shell cannot run.
-    Forbidden(String),
+    /// It must not be loaded.
+    Forbidden(Ban),
+}
+
+/// Who forbids a module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ban {
+    /// An `install` line: `/bin/false`, or a command, which an image without a shell cannot run.
+    Install(String),
+    /// `rd.kdump.forbid=` or the image configuration.
+    Explicit,
+}
+
+impl Ban {
+    /// Why `module` is not loaded.
+    pub fn reason(&self, module: &ModuleName) -> String {
+        match self {
+            Ban::Install(command) => format!("modprobe.d has `install {module} {command}`"),
+            Ban::Explicit => format!("{module} is forbidden (rd.kdump.forbid= or the image configuration)"),
+        }
+    }
 }
 
 /// What a request comes to.
@@ -58,13 +78,20 @@ pub enum Plan {
 
 /// Finds what a module name or an alias comes to.
 pub fn plan(index: &Index, config: &Config, request: &str) -> Plan {
+    if !is_balanced(request) {
+        return Plan::Unknown;
+    }
     let name = ModuleName::new(request);
+    // A name is a name as a whole: `ext4.ko` asks for nothing.
+    let is_name = !request.contains('.');
     let aliased = config.by_alias(request);
     let (wanted, by_alias): (Vec<&ModuleName>, bool) = if !aliased.is_empty() {
         (aliased, true)
-    } else if let Some(module) = index.get(&name) {
+    } else if let Some(module) = index.get(&name).filter(|_| is_name) {
         (vec![&module.name], false)
-    } else if config.install(&name).is_some() {
+    } else if let Some(module) = index.by_symbol(request) {
+        (vec![module], true)
+    } else if is_name && config.has_command(&name) {
         (vec![&name], false)
     } else {
         (index.by_alias(request), true)
@@ -144,15 +171,19 @@ impl Walk<'_> {
     }
 
     fn action(&self, module: &ModuleName) -> Action {
-        // A softdep line that names the module takes precedence over an install line.
-        if self.config.softdep(module).is_some() {
+        if self.config.is_forbidden(module) {
+            return Action::Forbidden(Ban::Explicit);
+        }
+        // Soft dependencies, whoever names them, take precedence over an install line.
+        let softdep = softdep(self.index, self.config, module);
+        if softdep.is_some_and(|softdep| !softdep.pre.is_empty() || !softdep.post.is_empty()) {
             return Action::Load;
         }
         match self.config.install(module).map(str::trim) {
             None => Action::Load,
             Some(command) => match command.split_whitespace().next() {
                 Some("/bin/true" | "/usr/bin/true" | "true" | ":") => Action::Skip,
-                _ => Action::Forbidden(command.to_owned()),
+                _ => Action::Forbidden(Ban::Install(command.to_owned())),
             },
         }
     }
@@ -219,7 +250,8 @@ mod tests {
         let forbid = config("install virtio_ring /bin/false\ninstall virtio /bin/true\n");
         let Plan::Load(steps) = plan(&index(), &forbid, "virtio_blk") else { panic!("no plan") };
         let actions: Vec<_> = steps.into_iter().map(|step| step.action).collect();
-        assert_eq!(actions, [Action::Skip, Action::Forbidden("/bin/false".into()), Action::Load]);
+        let forbidden = Action::Forbidden(Ban::Install("/bin/false".into()));
+        assert_eq!(actions, [Action::Skip, forbidden, Action::Load]);
     }
 
     #[test]
@@ -240,5 +272,29 @@ mod tests {
     fn what_is_built_in_and_what_is_unknown_are_told_apart() {
         assert_eq!(plan(&index(), &config(""), "fat"), Plan::BuiltIn);
         assert_eq!(plan(&index(), &config(""), "pci:v1"), Plan::Unknown);
+    }
+
+    #[test]
+    fn forbid_stops_a_module_by_name_by_alias_and_as_a_dependency() {
+        let mut forbid = config("softdep virtio pre: jbd2\n");
+        forbid.add_settings(&super::super::Settings { forbid: vec!["virtio".into()] });
+        for request in ["virtio", "virtio_blk", "virtio:d2vX"] {
+            let Plan::Load(steps) = plan(&index(), &forbid, request) else { panic!("no plan for {request}") };
+            let step = steps.iter().find(|step| step.module.as_str() == "virtio").unwrap();
+            assert_eq!(step.action, Action::Forbidden(Ban::Explicit), "{request}");
+        }
+    }
+
+    #[test]
+    fn a_symbol_is_looked_up_before_aliases_and_a_file_name_is_no_name() {
+        let mut index = index();
+        index.add_symbols("alias symbol:jbd2_start jbd2\n");
+        assert_eq!(names(plan(&index, &config(""), "symbol:jbd2-start")), ["jbd2"]);
+        assert_eq!(
+            plan(&index, &config("blacklist jbd2"), "symbol:jbd2_start"),
+            Plan::Blacklisted(vec!["jbd2".into()])
+        );
+        assert_eq!(plan(&index, &config(""), "jbd2.ko"), Plan::Unknown);
+        assert_eq!(plan(&index, &config(""), "virtio:d2v[0"), Plan::Unknown);
     }
 }

@@ -211,8 +211,8 @@ impl Shared {
         let name = &step.module;
         match &step.action {
             Action::Skip => return Ok(()),
-            Action::Forbidden(command) => {
-                return Err(self.note_refusal(name, format!("modprobe.d has `install {name} {command}`")));
+            Action::Forbidden(ban) => {
+                return Err(self.note_refusal(name, ban.reason(name)));
             }
             Action::Load => {}
         }
