@@ -9,7 +9,7 @@ use crate::config::{self, ImageConfig};
 use crate::devices::Devices;
 use crate::dump_dir::DumpDir;
 use crate::kmsg::{self, KernelLog};
-use crate::modules::Loader;
+use crate::modules::{self, Loader};
 use crate::status::{self, FileReport, Legacy, Outcome, Status, TargetReport};
 use crate::sys::{self, CaptureMachine, LinuxModules};
 use anyhow::{Context, anyhow, bail};
@@ -110,23 +110,26 @@ fn boot() -> anyhow::Result<Status> {
 
     let mut loader = None;
     let limit = config.limits.stage();
-    run.stage(Stage::Modules, limit, |_| {
+    run.stage(Stage::Modules, limit + config.limits.device(), |_| {
         config.limits.follow(&command_line());
-        loader = Some(loader_of_this_image()?);
+        let made = loader_of_this_image()?;
+        modules::complain(&made);
+        made.start(LOADERS);
+        sys::make_device_nodes(made.index().nodes());
+        modules::load_without_devices(&made, &command_line());
+        settle(&made, config.limits.device());
+        loader = Some(made);
         Ok(())
     })?;
     let loader = loader.context("no module loader")?;
-    loader.start(LOADERS);
 
     let mut devices = None;
     run.stage(Stage::Devices, limit + config.limits.device(), |_| {
         let (watched, subscribed) = Devices::watch(&loader);
         devices = Some(watched);
-        // A driver that takes long is no reason not to look for the target.
-        if !loader.wait_idle(config.limits.device()) {
-            let late: Vec<String> = loader.in_flight().iter().map(ToString::to_string).collect();
-            warn!("still loading: {}; going on without waiting", late.join(", "));
-        }
+        settle(&loader, config.limits.device() / 2);
+        modules::load_last(&loader);
+        settle(&loader, config.limits.device() / 2);
         subscribed
     })
     .unwrap_or_else(|error| warn!("{error:#}"));
@@ -136,7 +139,19 @@ fn boot() -> anyhow::Result<Status> {
     for stage in [Stage::Early, Stage::Modules, Stage::Devices, Stage::Network] {
         act(&mut run, &config, stage, &mut machine);
     }
-    dump(run, &config, &mut machine, &mut |status| status.modules = loader.report())
+    let state = run.places.state.clone();
+    dump(run, &config, &mut machine, &mut |status| {
+        status.modules = loader.report().with_journal(&state);
+        status.modules.say();
+    })
+}
+
+/// Waits for the modules that have been asked for. A driver that takes long is no reason not to look for the target.
+fn settle(loader: &Loader, limit: Duration) {
+    if !loader.wait_idle(limit) {
+        let late: Vec<String> = loader.in_flight().iter().map(ToString::to_string).collect();
+        warn!("still loading: {}; going on without waiting", late.join(", "));
+    }
 }
 
 /// The loader of the modules in the image that is running.
@@ -148,14 +163,12 @@ pub fn loader_of_this_image() -> anyhow::Result<Loader> {
     let tree = Path::new("/lib/modules").join(release);
     // An image for a kernel that has everything built in needs no modules.
     let index = if tree.exists() { Index::read(&tree)? } else { Index::default() };
-    for problem in &index.problems {
-        warn!("{problem}");
-    }
     let mut config = Config::read(Path::new("/"))?;
-    for warning in &config.warnings {
-        warn!("{}: {}", warning.place, warning.problem);
-    }
     config.add_cmdline(&command_line());
+    // A configuration that cannot be read has been told elsewhere.
+    if let Ok(image) = ImageConfig::read(Path::new(config::PATH)) {
+        config.add_settings(&image.hooks.modules);
+    }
     Ok(Loader::new(tree, index, config, Box::new(LinuxModules)))
 }
 
@@ -293,11 +306,11 @@ fn dump_to(
     run.status.ending = Some(if outcome.is_ok() { endings.final_action } else { endings.failure_action });
 
     let ending = run.stage(Stage::Ending, stage_limit, |run| {
+        last_words(&mut run.status);
         save_environment_log(&dump_dir).unwrap_or_else(|error| warn!("{error:#}"));
         run.status.files = digests(&dump_dir, &mut *run.pulse, stage_limit);
         let mut status = run.status.clone();
         status.targets.push(target_report(target, status.reason.as_deref().filter(|_| outcome.is_err())));
-        last_words(&mut status);
         // A disk that is too full for the status has the dump all the same.
         dump_dir.write(status::FILE, &status.json()).unwrap_or_else(|error| warn!("{error:#}"));
         hook.close(machine)

@@ -1,12 +1,13 @@
 //! What the devices that were there before us ask for.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The modaliases of all devices below `devices` (`/sys/devices`). A device that goes away meanwhile is passed over.
-pub fn modaliases(devices: &Path) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
+/// The modaliases of all devices below `devices` (`/sys/devices`), each with one device that has it. A device that goes
+/// away meanwhile is passed over.
+pub fn modaliases(devices: &Path) -> BTreeMap<String, PathBuf> {
+    let mut found = BTreeMap::new();
     let mut pending: Vec<PathBuf> = vec![devices.to_owned()];
     while let Some(directory) = pending.pop() {
         let Ok(entries) = fs::read_dir(&directory) else { continue };
@@ -19,7 +20,7 @@ pub fn modaliases(devices: &Path) -> BTreeSet<String> {
                 && let Ok(alias) = fs::read_to_string(entry.path())
                 && !alias.trim().is_empty()
             {
-                found.insert(alias.trim().to_owned());
+                found.insert(alias.trim().to_owned(), directory.clone());
             }
         }
     }
@@ -43,6 +44,8 @@ mod tests {
         device("pci0/0000:00:02.0", "pci:v1");
         device("platform/empty", "");
         std::os::unix::fs::symlink(sys.path(), sys.path().join("pci0/subsystem")).unwrap();
-        assert_eq!(modaliases(sys.path()), BTreeSet::from(["pci:v1".to_owned(), "virtio:d2".to_owned()]));
+        let found = modaliases(sys.path());
+        assert_eq!(found.keys().collect::<Vec<_>>(), ["pci:v1", "virtio:d2"]);
+        assert!(found.get("virtio:d2").unwrap().ends_with("0000:00:01.0/virtio0"), "{found:?}");
     }
 }

@@ -50,7 +50,7 @@ impl Devices {
             thread::spawn(move || {
                 while let Some(event) = listener.next() {
                     if let Some(alias) = event.modalias() {
-                        loader.request(alias);
+                        loader.request(alias, event.device());
                     }
                     if event.is_block() {
                         *news.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
@@ -59,8 +59,8 @@ impl Devices {
                 }
             });
         });
-        for alias in modaliases(Path::new("/sys/devices")) {
-            loader.request(&alias);
+        for (alias, device) in modaliases(Path::new("/sys/devices")) {
+            loader.request(&alias, &device.to_string_lossy());
         }
         (devices, subscribed)
     }

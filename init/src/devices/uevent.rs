@@ -38,6 +38,11 @@ impl Uevent {
         matches!(self.action.as_str(), "add" | "change" | "bind").then(|| self.get("MODALIAS")).flatten()
     }
 
+    /// The device's directory below `/sys`.
+    pub fn device(&self) -> &str {
+        self.get("DEVPATH").unwrap_or("a device")
+    }
+
     /// Whether it concerns a block device.
     pub fn is_block(&self) -> bool {
         self.get("SUBSYSTEM") == Some("block")

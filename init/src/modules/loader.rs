@@ -1,34 +1,25 @@
 //! Loads each module once, whoever asks for it.
+//!
+//! May surprise: the kernel is called in a thread of its own, and nobody waits longer than [`PATIENCE`] for it. A driver
+//! that is still starting then is *late*: what needs it fails for now, and everything else goes on. Should it come to an
+//! end after all, the requests that were given up are made again.
 
+use super::report::{Missing, Refused, Report, Stuck};
 use super::{Modules, Refusal};
 use kdump_hooks::kmod::{Action, Config, Index, ModuleName, Plan, Reached, Step, plan};
 use log::{debug, info, warn};
-use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What became of the modules, for `status.json`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Report {
-    /// Loaded modules, in the order in which the kernel took them.
-    pub loaded: Vec<ModuleName>,
-    /// Modules that could not be loaded.
-    pub refused: Vec<Refused>,
-    /// Modules that a device asked for and a blacklist kept out.
-    pub blacklisted: BTreeSet<ModuleName>,
-}
-
-/// A module that could not be loaded.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refused {
-    /// The module.
-    pub name: ModuleName,
-    /// Why.
-    pub error: String,
-}
+/// How long a driver may take to start before the others go on without it.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+/// What a thread that only calls the kernel needs.
+const STACK: usize = 128 << 10;
+/// A machine has many devices; of those that nothing answers to, that many are told.
+const MOST_MISSING: usize = 500;
 
 /// Loads modules. Clones share their work.
 #[derive(Clone, Debug)]
@@ -43,6 +34,7 @@ struct Shared {
     index: Index,
     config: Config,
     kernel: Box<dyn Modules>,
+    patience: Duration,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -53,38 +45,78 @@ struct State {
     modules: BTreeMap<ModuleName, Progress>,
     /// Every alias that was asked for; each is handled once.
     requested: BTreeSet<String>,
-    queue: VecDeque<String>,
+    queue: VecDeque<Request>,
     /// Workers that are at a request.
     busy: usize,
+    /// Requests that failed because a driver is late.
+    given_up: Vec<Request>,
     report: Report,
+}
+
+/// What is asked for, and by whom.
+#[derive(Clone, Debug)]
+struct Request {
+    alias: String,
+    by: String,
 }
 
 #[derive(Clone, Debug)]
 enum Progress {
-    Loading,
+    Loading { since: Instant, late: bool },
     Done(Result<(), String>),
+}
+
+/// Why a module is not there.
+#[derive(Clone, Debug)]
+enum Failure {
+    /// It will not come.
+    Refused(String),
+    /// It, or what it needs, is still starting.
+    Late(String),
+}
+
+impl Failure {
+    fn reason(&self) -> &str {
+        match self {
+            Failure::Refused(reason) | Failure::Late(reason) => reason,
+        }
+    }
 }
 
 impl Loader {
     /// A loader of the modules below `tree`.
     pub fn new(tree: PathBuf, index: Index, config: Config, kernel: Box<dyn Modules>) -> Loader {
-        let shared = Shared { tree, index, config, kernel, state: Mutex::default(), changed: Condvar::new() };
-        Loader { shared: Arc::new(shared) }
+        Loader::patient(tree, index, config, kernel, PATIENCE)
+    }
+
+    fn patient(tree: PathBuf, index: Index, config: Config, kernel: Box<dyn Modules>, patience: Duration) -> Loader {
+        let (state, changed) = (Mutex::default(), Condvar::new());
+        Loader { shared: Arc::new(Shared { tree, index, config, kernel, patience, state, changed }) }
+    }
+
+    /// What the administrator says about modules.
+    pub fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    /// What depmod knows of them.
+    pub fn index(&self) -> &Index {
+        &self.shared.index
     }
 
     /// Starts `count` workers for [`Loader::request`].
     pub fn start(&self, count: usize) {
         for _ in 0..count {
-            let shared = Arc::clone(&self.shared);
-            thread::spawn(move || shared.work());
+            let loader = self.clone();
+            thread::spawn(move || loader.work());
         }
     }
 
-    /// Asks for an alias, such as the modalias of a device. Handled by a worker, once.
-    pub fn request(&self, alias: &str) {
-        let mut state = self.shared.lock();
+    /// Asks for an alias, such as the modalias of a device, or for a module by name. Handled by a worker, once.
+    pub fn request(&self, alias: &str, by: &str) {
+        let mut state = self.lock();
         if state.requested.insert(alias.to_owned()) {
-            state.queue.push_back(alias.to_owned());
+            state.queue.push_back(Request { alias: alias.to_owned(), by: by.to_owned() });
             self.shared.changed.notify_all();
         }
     }
@@ -92,13 +124,13 @@ impl Loader {
     /// Waits until no request is open. `false` if that takes longer than `limit`.
     pub fn wait_idle(&self, limit: Duration) -> bool {
         let deadline = Instant::now() + limit;
-        let mut state = self.shared.lock();
+        let mut state = self.lock();
         while !state.queue.is_empty() || state.busy > 0 {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
             }
-            state = self.shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.wait(state, left);
         }
         true
     }
@@ -106,150 +138,229 @@ impl Loader {
     /// Loads a module by name or alias and waits for it. Built in or loaded already is a success.
     ///
     /// # Errors
-    /// Nothing answers to that name, a blacklist stops it, or the kernel refused it.
-    pub fn load(&self, request: &str) -> Result<(), String> {
-        self.shared.load(request)
+    /// Nothing answers to that name, a blacklist stops it, the kernel refused it, or it does not come to an end.
+    pub fn load(&self, request: &str, by: &str) -> Result<(), String> {
+        self.load_or_fail(&Request { alias: request.to_owned(), by: by.to_owned() })
     }
 
     /// What became of the modules so far.
     pub fn report(&self) -> Report {
-        self.shared.lock().report.clone()
+        let state = self.lock();
+        let stuck = state.modules.iter().filter_map(|(name, at)| match at {
+            Progress::Loading { since, .. } => Some(Stuck { name: name.clone(), seconds: since.elapsed().as_secs() }),
+            Progress::Done(_) => None,
+        });
+        Report { stuck: stuck.collect(), ..state.report.clone() }
     }
 
     /// The modules that are being loaded at this moment.
     pub fn in_flight(&self) -> Vec<ModuleName> {
-        let state = self.shared.lock();
-        state.modules.iter().filter(|(_, at)| matches!(at, Progress::Loading)).map(|(name, _)| name.clone()).collect()
+        self.report().stuck.into_iter().map(|stuck| stuck.name).collect()
     }
-}
 
-impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, State>, limit: Duration) -> MutexGuard<'a, State> {
+        self.shared.changed.wait_timeout(state, limit).unwrap_or_else(PoisonError::into_inner).0
     }
 
     fn work(&self) {
         loop {
             let mut state = self.lock();
-            let alias = loop {
+            let request = loop {
                 match state.queue.pop_front() {
-                    Some(alias) => break alias,
-                    None => state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                    Some(request) => break request,
+                    None => state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
                 }
             };
             state.busy += 1;
             drop(state);
-            if let Err(reason) = self.load(&alias) {
-                debug!("{alias}: {reason}");
+            if let Err(reason) = self.load_or_fail(&request) {
+                debug!("{}: {reason}", request.alias);
             }
             self.lock().busy -= 1;
-            self.changed.notify_all();
+            self.shared.changed.notify_all();
         }
     }
 
-    fn load(&self, request: &str) -> Result<(), String> {
-        match plan(&self.index, &self.config, request) {
+    fn load_or_fail(&self, request: &Request) -> Result<(), String> {
+        let alias = &request.alias;
+        match plan(&self.shared.index, &self.shared.config, alias) {
             Plan::BuiltIn => Ok(()),
-            Plan::Unknown => Err(format!("no module of this image answers to {request}")),
+            Plan::Unknown => {
+                let missing = Missing { request: alias.clone(), asked_by: request.by.clone() };
+                let mut state = self.lock();
+                if state.report.missing.len() < MOST_MISSING && !state.report.missing.contains(&missing) {
+                    state.report.missing.push(missing);
+                }
+                Err(format!("no module of this image answers to {alias}"))
+            }
             Plan::Blacklisted(names) => {
                 let mut state = self.lock();
                 for name in &names {
                     if state.report.blacklisted.insert(name.clone()) {
-                        info!("module {name} is blacklisted; {request} does not load it");
+                        info!("module {name} is blacklisted; {alias} does not load it");
                     }
                 }
-                Err(format!("{request}: every module that answers is blacklisted"))
+                Err(format!("{alias}: every module that answers is blacklisted"))
             }
             Plan::Load(steps) => self.walk(request, &steps),
         }
     }
 
     /// Takes the steps in order. Several modules may have been asked for: one that fails does not stop the others.
-    fn walk(&self, request: &str, steps: &[Step]) -> Result<(), String> {
-        let mut failed: BTreeMap<&ModuleName, String> = BTreeMap::new();
+    fn walk(&self, request: &Request, steps: &[Step]) -> Result<(), String> {
+        let mut failed: BTreeMap<&ModuleName, Failure> = BTreeMap::new();
         for step in steps {
-            let needs = self.index.get(&step.module).map(|file| file.needs.as_slice()).unwrap_or_default();
-            let lacks = needs.iter().find(|need| failed.contains_key(need));
-            if let Err(reason) = self.ensure(step, lacks) {
-                failed.insert(&step.module, reason);
+            let needs = self.shared.index.get(&step.module).map(|file| file.needs.as_slice()).unwrap_or_default();
+            let lacks = needs.iter().find_map(|need| failed.get(need).map(|failure| (need, failure)));
+            if let Err(failure) = self.ensure(step, lacks) {
+                failed.insert(&step.module, failure);
             }
         }
+        if failed.values().any(|failure| matches!(failure, Failure::Late(_))) {
+            self.lock().given_up.push(request.clone());
+        }
         let asked = |step: &&Step| step.reached == Reached::Request;
-        match steps.iter().filter(asked).find_map(|step| failed.get(&step.module).map(|reason| (step, reason))) {
+        match steps.iter().filter(asked).find_map(|step| failed.get(&step.module).map(|failure| (step, failure))) {
             None => Ok(()),
-            Some((step, reason)) if step.module.as_str() == request => Err(format!("module {request}: {reason}")),
-            Some((step, reason)) => Err(format!("module {} for {request}: {reason}", step.module)),
+            Some((step, failure)) if step.module.as_str() == request.alias => {
+                Err(format!("module {}: {}", request.alias, failure.reason()))
+            }
+            Some((step, failure)) => Err(format!("module {} for {}: {}", step.module, request.alias, failure.reason())),
         }
     }
 
     /// Loads one module unless that has been done or is being done by somebody else. `lacks` is a module that it needs
     /// and that could not be loaded.
-    fn ensure(&self, step: &Step, lacks: Option<&ModuleName>) -> Result<(), String> {
+    fn ensure(&self, step: &Step, lacks: Option<(&ModuleName, &Failure)>) -> Result<(), Failure> {
         let name = &step.module;
         let mut state = self.lock();
-        loop {
-            match state.modules.get(name) {
-                Some(Progress::Done(outcome)) => return outcome.clone(),
-                Some(Progress::Loading) => {
-                    state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        if !state.modules.contains_key(name) {
+            if let Some((need, failure)) = lacks {
+                let reason = format!("it needs {need}, which is not loaded: {}", failure.reason());
+                return match failure {
+                    // It may be had yet.
+                    Failure::Late(_) => Err(Failure::Late(reason)),
+                    Failure::Refused(_) => Err(Failure::Refused(note(&mut state, name, reason))),
+                };
+            }
+            if let Some(outcome) = self.without_the_kernel(step) {
+                if let Err(reason) = outcome {
+                    return Err(Failure::Refused(note(&mut state, name, reason)));
                 }
-                None => break,
+                state.modules.insert(name.clone(), Progress::Done(Ok(())));
+                return Ok(());
+            }
+            state.modules.insert(name.clone(), Progress::Loading { since: Instant::now(), late: false });
+            drop(state);
+            self.call_the_kernel(step);
+            state = self.lock();
+        }
+        loop {
+            match state.modules.get_mut(name) {
+                Some(Progress::Done(outcome)) => return outcome.clone().map_err(Failure::Refused),
+                Some(Progress::Loading { since, late }) => {
+                    let left = self.shared.patience.saturating_sub(since.elapsed());
+                    if left.is_zero() {
+                        let seconds = since.elapsed().as_secs();
+                        if !std::mem::replace(late, true) {
+                            warn!("module {name} has been starting for {seconds} s; the others go on without it");
+                        }
+                        return Err(Failure::Late(format!("it is still starting after {seconds} s")));
+                    }
+                    state = self.wait(state, left);
+                }
+                None => return Err(Failure::Refused("its loading was lost".to_owned())),
             }
         }
-        state.modules.insert(name.clone(), Progress::Loading);
-        drop(state);
-        let outcome = match lacks {
-            Some(need) => Err(self.note_refusal(name, format!("it needs {need}, which is not loaded"))),
-            None => self.insert(step),
-        };
-        self.lock().modules.insert(name.clone(), Progress::Done(outcome.clone()));
-        self.changed.notify_all();
-        outcome
     }
 
-    fn insert(&self, step: &Step) -> Result<(), String> {
-        let name = &step.module;
+    /// What can be said of a module without loading it.
+    fn without_the_kernel(&self, step: &Step) -> Option<Result<(), String>> {
         match &step.action {
-            Action::Skip => return Ok(()),
-            Action::Forbidden(ban) => {
-                return Err(self.note_refusal(name, ban.reason(name)));
+            Action::Skip => Some(Ok(())),
+            Action::Forbidden(ban) => Some(Err(ban.reason(&step.module))),
+            Action::Load if self.shared.kernel.is_there(&step.module) => Some(Ok(())),
+            Action::Load if self.shared.index.get(&step.module).is_none() => {
+                Some(Err("it is not in this image".to_owned()))
             }
-            Action::Load => {}
-        }
-        if self.kernel.is_there(name) {
-            return Ok(());
-        }
-        let Some(file) = self.index.get(name) else {
-            return Err(self.note_refusal(name, "it is not in this image".to_owned()));
-        };
-        let started = Instant::now();
-        match self.kernel.insert(name, &self.tree.join(&file.path), &step.parameters) {
-            Ok(()) => {
-                info!("module {name} loaded in {} ms", started.elapsed().as_millis());
-                self.lock().report.loaded.push(name.clone());
-                Ok(())
-            }
-            Err(refusal) => Err(self.note_refusal(name, Refusal::to_string(&refusal))),
+            Action::Load => None,
         }
     }
 
-    fn note_refusal(&self, name: &ModuleName, error: String) -> String {
-        warn!("module {name} is not loaded: {error}");
-        self.lock().report.refused.push(Refused { name: name.clone(), error: error.clone() });
-        error
+    /// Lets a thread of its own insert the module and note what came of it.
+    fn call_the_kernel(&self, step: &Step) {
+        let (loader, step) = (self.clone(), step.clone());
+        let name = step.module.clone();
+        let insert = move || {
+            let outcome = match loader.shared.index.get(&step.module) {
+                Some(file) => {
+                    let path = loader.shared.tree.join(&file.path);
+                    loader.shared.kernel.insert(&step.module, &path, &step.parameters)
+                }
+                None => Err(Refusal { reason: "it is not in this image".to_owned(), kernel: Vec::new() }),
+            };
+            loader.finish(&step.module, outcome);
+        };
+        if let Err(error) = thread::Builder::new().stack_size(STACK).spawn(insert) {
+            note(&mut self.lock(), &name, format!("there can be no thread for it: {error}"));
+        }
     }
+
+    fn finish(&self, name: &ModuleName, outcome: Result<Vec<String>, Refusal>) {
+        let mut state = self.lock();
+        let (took, late) = match state.modules.get(name) {
+            Some(Progress::Loading { since, late }) => (since.elapsed(), *late),
+            _ => (Duration::ZERO, false),
+        };
+        match outcome {
+            Ok(remarks) => {
+                info!("module {name} loaded in {} ms", took.as_millis());
+                for error in remarks {
+                    warn!("module {name} is loaded, but: {error}");
+                    state.report.remarks.push(Refused { name: name.clone(), error });
+                }
+                state.report.loaded.push(name.clone());
+                state.modules.insert(name.clone(), Progress::Done(Ok(())));
+            }
+            Err(refusal) => {
+                note(&mut state, name, refusal.to_string());
+            }
+        }
+        if late {
+            let again = std::mem::take(&mut state.given_up);
+            state.queue.extend(again);
+        }
+        self.shared.changed.notify_all();
+    }
+}
+
+/// Notes that a module is not loaded, and says why.
+fn note(state: &mut State, name: &ModuleName, reason: String) -> String {
+    warn!("module {name} is not loaded: {reason}");
+    state.report.refused.push(Refused { name: name.clone(), error: reason.clone() });
+    state.modules.insert(name.clone(), Progress::Done(Err(reason.clone())));
+    reason
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::path::Path;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     /// A kernel that takes every module but those that it is told to refuse.
     #[derive(Debug, Default)]
     struct FakeKernel {
         refuses: BTreeSet<&'static str>,
         hangs: BTreeSet<&'static str>,
+        /// Ends every hang.
+        released: Arc<AtomicBool>,
+        /// What it says of each module that it takes.
+        remarks: Vec<&'static str>,
         inserted: Arc<Mutex<Vec<String>>>,
     }
 
@@ -258,16 +369,16 @@ mod tests {
             name.as_str() == "there"
         }
 
-        fn insert(&self, name: &ModuleName, file: &Path, parameters: &str) -> Result<(), Refusal> {
-            while self.hangs.contains(name.as_str()) {
-                thread::sleep(Duration::from_secs(3600));
+        fn insert(&self, name: &ModuleName, file: &Path, parameters: &str) -> Result<Vec<String>, Refusal> {
+            while self.hangs.contains(name.as_str()) && !self.released.load(Ordering::Relaxed) {
+                thread::sleep(Duration::from_millis(5));
             }
             if self.refuses.contains(name.as_str()) {
                 return Err(Refusal { reason: "EINVAL".into(), kernel: vec!["it says why".into()] });
             }
             let line = format!("{} {parameters}", file.display());
             self.inserted.lock().unwrap().push(line.trim().to_owned());
-            Ok(())
+            Ok(self.remarks.iter().map(|remark| (*remark).to_owned()).collect())
         }
     }
 
@@ -277,7 +388,7 @@ mod tests {
         index.add_aliases("alias dev:a* a\nalias dev:d* d\nalias dev:* c\n");
         let mut config = Config::default();
         config.add(modprobe_d, "test");
-        Loader::new("/m".into(), index, config, Box::new(kernel))
+        Loader::patient("/m".into(), index, config, Box::new(kernel), Duration::from_millis(200))
     }
 
     #[test]
@@ -287,7 +398,7 @@ mod tests {
         loader.start(3);
         for _ in 0..3 {
             for alias in ["dev:a1", "dev:a2", "dev:d1"] {
-                loader.request(alias);
+                loader.request(alias, "a device");
             }
         }
         assert!(loader.wait_idle(Duration::from_secs(10)));
@@ -302,20 +413,29 @@ mod tests {
     fn a_refused_module_costs_those_who_need_it_and_nobody_else() {
         let loader = loader(FakeKernel { refuses: ["b"].into(), ..FakeKernel::default() }, "");
         for _ in 0..3 {
-            assert_eq!(loader.load("a").unwrap_err(), "module a: it needs b, which is not loaded");
+            assert_eq!(
+                loader.load("a", "a test").unwrap_err(),
+                "module a: it needs b, which is not loaded: EINVAL; the kernel says: it says why"
+            );
         }
-        assert_eq!(loader.load("d"), Ok(()));
+        assert_eq!(loader.load("d", "a test"), Ok(()));
         let report = loader.report();
         let refused: Vec<_> = report.refused.iter().map(|it| (it.name.as_str(), it.error.as_str())).collect();
-        assert_eq!(refused, [("b", "EINVAL; the kernel says: it says why"), ("a", "it needs b, which is not loaded")]);
+        assert_eq!(
+            refused,
+            [
+                ("b", "EINVAL; the kernel says: it says why"),
+                ("a", "it needs b, which is not loaded: EINVAL; the kernel says: it says why")
+            ]
+        );
     }
 
     #[test]
     fn a_blacklist_keeps_a_device_from_its_driver_but_not_its_siblings() {
         let loader = loader(FakeKernel::default(), "blacklist a");
         loader.start(2);
-        loader.request("dev:a1");
-        loader.request("dev:d1");
+        loader.request("dev:a1", "a device");
+        loader.request("dev:d1", "a device");
         assert!(loader.wait_idle(Duration::from_secs(10)));
         let report = loader.report();
         assert!(!report.loaded.contains(&"a".into()));
@@ -325,24 +445,68 @@ mod tests {
     #[test]
     fn only_blacklisted_answers_are_reported_as_such() {
         let loader = loader(FakeKernel::default(), "blacklist a\nblacklist c");
-        assert!(loader.load("dev:a1").unwrap_err().contains("blacklisted"));
+        assert!(loader.load("dev:a1", "a test").unwrap_err().contains("blacklisted"));
         assert_eq!(loader.report().blacklisted, BTreeSet::from(["a".into(), "c".into()]));
     }
 
     #[test]
     fn a_forbidden_module_is_refused_with_the_line_that_forbids_it() {
         let loader = loader(FakeKernel::default(), "install c /bin/false");
-        assert!(loader.load("c").unwrap_err().contains("install c /bin/false"));
+        assert!(loader.load("c", "a test").unwrap_err().contains("install c /bin/false"));
     }
 
     #[test]
-    fn a_driver_that_hangs_does_not_hold_the_others() {
-        let loader = loader(FakeKernel { hangs: ["b"].into(), ..FakeKernel::default() }, "");
-        loader.start(2);
-        loader.request("dev:a1");
-        loader.request("dev:d1");
-        assert!(!loader.wait_idle(Duration::from_millis(300)));
+    fn forbid_stops_those_who_need_the_module_and_says_so() {
+        let kernel = FakeKernel::default();
+        let mut config = Config::default();
+        config.add_settings(&kdump_hooks::kmod::Settings { forbid: vec!["b".into()] });
+        let mut index = Index::default();
+        index.add_dep("a.ko: b.ko\nb.ko:\n");
+        let loader = Loader::new("/m".into(), index, config, Box::new(kernel));
+        let error = loader.load("a", "a test").unwrap_err();
+        assert!(error.contains("it needs b") && error.contains("rd.kdump.forbid="), "{error}");
+    }
+
+    #[test]
+    fn a_driver_that_hangs_holds_those_who_need_it_and_nobody_else() {
+        let released = Arc::default();
+        let kernel = FakeKernel { hangs: ["b"].into(), released: Arc::clone(&released), ..FakeKernel::default() };
+        let loader = loader(kernel, "");
+        loader.start(1);
+        for alias in ["b", "dev:a1", "dev:a2", "dev:d1"] {
+            loader.request(alias, "a device");
+        }
+        assert!(loader.wait_idle(Duration::from_secs(10)));
         assert_eq!(loader.in_flight(), [ModuleName::new("b")]);
-        assert!(loader.report().loaded.contains(&"d".into()));
+        assert!(loader.report().loaded.contains(&"d".into()) && loader.report().refused.is_empty());
+        assert!(
+            loader.load("a", "a test").unwrap_err().contains("it needs b, which is not loaded: it is still starting")
+        );
+
+        released.store(true, Ordering::Relaxed);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !loader.report().loaded.contains(&"a".into()) && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(5));
+        }
+        assert!(loader.report().loaded.contains(&"a".into()), "what was given up is not made up for");
+        assert!(loader.report().stuck.is_empty());
+    }
+
+    #[test]
+    fn what_the_image_lacks_is_told_once_with_who_asked() {
+        let loader = loader(FakeKernel::default(), "");
+        for _ in 0..2 {
+            assert!(loader.load("fs-nosuch", "mount").is_err());
+        }
+        let missing = Missing { request: "fs-nosuch".to_owned(), asked_by: "mount".to_owned() };
+        assert_eq!(loader.report().missing, [missing]);
+    }
+
+    #[test]
+    fn what_the_kernel_ignores_is_told_although_the_module_is_loaded() {
+        let kernel = FakeKernel { remarks: vec!["unknown parameter"], ..FakeKernel::default() };
+        let loader = loader(kernel, "");
+        assert_eq!(loader.load("c", "a test"), Ok(()));
+        assert_eq!(loader.report().remarks, [Refused { name: "c".into(), error: "unknown parameter".to_owned() }]);
     }
 }

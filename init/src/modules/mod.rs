@@ -6,13 +6,19 @@
 //! ```
 //!
 //! A request takes its steps one after the other; requests run side by side. A driver that hangs while it starts holds
-//! one worker and those who need it, nobody else.
+//! those who need it, and a worker for at most [`PATIENCE`].
 
 mod loader;
+mod report;
+mod signature;
 
-pub use loader::{Loader, Report};
+pub use loader::{Loader, PATIENCE};
+pub use report::{Missing, Refused, Report, Stuck};
+pub use signature::is_signed;
 
-use kdump_hooks::kmod::ModuleName;
+use kdump_hooks::cmdline::Cmdline;
+use kdump_hooks::kmod::{ModuleName, load_list};
+use log::warn;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::Path;
@@ -22,11 +28,12 @@ pub trait Modules: fmt::Debug + Send + Sync {
     /// Whether the module is loaded or built in.
     fn is_there(&self, name: &ModuleName) -> bool;
 
-    /// Inserts the module in `file`. One that is there already is a success.
+    /// Inserts the module in `file`, and says what the kernel remarked, such as a parameter that it ignores. One that is
+    /// there already is a success.
     ///
     /// # Errors
     /// Why the kernel refused it.
-    fn insert(&self, name: &ModuleName, file: &Path, parameters: &str) -> Result<(), Refusal>;
+    fn insert(&self, name: &ModuleName, file: &Path, parameters: &str) -> Result<Vec<String>, Refusal>;
 }
 
 /// A module that the kernel did not take.
@@ -42,5 +49,31 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.reason)?;
         if self.kernel.is_empty() { Ok(()) } else { write!(f, "; the kernel says: {}", self.kernel.join(" | ")) }
+    }
+}
+
+/// Says what is wrong with the indexes and with modprobe.d.
+pub fn complain(loader: &Loader) {
+    loader.index().problems.iter().for_each(|problem| warn!("{problem}"));
+    for warning in loader.config().warnings.iter().cloned().chain(loader.config().foreign_installs()) {
+        warn!("{}: {}", warning.place, warning.problem);
+    }
+}
+
+/// Asks for what no device asks for: `rd.driver.pre=`, then modules-load.d.
+pub fn load_without_devices(loader: &Loader, cmdline: &Cmdline) {
+    for name in loader.config().load_first() {
+        loader.request(name, "rd.driver.pre=");
+    }
+    match load_list(Path::new("/"), cmdline) {
+        Ok(list) => list.iter().for_each(|listed| loader.request(&listed.request, &listed.origin)),
+        Err(error) => warn!("{error:#}"),
+    }
+}
+
+/// Asks for what is to come after everything else: `rd.driver.post=`.
+pub fn load_last(loader: &Loader) {
+    for name in loader.config().load_last() {
+        loader.request(name, "rd.driver.post=");
     }
 }

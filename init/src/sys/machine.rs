@@ -24,7 +24,7 @@ pub struct CaptureMachine {
 
 impl Machine for CaptureMachine {
     fn load_module(&mut self, request: &str) -> anyhow::Result<()> {
-        self.loader.load(request).map_err(anyhow::Error::msg)
+        self.loader.load(request, "the boot").map_err(anyhow::Error::msg)
     }
 
     fn wait_for_device(&mut self, device: &DeviceSpec, limit: Duration) -> anyhow::Result<PathBuf> {

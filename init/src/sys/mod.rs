@@ -3,7 +3,9 @@
 mod machine;
 mod modules;
 mod mounts;
+mod nodes;
 
 pub use machine::{CaptureMachine, end, kill_everything, memory_available, restart_on_panic};
 pub use modules::{LinuxModules, explain};
 pub use mounts::{mount, mount_kernel_filesystems, unmount};
+pub use nodes::make_device_nodes;
