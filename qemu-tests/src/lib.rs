@@ -1,7 +1,7 @@
 //! Boots real kernels, panics them, and judges the dumps from outside.
 //!
-//! Nothing of the project is linked: its programs are built and run, as an administrator would. `cargo demo` is the
-//! program `src/bin/demo`, `cargo test` runs the tables in `tests/`.
+//! Nothing of the project is linked: its programs are built and run, as an administrator would; `tests/kmod.rs`, which
+//! compares tens of thousands of answers, is the exception. `cargo demo` is the program `src/bin/demo`, `cargo test` runs the tables in `tests/`.
 //!
 //! # Nouns
 //!

@@ -293,11 +293,22 @@ impl Index {
         self.builtin.contains(name)
     }
 
+    /// What is built in and answers to that name or alias.
+    pub fn builtin_by(&self, request: &str) -> Vec<&ModuleName> {
+        let name = ModuleName::new(request);
+        if !request.contains('.')
+            && let Some(name) = self.builtin.get(&name)
+        {
+            return vec![name];
+        }
+        let alias = normalise_alias(request);
+        let matching = self.builtin_aliases.iter().filter(|(pattern, _)| pattern::matches(pattern, &alias));
+        matching.map(|(_, module)| module).collect()
+    }
+
     /// Whether something built in answers to that name or alias.
     pub fn builtin_answers(&self, request: &str) -> bool {
-        let alias = normalise_alias(request);
-        (!request.contains('.') && self.is_builtin(&ModuleName::new(request)))
-            || self.builtin_aliases.iter().any(|(pattern, _)| pattern::matches(pattern, &alias))
+        !self.builtin_by(request).is_empty()
     }
 
     /// The modules that answer to an alias, each once, in the order of the index.

@@ -96,15 +96,18 @@ pub fn plan(index: &Index, config: &Config, request: &str) -> Plan {
     } else {
         (index.by_alias(request), true)
     };
+    // What is built in is there, whatever blacklists and commands say; its soft dependencies may not be.
+    let builtin = if wanted.is_empty() { index.builtin_by(request) } else { Vec::new() };
+    let (wanted, by_alias) = if wanted.is_empty() { (builtin.clone(), false) } else { (wanted, by_alias) };
     if wanted.is_empty() {
-        return if index.builtin_answers(request) { Plan::BuiltIn } else { Plan::Unknown };
+        return Plan::Unknown;
     }
     let (stopped, allowed): (Vec<&ModuleName>, Vec<&ModuleName>) =
         wanted.into_iter().partition(|module| by_alias && config.is_blacklisted(module));
     if allowed.is_empty() {
         return Plan::Blacklisted(stopped.into_iter().cloned().collect());
     }
-    let mut walk = Walk { index, config, steps: Vec::new(), visited: Vec::new() };
+    let mut walk = Walk { index, config, builtin, steps: Vec::new(), visited: Vec::new() };
     for module in allowed {
         walk.add_with_dependencies(module, Reached::Request, request);
     }
@@ -119,6 +122,8 @@ pub fn softdep<'a>(index: &'a Index, config: &'a Config, name: &ModuleName) -> O
 struct Walk<'a> {
     index: &'a Index,
     config: &'a Config,
+    /// What answers to a built-in alias; not all of it is in `modules.builtin`.
+    builtin: Vec<&'a ModuleName>,
     steps: Vec<Step>,
     /// Modules whose dependencies have been walked: soft dependencies may form circles.
     visited: Vec<ModuleName>,
@@ -146,7 +151,8 @@ impl Walk<'_> {
         for word in &softdep.pre {
             self.add_soft(word, module);
         }
-        if !self.steps.iter().any(|step| step.module == *module) && !self.index.is_builtin(module) {
+        let builtin = self.index.is_builtin(module) || self.builtin.contains(&module);
+        if !builtin && !self.steps.iter().any(|step| step.module == *module) {
             self.steps.push(Step {
                 module: module.clone(),
                 parameters: self.config.parameters(module, request),

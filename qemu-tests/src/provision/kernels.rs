@@ -9,7 +9,10 @@ use super::apt::{Apt, update_machine_once};
 use super::later;
 use crate::{folders, tools};
 
-const META_PACKAGE: &str = "linux-image-cloud-amd64";
+/// The kernel for virtual machines: small.
+const CLOUD: &str = "linux-image-cloud-amd64";
+/// The kernel for any machine, with ten times the aliases.
+const GENERIC: &str = "linux-image-amd64";
 
 /// Where a kernel comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,12 +55,21 @@ pub struct Kernel {
 
 /// The cloud kernel of a suite.
 pub fn kernel(suite: Suite) -> Result<Kernel> {
-    let root = folders::qemu().join("kernels").join(suite.name());
-    folders::made_once(&root, &format!("Debian's cloud kernel ({})", suite.name()), |folder| {
+    fetch(suite, CLOUD, suite.name())
+}
+
+/// The kernel for any machine, of the machine's own release; only to be looked at, for it is large.
+pub fn generic_kernel() -> Result<Kernel> {
+    fetch(Suite::Own, GENERIC, "generic")
+}
+
+fn fetch(suite: Suite, meta: &str, name: &str) -> Result<Kernel> {
+    let root = folders::qemu().join("kernels").join(name);
+    folders::made_once(&root, &format!("Debian's kernel ({name})"), |folder| {
         let apt = suite.apt()?;
-        let packages = packages(&apt).or_else(|_| {
+        let packages = packages(&apt, meta).or_else(|_| {
             update_machine_once();
-            packages(&apt)
+            packages(&apt, meta)
         });
         let packages = packages.context("apt cannot resolve the kernel package; run as root: apt-get update")?;
         apt.unpack(&packages, folder)?;
@@ -76,10 +88,10 @@ pub fn kernel(suite: Suite) -> Result<Kernel> {
 
 /// The packages of which the kernel consists: one, or since Debian 14 several, for the kernel, its modules and what is
 /// known of both. They are named after its release.
-fn packages(apt: &Apt) -> Result<Vec<String>> {
-    let mut dependencies = apt.dependencies(META_PACKAGE)?.into_iter();
+fn packages(apt: &Apt, meta: &str) -> Result<Vec<String>> {
+    let mut dependencies = apt.dependencies(meta)?.into_iter();
     let image = dependencies.find(|name| name.starts_with("linux-image-"));
-    let image = image.with_context(|| format!("{META_PACKAGE} depends on no kernel"))?;
+    let image = image.with_context(|| format!("{meta} depends on no kernel"))?;
     let release = image.trim_start_matches("linux-image-");
     let parts = apt.dependencies(&image)?.into_iter().filter(|name| name.ends_with(release));
     Ok(parts.chain([image.clone()]).collect())

@@ -11,13 +11,15 @@
 //! Surprising: only root can install. Anyone else gets one error that names the packages.
 
 mod apt;
+mod headers;
 mod kernels;
 mod later;
 mod makedumpfile;
 mod packages;
 mod readers;
 
-pub use kernels::{Kernel, Suite, debug_vmlinux, kernel};
+pub use headers::hanging_module;
+pub use kernels::{Kernel, Suite, debug_vmlinux, generic_kernel, kernel};
 pub use makedumpfile::{Codec, Makedumpfile, ORACLE_IN_GUEST, makedumpfile};
 pub use packages::tools;
 pub use readers::{Readers, readers};

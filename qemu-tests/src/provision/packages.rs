@@ -26,6 +26,11 @@ pub(super) fn for_readers() -> Result<()> {
     ensure(&[("python3", "python3"), ("pip3", "python3-pip"), ("strings", "binutils")])
 }
 
+/// Sees to it that a kernel module can be built.
+pub(super) fn compiler() -> Result<()> {
+    ensure(&[("gcc-12", "gcc-12"), ("make", "make"), ("strip", "binutils")])
+}
+
 fn missing(wanted: &[(&str, &'static str)]) -> Vec<&'static str> {
     let mut packages: Vec<&str> =
         wanted.iter().filter(|(program, _)| tools::find(program).is_none()).map(|(_, package)| *package).collect();
