@@ -16,9 +16,16 @@ fuzz_target!(|texts: (&str, &str, &str, &str, &str, &str)| {
     index.add_softdeps(softdep);
     index.add_builtin(dep);
     index.add_builtin_modinfo(alias);
+    index.add_symbols(alias);
+    index.add_weakdeps(softdep);
+    index.add_devnames(dep);
+    for node in index.nodes() {
+        assert!(!node.path.starts_with('/') && !node.path.split('/').any(|part| part == ".."));
+    }
     let mut config = Config::default();
     config.add(conf, "fuzz");
     config.add_cmdline(&Cmdline::parse(cmdline));
+    config.foreign_installs().for_each(drop);
     if let Plan::Load(steps) = plan(&index, &config, request) {
         let names: BTreeSet<_> = steps.iter().map(|step| &step.module).collect();
         assert_eq!(names.len(), steps.len());
