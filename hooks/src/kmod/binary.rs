@@ -145,11 +145,13 @@ pub(super) mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
+    /// Key, priority, value.
+    type Given<'a> = (&'a [u8], u32, &'a str);
+
     /// Writes an index as depmod lays it out: prefixes only above leaves and branches, children before values.
     pub(in super::super) fn write(entries: &[(&str, u32, &str)]) -> Vec<u8> {
         let mut bytes = vec![0; 12];
-        let all: Vec<(&[u8], u32, &str)> =
-            entries.iter().map(|(key, at, value)| (key.as_bytes(), *at, *value)).collect();
+        let all: Vec<Given<'_>> = entries.iter().map(|(key, at, value)| (key.as_bytes(), *at, *value)).collect();
         let root = node(&mut bytes, &all);
         for (place, word) in [(0, MAGIC), (4, 0x0002_0001), (8, root)] {
             bytes.splice(place..place + 4, word.to_be_bytes());
@@ -157,11 +159,11 @@ pub(super) mod tests {
         bytes
     }
 
-    fn node(bytes: &mut Vec<u8>, entries: &[(&[u8], u32, &str)]) -> u32 {
+    fn node(bytes: &mut Vec<u8>, entries: &[Given<'_>]) -> u32 {
         let shared = |one: &[u8], other: &[u8]| one.iter().zip(other).take_while(|(a, b)| a == b).count();
         let first = entries.first().map_or(&[][..], |entry| entry.0);
         let prefix = entries.iter().map(|entry| shared(first, entry.0)).min().unwrap_or(0);
-        let mut children: BTreeMap<u8, Vec<(&[u8], u32, &str)>> = BTreeMap::new();
+        let mut children: BTreeMap<u8, Vec<Given<'_>>> = BTreeMap::new();
         let mut values = Vec::new();
         for (key, priority, value) in entries {
             match key[prefix..].split_first() {

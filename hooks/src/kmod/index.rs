@@ -69,6 +69,11 @@ pub struct Softdep {
     pub bare: Vec<String>,
 }
 
+/// Takes an index in its text form.
+type AddText = fn(&mut Index, &str);
+/// Takes the entries of a binary one.
+type AddBinary = fn(&mut Index, Vec<binary::Entry>);
+
 impl Softdep {
     /// Reads what follows the module's name in a `softdep` line.
     pub fn parse(words: &[&str]) -> Self {
@@ -114,7 +119,7 @@ impl Index {
         if !aliases && let Some(text) = read_text(&dir.join("modules.builtin.modinfo"))? {
             index.add_builtin_modinfo(&text);
         }
-        let texts: [(&str, fn(&mut Index, &str)); 3] = [
+        let texts: [(&str, AddText); 3] = [
             ("modules.softdep", Index::add_softdeps),
             ("modules.weakdep", Index::add_weakdeps),
             ("modules.devname", Index::add_devnames),
@@ -128,13 +133,7 @@ impl Index {
     }
 
     /// Reads `name` in its binary form or else as text. `false` if there is neither.
-    fn read_either(
-        &mut self,
-        dir: &Path,
-        name: &str,
-        text: fn(&mut Index, &str),
-        binary: fn(&mut Index, Vec<binary::Entry>),
-    ) -> anyhow::Result<bool> {
+    fn read_either(&mut self, dir: &Path, name: &str, text: AddText, binary: AddBinary) -> anyhow::Result<bool> {
         if self.read_binary(&dir.join(format!("{name}.bin")), binary)? {
             return Ok(true);
         }
@@ -146,7 +145,7 @@ impl Index {
     }
 
     /// Reads one binary index. `false` if it is not there or damaged.
-    fn read_binary(&mut self, path: &Path, add: fn(&mut Index, Vec<binary::Entry>)) -> anyhow::Result<bool> {
+    fn read_binary(&mut self, path: &Path, add: AddBinary) -> anyhow::Result<bool> {
         let Some(bytes) = read_optional(path)? else { return Ok(false) };
         match binary::entries(&bytes) {
             Ok(entries) => add(self, entries),

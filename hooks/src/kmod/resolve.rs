@@ -135,7 +135,8 @@ impl Walk<'_> {
             return;
         }
         self.visited.push(module.clone());
-        if let Some(file) = self.index.get(module) {
+        // What is never loaded needs nothing.
+        if let Some(file) = self.index.get(module).filter(|_| !self.config.is_forbidden(module)) {
             for need in &file.needs {
                 self.add_with_softdeps(need, Reached::Dependency(module.clone()), need.as_str());
             }
@@ -289,6 +290,13 @@ mod tests {
             let step = steps.iter().find(|step| step.module.as_str() == "virtio").unwrap();
             assert_eq!(step.action, Action::Forbidden(Ban::Explicit), "{request}");
         }
+    }
+
+    #[test]
+    fn what_a_forbidden_module_needs_is_not_loaded_in_vain() {
+        let mut forbid = config("");
+        forbid.add_settings(&super::super::Settings { forbid: vec!["virtio_blk".into()] });
+        assert_eq!(names(plan(&index(), &forbid, "virtio_blk")), ["virtio_blk"]);
     }
 
     #[test]
