@@ -9,7 +9,7 @@ use crate::config::{self, ImageConfig};
 use crate::devices::Devices;
 use crate::dump_dir::DumpDir;
 use crate::kmsg::{self, KernelLog};
-use crate::modules::{self, Loader};
+use crate::modules::{self, Loader, PATIENCE};
 use crate::status::{self, FileReport, Legacy, Outcome, Status, TargetReport};
 use crate::sys::{self, CaptureMachine, LinuxModules};
 use anyhow::{Context, anyhow, bail};
@@ -35,6 +35,9 @@ const LOCAL: &str = "127.0.0.1";
 
 /// How many modules are loaded at the same time. Each is held in memory as a whole while it is loaded.
 const LOADERS: usize = 3;
+
+/// For modules that no device asks for.
+const SETTLE: Duration = PATIENCE.saturating_add(Duration::from_secs(30));
 
 /// Where things are in the image.
 #[derive(Clone, Debug)]
@@ -110,26 +113,26 @@ fn boot() -> anyhow::Result<Status> {
 
     let mut loader = None;
     let limit = config.limits.stage();
-    run.stage(Stage::Modules, limit + config.limits.device(), |_| {
+    run.stage(Stage::Modules, limit + SETTLE, |_| {
         config.limits.follow(&command_line());
         let made = loader_of_this_image()?;
         modules::complain(&made);
         made.start(LOADERS);
         sys::make_device_nodes(made.index().nodes());
         modules::load_without_devices(&made, &command_line());
-        settle(&made, config.limits.device());
+        settle(&made, SETTLE);
         loader = Some(made);
         Ok(())
     })?;
     let loader = loader.context("no module loader")?;
 
     let mut devices = None;
-    run.stage(Stage::Devices, limit + config.limits.device(), |_| {
+    run.stage(Stage::Devices, limit + config.limits.device() + SETTLE, |_| {
         let (watched, subscribed) = Devices::watch(&loader);
         devices = Some(watched);
-        settle(&loader, config.limits.device() / 2);
+        settle(&loader, config.limits.device());
         modules::load_last(&loader);
-        settle(&loader, config.limits.device() / 2);
+        settle(&loader, SETTLE);
         subscribed
     })
     .unwrap_or_else(|error| warn!("{error:#}"));

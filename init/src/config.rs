@@ -21,6 +21,9 @@
 //! stall = 120
 //! stage = 300
 //!
+//! [hooks.modules]
+//! forbid = ["floppy"]
+//!
 //! [[hooks.targets]]
 //! kind = "filesystem"
 //! fstype = "ext4"

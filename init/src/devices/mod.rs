@@ -50,7 +50,7 @@ impl Devices {
             thread::spawn(move || {
                 while let Some(event) = listener.next() {
                     if let Some(alias) = event.modalias() {
-                        loader.request(alias, event.device());
+                        loader.request(alias, &format!("/sys{}", event.device()));
                     }
                     if event.is_block() {
                         *news.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;

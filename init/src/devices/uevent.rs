@@ -40,7 +40,7 @@ impl Uevent {
 
     /// The device's directory below `/sys`.
     pub fn device(&self) -> &str {
-        self.get("DEVPATH").unwrap_or("a device")
+        self.get("DEVPATH").unwrap_or("/devices/")
     }
 
     /// Whether it concerns a block device.

@@ -97,11 +97,15 @@ impl Report {
         for Stuck { name, seconds } in &self.stuck {
             warn!("module {name} is still starting, after {seconds} s");
         }
-        if !self.missing.is_empty() {
-            info!("{} requests for modules that the image lacks, if the kernel has them at all:", self.missing.len());
+        let (devices, others): (Vec<&Missing>, Vec<&Missing>) =
+            self.missing.iter().partition(|missing| missing.asked_by.starts_with("/sys/devices/"));
+        for Missing { request, asked_by } in others.into_iter().take(LINES) {
+            info!("this image lacks {request}, asked for by {asked_by}");
         }
-        for Missing { request, asked_by } in self.missing.iter().take(LINES) {
-            info!("  {request}, asked for by {asked_by}");
+        // Most devices are of no use here, and many have no driver in any kernel.
+        if !devices.is_empty() {
+            let aliases: Vec<&str> = devices.iter().map(|missing| missing.request.as_str()).collect();
+            info!("{} kinds of devices found no module in this image: {}", devices.len(), aliases.join(" "));
         }
     }
 }
