@@ -155,6 +155,23 @@ fn the_administrators_module_options_come_along_and_count() {
 }
 
 #[test]
+fn what_the_system_loads_at_boot_comes_along_and_so_does_what_may_be_asked_for_later() {
+    let (_dir, system) = system();
+    system.write("etc/modules-load.d/a.conf", b"# why\nunrelated\nnosuch\n").unwrap();
+    system.write("usr/lib/modules-load.d/a.conf", b"shadowed\n").unwrap();
+    system.write("etc/modprobe.d/a.conf", b"weakdep jbd2 crypto-crc32c\nalias nosuch off\ninclude b\n").unwrap();
+    let output = mkdumprd(&system, &["out/image"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("etc/modprobe.d/a.conf:3: is no longer a directive"), "{said}");
+    let reasons = reasons(&system);
+    let module = |path: &str| reasons.get(&format!("lib/modules/{RELEASE}/kernel/{path}")).map(String::as_str);
+    assert!(module("net/unrelated.ko").unwrap().ends_with("etc/modules-load.d/a.conf names it"));
+    assert!(module("lib/crc32c.ko").is_some());
+    let image = system.root.join("out/image");
+    assert_eq!(lsinitrd(&[&image, Path::new("etc/modules-load.d/kdump.conf")]), "unrelated\nnosuch\n");
+}
+
+#[test]
 fn the_target_is_what_holds_the_path_where_that_can_be_told() {
     let (_dir, system) = system();
     system.write("etc/kdump.conf", b"path /var/crash\n").unwrap();
@@ -324,7 +341,7 @@ fn an_image_without_the_driver_of_its_target_is_not_built() {
                 let others: Vec<&str> = lines.lines().filter(|line| !line.contains("virtio_blk")).collect();
                 fs::write(index, others.join("\n"))
             },
-            "module virtio_blk (driver of the target device UUID=abcd-12) is missing",
+            "module virtio_blk is missing (driver of the target device UUID=abcd-12)",
         ),
     ];
     for (spoil, words) in cases {
