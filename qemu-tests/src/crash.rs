@@ -189,6 +189,7 @@ pub fn mkdumprd(scenario: &Scenario, programs: &Programs, tree: &Path, image: &P
 fn make_image(scenario: &Scenario, programs: &Programs, tree: &Path) -> Result<()> {
     let image = tree.join("boot").join(format!("initramfs-{}kdump.img", scenario.kernel.release));
     tools::run(&mut mkdumprd(scenario, programs, tree, &image))?;
+    guest_image::lay_over(&scenario.overlay, &image)?;
     let size = fs::metadata(&image).context("mkdumprd reported success, yet wrote no image")?.len();
     progress::note(&format!("{}: capture image of {:.1} MiB", scenario.name, size as f64 / MIB as f64));
     Ok(())

@@ -35,6 +35,27 @@ pub(crate) fn write(kernel: &Kernel, programs: &Programs, more: &[&str], image: 
     archive(root, image)
 }
 
+/// Puts files into an image that is there already: of two archives in one image the later one wins.
+pub(crate) fn lay_over(files: &[(String, Vec<u8>)], image: &Path) -> Result<()> {
+    if files.is_empty() {
+        return Ok(());
+    }
+    let tree = tempfile::tempdir().context("unable to make a temporary folder")?;
+    let root = tree.path().join("root");
+    for (name, bytes) in files {
+        let path = root.join(name);
+        fs::create_dir_all(path.parent().unwrap_or(&root))?;
+        fs::write(path, bytes)?;
+    }
+    let second = tree.path().join("second.img");
+    archive(&root, &second)?;
+    let mut whole = fs::read(image)?;
+    // An archive begins at a multiple of four.
+    whole.resize(whole.len().next_multiple_of(4), 0);
+    whole.extend(fs::read(&second)?);
+    fs::write(image, whole).with_context(|| format!("unable to write {}", image.display()))
+}
+
 /// Packs a folder with GNU cpio, the incumbent.
 fn archive(root: &Path, image: &Path) -> Result<()> {
     let listing = tools::run(tools::command("find").arg(".").current_dir(root))?.stdout;

@@ -89,6 +89,8 @@ pub struct Scenario {
     pub capture_cpus: u32,
     /// Further words of the capture kernel's command line.
     pub append: String,
+    /// Files that are laid over the finished capture image: their names in it, and what is in them.
+    pub overlay: Vec<(String, Vec<u8>)>,
     /// Further devices of the machine.
     pub devices: Vec<String>,
     /// Further words of QEMU's command line.
@@ -118,6 +120,7 @@ impl Scenario {
             conf: Vec::new(),
             capture_cpus: 1,
             append: String::new(),
+            overlay: Vec::new(),
             devices: Vec::new(),
             qemu: Vec::new(),
             filling: Filling::Ordinary,

@@ -204,8 +204,11 @@ fn both_forms_of_the_indexes_say_the_same() -> Result<()> {
     Ok(())
 }
 
+/// Files of modprobe.d and what is in them.
+type Conf = &'static [(&'static str, &'static str)];
+
 /// What modprobe.d says, and what is asked.
-const SITUATIONS: &[(&[(&str, &str)], &[&str])] = &[
+const SITUATIONS: &[(Conf, &[&str])] = &[
     (&[("a.conf", "blacklist dummy\nblacklist xfs\n")], &["dummy", "rtnl-link-dummy", "fs-xfs", "xfs"]),
     // A blacklisted dependency is loaded all the same.
     (&[("a.conf", "blacklist libcrc32c\n")], &["xfs", "fs-xfs", "libcrc32c"]),
@@ -246,7 +249,7 @@ const SITUATIONS: &[(&[(&str, &str)], &[&str])] = &[
 ];
 
 /// Situations of the third rule.
-const BUILT_IN: &[(&[(&str, &str)], &str)] =
+const BUILT_IN: &[(Conf, &str)] =
     &[(&[("a.conf", "blacklist ext4\n")], "fs-ext4"), (&[("a.conf", "install jbd2 /bin/false\n")], "jbd2")];
 
 #[test]
