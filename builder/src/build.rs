@@ -9,6 +9,7 @@ use crate::host::{Kernel, SystemHost, Tree};
 use crate::plan::{Entry, Plan};
 use crate::{image, target};
 use anyhow::{Context, bail};
+use kdump_hooks::cmdline::Cmdline;
 use kdump_hooks::{Contribution, FileNeed, Host, ModuleNeed, Settings, Target};
 use kdump_init::config::{self as contract, Dump, Endings, ImageConfig, Limits};
 use std::collections::BTreeMap;
@@ -95,7 +96,8 @@ pub fn plan_for(config: &Config, host: &SystemHost, ours: &Programs) -> anyhow::
     let (files, mut modprobe) = modprobe_d::gather(&host.tree, &mut warnings)?;
     plan.extend(files)?;
     modprobe.add_settings(&image.hooks.modules);
-    let (lists, listed) = modprobe_d::load_lists(&host.tree)?;
+    let append = config.system.append.as_ref().map_or("", |given| &given.value);
+    let (lists, listed) = modprobe_d::load_lists(&host.tree, &Cmdline::parse(append))?;
     plan.extend(lists)?;
     warnings.extend(host.index().problems.iter().cloned());
 

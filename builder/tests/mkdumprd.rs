@@ -1,7 +1,7 @@
 //! The commands `mkdumprd` and `lsinitrd` as they are run, on a machine made of files.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use kdump_builder::fake::{FakeSystem, RELEASE};
+use kdump_builder::fake::{FakeSystem, RELEASE, object};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -158,8 +158,13 @@ fn the_administrators_module_options_come_along_and_count() {
 fn what_the_system_loads_at_boot_comes_along_and_so_does_what_may_be_asked_for_later() {
     let (_dir, system) = system();
     system.write("etc/modules-load.d/a.conf", b"# why\nunrelated\nnosuch\n").unwrap();
+    system.write("etc/sysconfig/kdump", b"KDUMP_COMMANDLINE_APPEND=\"irqpoll rd.driver.pre=early,nosuch\"\n").unwrap();
     system.write("usr/lib/modules-load.d/a.conf", b"shadowed\n").unwrap();
     system.write("etc/modprobe.d/a.conf", b"weakdep jbd2 crypto-crc32c\nalias nosuch off\ninclude b\n").unwrap();
+    let dep = format!("lib/modules/{RELEASE}/modules.dep");
+    let lines = fs::read_to_string(system.root.join(&dep)).unwrap() + "kernel/lib/early.ko:\n";
+    system.write(&dep, lines.as_bytes()).unwrap();
+    system.write(&format!("lib/modules/{RELEASE}/kernel/lib/early.ko"), &object(&["vermagic=6.1-test SMP"])).unwrap();
     let output = mkdumprd(&system, &["out/image"]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("etc/modprobe.d/a.conf:3: is no longer a directive"), "{said}");
@@ -167,6 +172,7 @@ fn what_the_system_loads_at_boot_comes_along_and_so_does_what_may_be_asked_for_l
     let module = |path: &str| reasons.get(&format!("lib/modules/{RELEASE}/kernel/{path}")).map(String::as_str);
     assert!(module("net/unrelated.ko").unwrap().ends_with("etc/modules-load.d/a.conf names it"));
     assert!(module("lib/crc32c.ko").is_some());
+    assert_eq!(module("lib/early.ko"), Some("rd.driver.pre= in KDUMP_COMMANDLINE_APPEND names it"));
     let image = system.root.join("out/image");
     assert_eq!(lsinitrd(&[&image, Path::new("etc/modules-load.d/kdump.conf")]), "unrelated\nnosuch\n");
 }

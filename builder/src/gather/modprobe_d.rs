@@ -40,21 +40,27 @@ pub fn gather(tree: &Tree, warnings: &mut Vec<String>) -> anyhow::Result<(Vec<En
     Ok((entries, config))
 }
 
-/// The modules of modules-load.d and of `/etc/modules`: what they need, and the list for the image. One that the kernel
-/// does not have costs the capture kernel nothing, as it costs the system nothing.
+/// The modules of modules-load.d and of `/etc/modules`, and those that the capture kernel's command line is to load:
+/// what they need, and the list for the image. One that the kernel does not have costs the capture kernel nothing, as it
+/// costs the system nothing.
 ///
 /// # Errors
 /// A file is there but cannot be read.
-pub fn load_lists(tree: &Tree) -> anyhow::Result<(Vec<Entry>, Vec<ModuleNeed>)> {
-    let list = load_list(tree.root(), &Cmdline::default())?;
-    let text: String = list.iter().map(|listed| format!("{}\n", listed.request)).collect();
-    let entry = Entry::file("etc/modules-load.d/kdump.conf", text.into_bytes(), "modules-load.d of the system");
-    let need = |Listed { request, origin }| ModuleNeed {
-        request,
-        reason: format!("{origin} names it"),
+pub fn load_lists(tree: &Tree, append: &Cmdline) -> anyhow::Result<(Vec<Entry>, Vec<ModuleNeed>)> {
+    let need = |request: &str, reason: String| ModuleNeed {
+        request: request.to_owned(),
+        reason,
         required: false,
         by_device: false,
     };
-    let entries = if list.is_empty() { Vec::new() } else { vec![entry] };
-    Ok((entries, list.into_iter().map(need).collect()))
+    let mut needs = Vec::new();
+    for option in ["rd.driver.pre", "rd.driver.post", "modules_load", "rd.modules_load"] {
+        let reason = format!("{option}= in KDUMP_COMMANDLINE_APPEND names it");
+        needs.extend(append.list(option).map(|request| need(request, reason.clone())));
+    }
+    let list = load_list(tree.root(), &Cmdline::default())?;
+    needs.extend(list.iter().map(|Listed { request, origin }| need(request, format!("{origin} names it"))));
+    let text: String = list.iter().map(|listed| format!("{}\n", listed.request)).collect();
+    let entry = Entry::file("etc/modules-load.d/kdump.conf", text.into_bytes(), "modules-load.d of the system");
+    Ok((if list.is_empty() { Vec::new() } else { vec![entry] }, needs))
 }
