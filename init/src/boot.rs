@@ -118,7 +118,7 @@ fn boot() -> anyhow::Result<Status> {
         let made = loader_of_this_image()?;
         modules::complain(&made);
         made.start(LOADERS);
-        sys::make_device_nodes(made.index().nodes());
+        sys::make_device_nodes(Path::new("/dev"), made.index().nodes());
         modules::load_without_devices(&made, &command_line());
         settle(&made, SETTLE);
         loader = Some(made);
@@ -138,6 +138,8 @@ fn boot() -> anyhow::Result<Status> {
     .unwrap_or_else(|error| warn!("{error:#}"));
     let devices = devices.context("no device watch")?;
 
+    // Should the worker die, the aftermath has this much to tell.
+    run.status.modules = loader.report();
     let mut machine = CaptureMachine { loader: loader.clone(), devices };
     for stage in [Stage::Early, Stage::Modules, Stage::Devices, Stage::Network] {
         act(&mut run, &config, stage, &mut machine);

@@ -7,8 +7,9 @@
 //!   modprobe.d, kernel command line         ─▶ Config ─┘
 //! ```
 //!
-//! The builder asks for a plan to learn what has to be in the image; init walks one to load. Behaviour is kmod's, as
-//! modprobe(8), modprobe.d(5) and `modprobe --show-depends` show it; where ours is meant to differ, the text says so.
+//! The builder asks for a plan to learn what has to be in the image; init walks one to load. What modules-load.d wants
+//! loaded without being asked, [`load_list`] tells. Behaviour is kmod's, as modprobe(8), modprobe.d(5) and `modprobe
+//! --show-depends` show it; where ours is meant to differ, the text says so.
 
 mod binary;
 mod conf_files;
