@@ -157,7 +157,6 @@ fn a_driver_that_hangs_holds_nothing_and_every_other_refusal_names_its_cause() -
 fn where_signatures_are_enforced_an_unsigned_module_is_refused_as_such() -> Result<()> {
     let kernel = kernel(Suite::Own)?;
     let scenario = Scenario {
-        conf: vec!["extra_modules dummy ifb veth".into()],
         append: "module.sig_enforce=1 rd.driver.post=dummy,ifb,veth".into(),
         overlay: vec![
             changed(&kernel, "dummy", strip_signature)?,
