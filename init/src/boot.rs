@@ -5,11 +5,11 @@
 
 use crate::beat::{Beat, Pulse, ToSupervisor};
 use crate::collect::Collection;
-use crate::config::{self, ImageConfig};
+use crate::config::{self, ImageConfig, Limits};
 use crate::devices::Devices;
 use crate::dump_dir::DumpDir;
 use crate::kmsg::{self, KernelLog};
-use crate::modules::{self, Loader, PATIENCE};
+use crate::modules::{self, Loader};
 use crate::status::{self, FileReport, Legacy, Outcome, Status, TargetReport};
 use crate::sys::{self, CaptureMachine, LinuxModules};
 use anyhow::{Context, anyhow, bail};
@@ -36,8 +36,8 @@ const LOCAL: &str = "127.0.0.1";
 /// How many modules are loaded at the same time. Each is held in memory as a whole while it is loaded.
 const LOADERS: usize = 3;
 
-/// For modules that no device asks for.
-const SETTLE: Duration = PATIENCE.saturating_add(Duration::from_secs(30));
+/// How much longer than one driver may take modules are waited for that no device asks for.
+const MARGIN: Duration = Duration::from_secs(30);
 
 /// Where things are in the image.
 #[derive(Clone, Debug)]
@@ -113,26 +113,27 @@ fn boot() -> anyhow::Result<Status> {
 
     let mut loader = None;
     let limit = config.limits.stage();
-    run.stage(Stage::Modules, limit + SETTLE, |_| {
-        config.limits.follow(&command_line());
+    config.limits.follow(&command_line());
+    let settled = config.limits.driver() + MARGIN;
+    run.stage(Stage::Modules, limit + settled, |_| {
         let made = loader_of_this_image()?;
         modules::complain(&made);
         made.start(LOADERS);
         sys::make_device_nodes(Path::new("/dev"), made.index().nodes());
         modules::load_without_devices(&made, &command_line());
-        settle(&made, SETTLE);
+        settle(&made, settled);
         loader = Some(made);
         Ok(())
     })?;
     let loader = loader.context("no module loader")?;
 
     let mut devices = None;
-    run.stage(Stage::Devices, limit + config.limits.device() + SETTLE, |_| {
+    run.stage(Stage::Devices, limit + config.limits.device() + settled, |_| {
         let (watched, subscribed) = Devices::watch(&loader);
         devices = Some(watched);
         settle(&loader, config.limits.device());
         modules::load_last(&loader);
-        settle(&loader, SETTLE);
+        settle(&loader, settled);
         subscribed
     })
     .unwrap_or_else(|error| warn!("{error:#}"));
@@ -174,7 +175,14 @@ pub fn loader_of_this_image() -> anyhow::Result<Loader> {
     if let Ok(image) = ImageConfig::read(Path::new(config::PATH)) {
         config.add_settings(&image.hooks.modules);
     }
-    Ok(Loader::new(tree, index, config, Box::new(LinuxModules)))
+    Ok(Loader::new(tree, index, config, Box::new(LinuxModules), limits_of_this_image().driver()))
+}
+
+/// The limits of the image that is running, as the kernel command line has them.
+pub fn limits_of_this_image() -> Limits {
+    let mut limits = ImageConfig::read(Path::new(config::PATH)).map(|image| image.limits).unwrap_or_default();
+    limits.follow(&command_line());
+    limits
 }
 
 fn command_line() -> Cmdline {
@@ -451,7 +459,7 @@ mod tests {
                 built_by: "test".into(),
                 dump: Dump { path: "/var/crash".into(), collector: vec![script.display().to_string(), "-z".into()] },
                 endings: Endings { failure_action: Ending::Halt, final_action: Ending::Reboot },
-                limits: Limits { device: 5, stall: 20, stage: 30 },
+                limits: Limits { device: 5, stall: 20, stage: 30, driver: 5 },
                 hooks: Settings { targets: vec![target("first"), target("second")], ..Settings::default() },
             };
             Rehearsal { tree, config, machine: FakeMachine::default() }

@@ -20,6 +20,7 @@
 //! device = 90
 //! stall = 120
 //! stage = 300
+//! driver = 30
 //!
 //! [hooks.modules]
 //! forbid = ["floppy"]
@@ -136,11 +137,13 @@ pub struct Limits {
     pub stall: u64,
     /// For any other stage.
     pub stage: u64,
+    /// For a driver to start; then the others go on without it. `rd.kdump.driver=` overrides it.
+    pub driver: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { device: 90, stall: 120, stage: 300 }
+        Limits { device: 90, stall: 120, stage: 300, driver: 30 }
     }
 }
 
@@ -153,6 +156,7 @@ impl Limits {
         let limit = |seconds: u64| if seconds == 0 { DAY } else { seconds.min(DAY) };
         self.device = seconds("rd.timeout").map_or(self.device, limit);
         self.stall = seconds("rd.kdump.stall").map_or(self.stall, limit);
+        self.driver = seconds("rd.kdump.driver").map_or(self.driver, limit);
     }
 
     /// The limit for the target's device.
@@ -163,6 +167,11 @@ impl Limits {
     /// The longest silence of the collector.
     pub fn stall(&self) -> Duration {
         Duration::from_secs(self.stall)
+    }
+
+    /// The limit for the start of a driver.
+    pub fn driver(&self) -> Duration {
+        Duration::from_secs(self.driver)
     }
 
     /// The limit of an ordinary stage.
@@ -230,10 +239,10 @@ mod tests {
     #[test]
     fn the_kernel_command_line_overrides_limits_within_reason() {
         let mut limits = Limits::default();
-        limits.follow(&Cmdline::parse("quiet rd.timeout=7 rd.kdump.stall=soon"));
-        assert_eq!(limits, Limits { device: 7, ..Limits::default() });
+        limits.follow(&Cmdline::parse("quiet rd.timeout=7 rd.kdump.stall=soon rd.kdump.driver=9"));
+        assert_eq!(limits, Limits { device: 7, driver: 9, ..Limits::default() });
         limits.follow(&Cmdline::parse("rd.timeout=18446744073709551615 rd.kdump.stall=0"));
-        assert_eq!(limits, Limits { device: 86_400, stall: 86_400, ..Limits::default() });
+        assert_eq!(limits, Limits { device: 86_400, stall: 86_400, driver: 9, ..Limits::default() });
     }
 
     #[test]

@@ -7,7 +7,6 @@
 
 use crate::boot::{self, Places};
 use crate::kmsg;
-use crate::modules::PATIENCE;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 use std::sync::mpsc;
@@ -16,8 +15,8 @@ use std::time::Duration;
 
 /// Tells the second process from the first.
 const SECOND: &str = "KDUMP_MODPROBE_SECOND";
-/// The longest that the kernel is kept waiting.
-const LIMIT: Duration = PATIENCE.saturating_add(Duration::from_secs(30));
+/// How much longer than a driver may take the kernel is kept waiting.
+const MARGIN: Duration = Duration::from_secs(30);
 
 /// Loads what is asked for. A name that nothing answers to is a quiet failure with `-q`.
 pub fn main(arguments: &[String]) -> ExitCode {
@@ -48,14 +47,15 @@ fn have_it_loaded(arguments: &[String], name: &str, quiet: bool) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let limit = boot::limits_of_this_image().driver() + MARGIN;
     let (sender, ended) = mpsc::channel();
     thread::spawn(move || sender.send(second.wait()));
-    match ended.recv_timeout(LIMIT) {
+    match ended.recv_timeout(limit) {
         Ok(Ok(status)) if status.success() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(_) => {
             if !quiet {
-                eprintln!("modprobe: {name} is still being loaded after {} s", LIMIT.as_secs());
+                eprintln!("modprobe: {name} is still being loaded after {} s", limit.as_secs());
             }
             ExitCode::FAILURE
         }

@@ -104,10 +104,10 @@ fn a_driver_that_hangs_holds_nothing_and_every_other_refusal_names_its_cause() -
     dep += &format!("{}:\nkernel/hang.ko:\n", vxlan.strip_prefix(&root)?.display());
     let middle = |bytes: &Vec<u8>| bytes.len() / 2;
     let scenario = Scenario {
-        other_collector: Some("/usr/libexec/saboteur mount overlay,nosuchfs kdump-capture -z -d 31".into()),
+        other_collector: Some("/usr/libexec/saboteur mount overlay,hang,nosuchfs kdump-capture -z -d 31".into()),
         conf: vec![format!("extra_modules {SPOILT} overlay")],
         append: "rd.driver.pre=hang rd.driver.post=dummy,ifb,veth,nlmon,team,vxlan,bonding,nosuch,loop \
-                 module_blacklist=team rd.kdump.forbid=bonding loop.max_loop=many veth.nosuch=1 rd.timeout=60"
+                 module_blacklist=team rd.kdump.forbid=bonding loop.max_loop=many veth.nosuch=1 rd.kdump.driver=6"
             .into(),
         overlay: vec![
             changed(&kernel, "dummy", |bytes| {
@@ -117,6 +117,8 @@ fn a_driver_that_hangs_holds_nothing_and_every_other_refusal_names_its_cause() -
             changed(&kernel, "ifb", |bytes| bytes.truncate(middle(bytes)))?,
             (hang, fs::read(hanging_module(&kernel)?)?),
             (format!("lib/modules/{}/modules.dep", kernel.release), dep.into_bytes()),
+            // The kernel, too, asks for it, and must not be kept waiting.
+            ("etc/modprobe.d/hang.conf".into(), b"alias fs-hang hang\n".to_vec()),
         ],
         ..Scenario::of(kernel.clone(), "hanging-driver")
     };

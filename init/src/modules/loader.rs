@@ -1,6 +1,6 @@
 //! Loads each module once, whoever asks for it.
 //!
-//! May surprise: the kernel is called in a thread of its own, and nobody waits longer than [`PATIENCE`] for it. A driver
+//! May surprise: the kernel is called in a thread of its own, and nobody waits for it longer than a driver may take. A driver
 //! that is still starting then is *late*: what needs it fails for now, and everything else goes on. Should it come to an
 //! end after all, the requests that were given up are made again.
 
@@ -14,8 +14,6 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a driver may take to start before the others go on without it.
-pub const PATIENCE: Duration = Duration::from_secs(30);
 /// What a thread that only calls the kernel needs.
 const STACK: usize = 128 << 10;
 /// A machine has many devices; of those that nothing answers to, that many are told.
@@ -84,12 +82,8 @@ impl Failure {
 }
 
 impl Loader {
-    /// A loader of the modules below `tree`.
-    pub fn new(tree: PathBuf, index: Index, config: Config, kernel: Box<dyn Modules>) -> Loader {
-        Loader::patient(tree, index, config, kernel, PATIENCE)
-    }
-
-    fn patient(tree: PathBuf, index: Index, config: Config, kernel: Box<dyn Modules>, patience: Duration) -> Loader {
+    /// A loader of the modules below `tree`. A driver may take as long to start as `patience` is.
+    pub fn new(tree: PathBuf, index: Index, config: Config, kernel: Box<dyn Modules>, patience: Duration) -> Loader {
         let (state, changed) = (Mutex::default(), Condvar::new());
         Loader { shared: Arc::new(Shared { tree, index, config, kernel, patience, state, changed }) }
     }
@@ -388,7 +382,7 @@ mod tests {
         index.add_aliases("alias dev:a* a\nalias dev:d* d\nalias dev:* c\n");
         let mut config = Config::default();
         config.add(modprobe_d, "test");
-        Loader::patient("/m".into(), index, config, Box::new(kernel), Duration::from_millis(200))
+        Loader::new("/m".into(), index, config, Box::new(kernel), Duration::from_millis(200))
     }
 
     #[test]
@@ -462,7 +456,7 @@ mod tests {
         config.add_settings(&kdump_hooks::kmod::Settings { forbid: vec!["b".into()] });
         let mut index = Index::default();
         index.add_dep("a.ko: b.ko\nb.ko:\n");
-        let loader = Loader::new("/m".into(), index, config, Box::new(kernel));
+        let loader = Loader::new("/m".into(), index, config, Box::new(kernel), Duration::from_secs(10));
         let error = loader.load("a", "a test").unwrap_err();
         assert!(error.contains("it needs b") && error.contains("rd.kdump.forbid="), "{error}");
     }

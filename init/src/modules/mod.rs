@@ -6,13 +6,13 @@
 //! ```
 //!
 //! A request takes its steps one after the other; requests run side by side. A driver that hangs while it starts holds
-//! those who need it, and a worker for at most [`PATIENCE`].
+//! those who need it, and a worker for as long as a driver may take (`limits.driver` of the image configuration).
 
 mod loader;
 mod report;
 mod signature;
 
-pub use loader::{Loader, PATIENCE};
+pub use loader::Loader;
 pub use report::{Missing, Refused, Report, Stuck};
 pub use signature::is_signed;
 

@@ -82,7 +82,13 @@ impl Report {
             self.loaded.extend(other.loaded);
             self.blacklisted.extend(other.blacklisted);
             self.remarks.extend(other.remarks);
-            self.stuck.extend(other.stuck);
+            for stuck in other.stuck {
+                // It was stuck then; it may have come to an end, or be known already.
+                let known = self.stuck.iter().any(|known| known.name == stuck.name);
+                if !known && !self.loaded.contains(&stuck.name) {
+                    self.stuck.push(stuck);
+                }
+            }
             for missing in other.missing {
                 if !self.missing.contains(&missing) {
                     self.missing.push(missing);
@@ -118,13 +124,16 @@ mod tests {
     fn what_modprobe_leaves_is_added_once() {
         let state = tempfile::tempdir().unwrap();
         let missing = Missing { request: "fs-x".to_owned(), asked_by: "the kernel".to_owned() };
-        let report = Report { loaded: vec!["xfs".into()], missing: vec![missing.clone()], ..Report::default() };
+        let stuck = |seconds| vec![Stuck { name: "hang".into(), seconds }];
+        let report =
+            Report { loaded: vec!["xfs".into()], missing: vec![missing.clone()], stuck: stuck(6), ..Report::default() };
         report.append(state.path());
         Report { missing: vec![missing.clone()], ..Report::default() }.append(state.path());
         fs::OpenOptions::new().append(true).open(state.path().join(JOURNAL)).unwrap().write_all(b"{torn").unwrap();
-        let own = Report { loaded: vec!["ext4".into()], ..Report::default() };
+        let own = Report { loaded: vec!["ext4".into()], stuck: stuck(15), ..Report::default() };
         let all = own.with_journal(state.path());
         assert_eq!(all.loaded, ["ext4".into(), "xfs".into()]);
         assert_eq!(all.missing, [missing]);
+        assert_eq!(all.stuck, stuck(15));
     }
 }
