@@ -74,7 +74,8 @@ pub fn plan_for(config: &Config, host: &SystemHost, ours: &Programs) -> anyhow::
     let collector = &config.dump.collector;
     collector.value.check(&ours.capture).with_context(|| format!("{}: core_collector", collector.origin))?;
     let (target, path) = target::find(config, host, &mut warnings)?;
-    let settings = Settings { targets: vec![target] };
+    let storage = target.device().map(|device| host.layers(device)).transpose()?.unwrap_or_default();
+    let settings = Settings { targets: vec![target], storage };
     let image = image_config(config, host, settings, path);
 
     let mut plan = Plan::default();
@@ -151,8 +152,8 @@ fn contributions(config: &Config, host: &dyn Host, settings: &Settings) -> anyho
         all.files.extend(files);
     }
     let mut unknown_device = false;
-    for Target::Filesystem(target) in &settings.targets {
-        unknown_device |= host.device_chain(&target.device)?.is_none();
+    for device in settings.targets.iter().filter_map(Target::device) {
+        unknown_device |= host.device_chain(device)?.is_none();
     }
     if unknown_device {
         all.modules.extend(drivers::generic());
@@ -193,6 +194,7 @@ fn megabytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::TargetLine;
     use kdump_hooks::fake::FakeHost;
 
     fn requests(chains: &[(&str, &str)], conf: &str) -> Vec<String> {
@@ -200,10 +202,11 @@ mod tests {
         std::fs::create_dir(root.path().join("etc")).unwrap();
         std::fs::write(root.path().join("etc/kdump.conf"), conf).unwrap();
         let config = Config::read(&Files::new(root.path(), None, None)).unwrap();
-        let line = config.dump.target.clone().unwrap().value;
-        let target =
-            kdump_hooks::filesystem::Filesystem { fstype: line.fstype, device: line.device, options: Vec::new() };
-        let settings = Settings { targets: vec![Target::Filesystem(target)] };
+        let TargetLine::Filesystem { fstype, device } = config.dump.target.clone().unwrap().value else {
+            panic!("no file system")
+        };
+        let target = kdump_hooks::filesystem::Filesystem { fstype, device, options: Vec::new() };
+        let settings = Settings { targets: vec![Target::Filesystem(target)], ..Settings::default() };
         let chains = chains.iter().map(|(device, alias)| ((*device).to_owned(), vec![(*alias).to_owned()])).collect();
         let host = FakeHost { chains, ..FakeHost::default() };
         contributions(&config, &host, &settings).unwrap().modules.into_iter().map(|need| need.request).collect()

@@ -218,9 +218,11 @@ impl Run {
 
 /// Lets the hooks act that have something to do at `stage`; what one cannot do stops nothing.
 fn act(run: &mut Run, config: &ImageConfig, stage: Stage, machine: &mut dyn Machine) {
-    let limit = config.limits.stage();
+    // What waits for devices is not to wait longer than the target would.
+    let limit = if stage == Stage::Devices { config.limits.device() } else { config.limits.stage() };
     for hook in config.hooks.hooks().into_iter().filter(|hook| hook.stages().contains(&stage)) {
-        let acted = run.stage(stage, limit, |_| hook.act(stage, machine, limit).context(hook.name()));
+        let acted =
+            run.stage(stage, limit + config.limits.stage(), |_| hook.act(stage, machine, limit).context(hook.name()));
         acted.unwrap_or_else(|error| warn!("{error:#}"));
     }
 }
@@ -434,7 +436,7 @@ mod tests {
                 dump: Dump { path: "/var/crash".into(), collector: vec![script.display().to_string(), "-z".into()] },
                 endings: Endings { failure_action: Ending::Halt, final_action: Ending::Reboot },
                 limits: Limits { device: 5, stall: 20, stage: 30 },
-                hooks: Settings { targets: vec![target("first"), target("second")] },
+                hooks: Settings { targets: vec![target("first"), target("second")], ..Settings::default() },
             };
             Rehearsal { tree, config, machine: FakeMachine::default() }
         }

@@ -6,14 +6,18 @@
 
 pub mod kernel;
 pub mod mounts;
+pub mod stack;
 pub mod sysfs;
 pub mod tree;
 
 pub use kernel::Kernel;
 pub use tree::Tree;
 
+use anyhow::Context;
 use kdump_hooks::kmod::Index;
+use kdump_hooks::storage::Layer;
 use kdump_hooks::{DeviceSpec, Host};
+use std::path::Path;
 
 /// A machine as its files describe it.
 #[derive(Debug)]
@@ -40,18 +44,45 @@ impl SystemHost {
     }
 }
 
+impl SystemHost {
+    /// What has to be put together before `device` is there, lowest first; nothing, if it is not on this machine.
+    ///
+    /// # Errors
+    /// It cannot be done in an image, or a fact or a key is missing.
+    pub fn layers(&self, device: &DeviceSpec) -> anyhow::Result<Vec<Layer>> {
+        let mut layers: Vec<Layer> = Vec::new();
+        for name in self.names_of(device) {
+            let found = stack::layers(&self.tree, &name)
+                .with_context(|| format!("cannot put {device} together in the image"))?;
+            layers.extend(found.into_iter().filter(|layer| !layers.contains(layer)).collect::<Vec<_>>());
+        }
+        Ok(layers)
+    }
+
+    fn names_of(&self, device: &DeviceSpec) -> Vec<String> {
+        if self.devices_are_here { sysfs::block_names(&self.tree, device) } else { Vec::new() }
+    }
+}
+
 impl Host for SystemHost {
     fn index(&self) -> &Index {
         &self.index
     }
 
     fn device_chain(&self, device: &DeviceSpec) -> anyhow::Result<Option<Vec<String>>> {
-        if !self.devices_are_here {
-            return Ok(None);
+        let mut all: Option<Vec<String>> = None;
+        for name in self.names_of(device) {
+            for disk in stack::disks(&self.tree, &name) {
+                let Some(chain) = sysfs::chain(&self.tree, &disk) else { continue };
+                let all = all.get_or_insert_default();
+                let new: Vec<String> = chain.into_iter().filter(|request| !all.contains(request)).collect();
+                all.extend(new);
+            }
         }
-        match sysfs::block_name(&self.tree, device) {
-            Some(name) => sysfs::chain(&self.tree, &name),
-            None => Ok(None),
-        }
+        Ok(all)
+    }
+
+    fn read(&self, path: &Path) -> anyhow::Result<Vec<u8>> {
+        self.tree.read(path)
     }
 }
