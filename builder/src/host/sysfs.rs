@@ -8,7 +8,9 @@ use super::Tree;
 use anyhow::Context;
 use kdump_hooks::DeviceSpec;
 use kdump_init::devices::Finder;
+use nix::sys::stat::{major, minor};
 use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// The kernel's names of the block devices that `device` names, such as `vda1` or `dm-0`: several for a file system that
@@ -29,10 +31,15 @@ pub fn block_names(tree: &Tree, device: &DeviceSpec) -> Vec<String> {
     linked(tree, device).and_then(|path| name_of(tree, &path)).into_iter().collect()
 }
 
-/// The name of a node in sysfs, if it is there.
+/// The name of a node in sysfs, if it is there. Without udev a node may have any name; its number tells then.
 fn name_of(tree: &Tree, node: &Path) -> Option<String> {
-    let name = node.strip_prefix("/dev").ok()?.to_str()?.replace('/', "!");
-    tree.canonical(&Path::new("/sys/class/block").join(&name)).is_ok().then_some(name)
+    let name = |node: &Path| Some(node.strip_prefix("/dev").ok()?.to_str()?.replace('/', "!"));
+    let known = |name: &String| tree.canonical(&Path::new("/sys/class/block").join(name)).is_ok();
+    let by_number = || {
+        let meta = fs::metadata(tree.path(node)).ok().filter(|meta| meta.file_type().is_block_device())?;
+        name(&node_of_number(tree, &format!("{}:{}", major(meta.rdev()), minor(meta.rdev()))).ok()?)
+    };
+    name(node).filter(known).or_else(|| by_number().filter(known))
 }
 
 /// The node that one of udev's links leads to.
@@ -42,8 +49,7 @@ fn linked(tree: &Tree, device: &DeviceSpec) -> Option<PathBuf> {
     let is_it = |name: &&String| match (format!("{dir}/{name}").parse(), device) {
         (Ok(DeviceSpec::Uuid(have)), DeviceSpec::Uuid(wanted))
         | (Ok(DeviceSpec::PartUuid(have)), DeviceSpec::PartUuid(wanted)) => have.eq_ignore_ascii_case(wanted),
-        (Ok(have), wanted) => have == *wanted,
-        _ => false,
+        (have, wanted) => have.as_ref() == Ok(wanted),
     };
     tree.canonical(&Path::new(dir).join(names.iter().find(is_it)?)).ok()
 }
