@@ -3,9 +3,9 @@
 //! In: the volume's UUID and where its key comes from: a key file of the host, copied into the image, or the kernel that
 //! has crashed, which hands it over in reserved memory. At boot: nobody is there to type, so nothing is ever asked.
 //!
-//! May surprise: the kernel's keys (`CONFIG_CRASH_DM_CRYPT`, since Linux 6.16) are in the user's keyring only for a while
-//! after the running system has opened the volume; loading the capture kernel copies them. An image with a key file in it
-//! is as secret as the key.
+//! May surprise: the kernel takes a key over (`CONFIG_CRASH_DM_CRYPT`, since Linux 6.16) when the capture kernel is
+//! loaded, from root's keyring, where it is of type `logon`; after the crash the same key is of type `user`. An image with
+//! a key file in it is as secret as the key.
 
 use super::{STAGES, load, module, run, tool};
 use crate::device::DeviceSpec;
@@ -119,7 +119,7 @@ impl Hook for Crypt {
             }
             Key::Kernel(description) => {
                 restore(machine).with_context(what)?;
-                argv.push(format!("--volume-key-keyring=%logon:{description}"));
+                argv.push(format!("--volume-key-keyring=%user:{description}"));
             }
         }
         argv.extend([device.into_owned(), self.name.clone()]);
@@ -189,7 +189,7 @@ mod tests {
                 "mount configfs /sys/kernel/config configfs ",
                 "write yes to /sys/kernel/config/crash_dm_crypt_keys/restore",
                 "run DM_DISABLE_UDEV=1 MDADM_NO_UDEV=1 LVM_SUPPRESS_FD_WARNINGS=1 cryptsetup open --type luks \
-                 --batch-mode --volume-key-keyring=%logon:kdump-cryptsetup:vk-ab /dev/vdb secret",
+                 --batch-mode --volume-key-keyring=%user:kdump-cryptsetup:vk-ab /dev/vdb secret",
                 "wait /dev/mapper/secret 9s"
             ]
         );
