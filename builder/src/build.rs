@@ -75,6 +75,7 @@ pub fn plan_for(config: &Config, host: &SystemHost, ours: &Programs) -> anyhow::
     collector.value.check(&ours.capture).with_context(|| format!("{}: core_collector", collector.origin))?;
     let (target, path) = target::find(config, host, &mut warnings)?;
     let storage = target.device().map(|device| host.layers(device)).transpose()?.unwrap_or_default();
+    warnings.extend(host.warnings_of(&storage));
     let settings = Settings { targets: vec![target], storage };
     let image = image_config(config, host, settings, path);
 

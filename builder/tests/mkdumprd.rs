@@ -366,7 +366,14 @@ fn with_encrypted_disk(system: &FakeSystem) {
     xfs[..4].copy_from_slice(b"XFSB");
     xfs[108..113].copy_from_slice(b"crash");
     system.write("dev/dm-0", &xfs).unwrap();
-    system.write("dev/vdb", b"").unwrap();
+    fs::create_dir_all(system.root.join("dev/mapper")).unwrap();
+    symlink("../dm-0", system.root.join("dev/mapper/secret")).unwrap();
+    let mut luks = vec![0; 8192];
+    luks[..8].copy_from_slice(b"LUKS\xba\xbe\0\x02");
+    luks[8..16].copy_from_slice(&8192_u64.to_be_bytes());
+    let json = br#"{"keyslots":{"0":{"kdf":{"type":"argon2id","memory":1048576}}}}"#;
+    luks[4096..4096 + json.len()].copy_from_slice(json);
+    system.write("dev/vdb", &luks).unwrap();
     system.write("usr/sbin/cryptsetup", b"a program").unwrap();
 }
 
@@ -383,7 +390,10 @@ fn an_encrypted_target_brings_its_tool_and_its_key_which_nobody_else_can_read() 
     system.write("root/key", b"hush").unwrap();
     let modules = format!("lib/modules/{RELEASE}/modules.builtin");
     system.write(&modules, b"kernel/drivers/md/dm-mod.ko\nkernel/drivers/md/dm-crypt.ko\n").unwrap();
-    built(&system, &["out/image"]);
+    let output = mkdumprd(&system, &["out/image"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("opening secret takes 1024 MiB of memory, and crashkernel= reserves 80 MiB"), "{said}");
     let reasons = reasons(&system);
     assert_eq!(reasons["usr/sbin/cryptsetup"], "the target is on the encrypted volume secret");
     assert_eq!(reasons["etc/kdump/keys/secret"], "/root/key, the key of secret");

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::accel::{Accel, accel, accel_with_five_levels};
 use crate::console::Console;
@@ -117,12 +117,7 @@ fn run(scenario: &Scenario) -> Result<Outcome> {
     stages.push(Stage { name: "panic to ending", took: time_between(&console, PANIC, "reboot: ") });
 
     if scenario.stack.is_some() {
-        let fetch = folder.join("fetch");
-        fs::create_dir_all(&fetch)?;
-        let running = machine.append("guest.mode=fetch").start(&fetch)?;
-        let (which, line) = running.console().wait_for_any(&["GUEST: failed", "GUEST: fetched"], LIMIT)?;
-        ensure!(which == 1, "the dump could not be fetched: {}", line.text);
-        running.wait_for_ending(LIMIT)?;
+        stage(&mut stages, "fetching the dump", || fetch(scenario, &machine, &folder.join("fetch")))?;
     }
 
     let dump = stage(&mut stages, "taking the dump off the disk", || take_dump(&folder))?;
@@ -242,6 +237,23 @@ fn make_machine(scenario: &Scenario, programs: &Programs, folder: &Path, accel: 
         machine = machine.device(device);
     }
     Ok((marker, machine))
+}
+
+/// Boots the guest once more to copy the dump from a target that it puts together to its own disk.
+fn fetch(scenario: &Scenario, machine: &Machine, folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder)?;
+    for _ in 0..ATTEMPTS {
+        let running = machine.clone().append("guest.mode=fetch").start(folder)?;
+        let said = running.console().wait_for_any(&["GUEST: failed", "GUEST: fetched"], LIMIT);
+        if emulation::died_early(&running.console().text()) {
+            progress::note(&format!("{}: the emulator killed the kernel before its init; once more", scenario.name));
+            continue;
+        }
+        let (which, line) = said?;
+        ensure!(which == 1, "the dump could not be fetched: {}", line.text);
+        return running.wait_for_ending(LIMIT).map(drop);
+    }
+    bail!("the emulator let no kernel get as far as fetching the dump")
 }
 
 /// Takes the crash folder off the disk and returns the dump in it.

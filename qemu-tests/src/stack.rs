@@ -81,7 +81,7 @@ impl Stack {
 impl Spare {
     /// The disk, its image made if there is none of that name.
     pub(crate) fn make(&self, folder: &Path) -> Result<Disk> {
-        let image = folder.join(format!("{}.img", self.name));
+        let image = folder.join(format!("spare-{}.img", self.name));
         if !image.exists() {
             disk::empty(&image, self.mib * MIB)?;
         }

@@ -6,6 +6,7 @@
 
 pub mod crypttab;
 pub mod kernel;
+pub mod luks;
 pub mod mounts;
 pub mod stack;
 pub mod sysfs;
@@ -16,9 +17,12 @@ pub use tree::Tree;
 
 use anyhow::Context;
 use kdump_hooks::kmod::Index;
-use kdump_hooks::storage::Layer;
+use kdump_hooks::storage::{Crypt, Key, Layer};
 use kdump_hooks::{DeviceSpec, Host};
 use std::path::Path;
+
+/// The MiB that a capture kernel takes before any volume is opened.
+const ROOM_BESIDES: u64 = 80;
 
 /// A machine as its files describe it.
 #[derive(Debug)]
@@ -58,6 +62,27 @@ impl SystemHost {
             layers.extend(found.into_iter().filter(|layer| !layers.contains(layer)).collect::<Vec<_>>());
         }
         Ok(layers)
+    }
+
+    /// What should be known of the layers, though it stops nothing.
+    pub fn warnings_of(&self, layers: &[Layer]) -> Vec<String> {
+        let reserved = self.tree.line("sys/kernel/kexec_crash_size").and_then(|bytes| bytes.parse::<u64>().ok());
+        let mut warnings = Vec::new();
+        for layer in layers {
+            let Layer::Crypt(Crypt { name, key: Key::File { .. }, .. }) = layer else { continue };
+            let opened = self.names_of(&DeviceSpec::Path(Path::new("/dev/mapper").join(name)));
+            let volumes = opened.iter().flat_map(|name| stack::below(&self.tree, name));
+            let nodes = volumes.map(|name| self.tree.path("dev").join(name));
+            let needed = nodes.filter_map(|node| luks::memory(&node)).max().unwrap_or(0) / 1024;
+            let reserved = reserved.unwrap_or(0) / (1 << 20);
+            if needed > 0 && needed + ROOM_BESIDES > reserved {
+                warnings.push(format!(
+                    "opening {name} takes {needed} MiB of memory, and crashkernel= reserves {reserved} MiB; give its key \
+                     slots less with `cryptsetup luksConvertKey --pbkdf pbkdf2`"
+                ));
+            }
+        }
+        warnings
     }
 
     fn names_of(&self, device: &DeviceSpec) -> Vec<String> {

@@ -38,7 +38,7 @@ pub fn disks(tree: &Tree, name: &str) -> BTreeSet<String> {
 }
 
 /// What a device is made of: its slaves, or the disk that it is a partition of.
-fn below(tree: &Tree, name: &str) -> Vec<String> {
+pub fn below(tree: &Tree, name: &str) -> Vec<String> {
     if fact(tree, name, "partition").is_some() {
         return disk_of(tree, name).into_iter().collect();
     }
