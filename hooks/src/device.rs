@@ -44,8 +44,11 @@ pub struct Facts {
     pub wwid: Option<String>,
 }
 
+/// Makes a name of its text.
+type Named = fn(String) -> DeviceSpec;
+
 /// The spellings of each kind of name: as fstab writes it, and the directory of udev's links.
-const SPELLINGS: [(&str, Option<&str>, fn(String) -> DeviceSpec); 5] = [
+const SPELLINGS: [(&str, Option<&str>, Named); 5] = [
     ("UUID=", Some("/dev/disk/by-uuid/"), DeviceSpec::Uuid),
     ("LABEL=", Some("/dev/disk/by-label/"), DeviceSpec::Label),
     ("PARTUUID=", Some("/dev/disk/by-partuuid/"), DeviceSpec::PartUuid),

@@ -106,7 +106,7 @@ impl Finder {
             None => {
                 let (tell, answer) = mpsc::channel();
                 let (class, dev, name) = (self.class.clone(), self.dev.clone(), name.to_owned());
-                thread::Builder::new().spawn(move || tell.send(see(&class, &dev, &name))).ok()?;
+                thread::Builder::new().spawn(move || drop(tell.send(see(&class, &dev, &name)))).ok()?;
                 (answer, PATIENCE)
             }
         };

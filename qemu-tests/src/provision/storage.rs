@@ -45,7 +45,7 @@ fn packages(apt: &Apt) -> Result<Vec<String>> {
         if found.len() >= MOST || !found.insert(package.clone()) {
             continue;
         }
-        let needed = apt.dependencies(&package)?.into_iter().filter(|name| name.starts_with("lib"));
+        let needed = apt.dependencies(&package)?.into_iter().filter(|name| name.starts_with("lib") || name == "zlib1g");
         todo.extend(needed.filter(|name| !LEFT_OUT.iter().any(|out| name.starts_with(out))));
     }
     Ok(found.into_iter().collect())
