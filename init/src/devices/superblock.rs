@@ -258,6 +258,9 @@ mod tests {
     const TEXT: &str = "aa010203-0405-0607-0809-0a0b0c0d0e0f";
     const PV: &str = "AbCdEf-0123-4567-89ab-cdef-GHIJ-KLMNOP";
 
+    /// What is written at which places, and the type, the UUID and the label that it tells.
+    type Case<'a> = (&'a [(usize, &'a [u8])], &'a str, &'a str, Option<&'a str>);
+
     /// A device of a MiB with these bytes at these places, and what it is found to be.
     fn found(parts: &[(usize, &[u8])]) -> Superblock {
         let mut image = vec![0; 1 << 20];
@@ -273,7 +276,7 @@ mod tests {
         let old_md: &[u8] = &[0xfc, 0x4e, 0x2b, 0xa9, 0, 0, 0, 0];
         let pv: &[u8] = b"AbCdEf0123456789abcdefGHIJKLMNOP";
         let old_end = (1 << 20) - 0x10000;
-        let cases: &[(&[(usize, &[u8])], &str, &str, Option<&str>)] = &[
+        let cases: &[Case<'_>] = &[
             (&[(1024 + 56, &[0x53, 0xef]), (1024 + 104, &UUID), (1144, b"crash\0old")], "ext", TEXT, Some("crash")),
             (&[(0, b"XFSB"), (32, &UUID), (108, b"crashdisk-12")], "xfs", TEXT, Some("crashdisk-12")),
             (&[(65600, b"_BHRfS_M"), (65568, &UUID), (65835, b"crash")], "btrfs", TEXT, Some("crash")),
