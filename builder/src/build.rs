@@ -75,7 +75,9 @@ pub fn plan_for(config: &Config, host: &SystemHost, ours: &Programs) -> anyhow::
     let collector = &config.dump.collector;
     collector.value.check(&ours.capture).with_context(|| format!("{}: core_collector", collector.origin))?;
     let (target, path) = target::find(config, host, &mut warnings)?;
-    let settings = Settings { targets: vec![target], ..Settings::default() };
+    let storage = target.device().map(|device| host.layers(device)).transpose()?.unwrap_or_default();
+    warnings.extend(host.warnings_of(&storage));
+    let settings = Settings { targets: vec![target], storage, ..Settings::default() };
     let image = image_config(config, host, settings, path);
 
     let mut plan = Plan::default();
@@ -158,8 +160,8 @@ fn contributions(config: &Config, host: &dyn Host, settings: &Settings) -> anyho
         all.files.extend(files);
     }
     let mut unknown_device = false;
-    for Target::Filesystem(target) in &settings.targets {
-        unknown_device |= host.device_chain(&target.device)?.is_none();
+    for device in settings.targets.iter().filter_map(Target::device) {
+        unknown_device |= host.device_chain(device)?.is_none();
     }
     if unknown_device {
         all.modules.extend(drivers::generic());
@@ -200,6 +202,7 @@ fn megabytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::TargetLine;
     use kdump_hooks::fake::FakeHost;
 
     fn requests(chains: &[(&str, &str)], conf: &str) -> Vec<String> {
@@ -207,9 +210,10 @@ mod tests {
         std::fs::create_dir(root.path().join("etc")).unwrap();
         std::fs::write(root.path().join("etc/kdump.conf"), conf).unwrap();
         let config = Config::read(&Files::new(root.path(), None, None)).unwrap();
-        let line = config.dump.target.clone().unwrap().value;
-        let target =
-            kdump_hooks::filesystem::Filesystem { fstype: line.fstype, device: line.device, options: Vec::new() };
+        let TargetLine::Filesystem { fstype, device } = config.dump.target.clone().unwrap().value else {
+            panic!("no file system")
+        };
+        let target = kdump_hooks::filesystem::Filesystem { fstype, device, options: Vec::new() };
         let settings = Settings { targets: vec![Target::Filesystem(target)], ..Settings::default() };
         let chains = chains.iter().map(|(device, alias)| ((*device).to_owned(), vec![(*alias).to_owned()])).collect();
         let host = FakeHost { chains, ..FakeHost::default() };

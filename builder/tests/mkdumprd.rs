@@ -4,6 +4,7 @@
 use kdump_builder::fake::{FakeSystem, RELEASE, object};
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -365,4 +366,67 @@ fn an_image_without_the_driver_of_its_target_is_not_built() {
         assert!(!output.status.success() && error.contains(words), "{error}");
         assert_eq!(fs::read_dir(system.root.join("out")).unwrap().count(), 0);
     }
+}
+
+/// An encrypted disk of the machine, opened as `secret`, with a file system on it.
+fn with_encrypted_disk(system: &FakeSystem) {
+    use std::os::unix::fs::symlink;
+    const UUID: &str = "aa010203-0405-0607-0809-0a0b0c0d0e0f";
+    let device = |name: &str, place: &str| {
+        fs::create_dir_all(system.root.join("sys").join(place)).unwrap();
+        fs::create_dir_all(system.root.join("sys/class/block")).unwrap();
+        symlink(format!("../../{place}"), system.root.join("sys/class/block").join(name)).unwrap();
+    };
+    device("vdb", "devices/pci0/virtio1/block/vdb");
+    device("dm-0", "devices/virtual/block/dm-0");
+    let dm = "sys/devices/virtual/block/dm-0";
+    fs::create_dir_all(system.root.join(dm).join("slaves/vdb")).unwrap();
+    let crypt = format!("CRYPT-LUKS2-{}-secret\n", UUID.replace('-', ""));
+    system.write(&format!("{dm}/dm/uuid"), crypt.as_bytes()).unwrap();
+    system.write(&format!("{dm}/dm/name"), b"secret\n").unwrap();
+    system.write("sys/devices/pci0/virtio1/modalias", b"virtio:d2v1\n").unwrap();
+    let mut xfs = vec![0; 4096];
+    xfs[..4].copy_from_slice(b"XFSB");
+    xfs[108..113].copy_from_slice(b"crash");
+    system.write("dev/dm-0", &xfs).unwrap();
+    fs::create_dir_all(system.root.join("dev/mapper")).unwrap();
+    symlink("../dm-0", system.root.join("dev/mapper/secret")).unwrap();
+    let mut luks = vec![0; 8192];
+    luks[..8].copy_from_slice(b"LUKS\xba\xbe\0\x02");
+    luks[8..16].copy_from_slice(&8192_u64.to_be_bytes());
+    let json = br#"{"keyslots":{"0":{"kdf":{"type":"argon2id","memory":1048576}}}}"#;
+    luks[4096..4096 + json.len()].copy_from_slice(json);
+    system.write("dev/vdb", &luks).unwrap();
+    system.write("usr/sbin/cryptsetup", b"a program").unwrap();
+}
+
+#[test]
+fn an_encrypted_target_brings_its_tool_and_its_key_which_nobody_else_can_read() {
+    let (_dir, system) = system();
+    with_encrypted_disk(&system);
+    let refused = mkdumprd(&system, &["out/image"]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(said.contains("cannot put LABEL=crash together in the image: secret is encrypted"), "{said}");
+    assert!(said.contains("add a key file with `cryptsetup luksAddKey`"), "{said}");
+
+    system.write("etc/crypttab", b"secret /dev/vdb /root/key\n").unwrap();
+    system.write("root/key", b"hush").unwrap();
+    let modules = format!("lib/modules/{RELEASE}/modules.builtin");
+    system.write(&modules, b"kernel/drivers/md/dm-mod.ko\nkernel/drivers/md/dm-crypt.ko\n").unwrap();
+    let output = mkdumprd(&system, &["out/image"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("opening secret takes 1024 MiB of memory, and crashkernel= reserves 80 MiB"), "{said}");
+    let reasons = reasons(&system);
+    assert_eq!(reasons["usr/sbin/cryptsetup"], "the target is on the encrypted volume secret");
+    assert_eq!(reasons["etc/kdump/keys/secret"], "/root/key, the key of secret");
+    let image = system.root.join("out/image");
+    let list = lsinitrd(&[&image]);
+    assert!(
+        list.lines().any(|line| line.starts_with("-rw-------") && line.contains(" etc/kdump/keys/secret ")),
+        "{list}"
+    );
+    assert_eq!(fs::metadata(&image).unwrap().permissions().mode() & 0o777, 0o600);
+    let config = lsinitrd(&[&image, Path::new("etc/kdump/image.toml")]);
+    assert!(config.contains("layer = \"crypt\"") && !config.contains("hush"), "{config}");
 }

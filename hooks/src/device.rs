@@ -1,4 +1,9 @@
 //! How a configuration names a block device.
+//!
+//! In: `/dev/…`, `UUID=`, `LABEL=`, `PARTUUID=`, `PARTLABEL=` and what udev makes of each below `/dev/disk`. Out: a
+//! [`DeviceSpec`], which is compared with the [`Facts`] of a device. May surprise: the names below `by-id` and `by-path`
+//! are made by rules of udev that nobody can make again without it; they stay paths, which the builder turns into
+//! something that is written on the device, or refuses.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -15,15 +20,72 @@ pub enum DeviceSpec {
     Uuid(String),
     /// The label in the superblock: `LABEL=…`, `/dev/disk/by-label/…`.
     Label(String),
+    /// The UUID in the partition table, in any case: `PARTUUID=…`, `/dev/disk/by-partuuid/…`.
+    PartUuid(String),
+    /// The partition's name in a GPT: `PARTLABEL=…`, `/dev/disk/by-partlabel/…`.
+    PartLabel(String),
+    /// The identifier that the disk itself gives (`device/wwid`, `wwid` or `serial` in sysfs), the same on every path to
+    /// it: `WWID=…`.
+    Wwid(String),
 }
 
+/// What a block device says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The UUID in the superblock.
+    pub uuid: Option<String>,
+    /// The label in the superblock.
+    pub label: Option<String>,
+    /// The UUID in the partition table.
+    pub partuuid: Option<String>,
+    /// The name in the partition table.
+    pub partlabel: Option<String>,
+    /// The disk's own identifier; partitions have none.
+    pub wwid: Option<String>,
+}
+
+/// Makes a name of its text.
+type Named = fn(String) -> DeviceSpec;
+
+/// The spellings of each kind of name: as fstab writes it, and the directory of udev's links.
+const SPELLINGS: [(&str, Option<&str>, Named); 5] = [
+    ("UUID=", Some("/dev/disk/by-uuid/"), DeviceSpec::Uuid),
+    ("LABEL=", Some("/dev/disk/by-label/"), DeviceSpec::Label),
+    ("PARTUUID=", Some("/dev/disk/by-partuuid/"), DeviceSpec::PartUuid),
+    ("PARTLABEL=", Some("/dev/disk/by-partlabel/"), DeviceSpec::PartLabel),
+    ("WWID=", None, DeviceSpec::Wwid),
+];
+
 impl DeviceSpec {
-    /// Whether a superblock with that UUID and label is the device meant. Never true for a path.
-    pub fn matches(&self, uuid: Option<&str>, label: Option<&str>) -> bool {
+    /// Whether a device of which this is known is the one meant. Never true for a path.
+    pub fn matches(&self, facts: &Facts) -> bool {
+        let same = |have: &Option<String>, wanted: &str| have.as_deref() == Some(wanted);
+        let alike =
+            |have: &Option<String>, wanted: &str| have.as_deref().is_some_and(|have| have.eq_ignore_ascii_case(wanted));
         match self {
             DeviceSpec::Path(_) => false,
-            DeviceSpec::Uuid(wanted) => uuid.is_some_and(|uuid| uuid.eq_ignore_ascii_case(wanted)),
-            DeviceSpec::Label(wanted) => label == Some(wanted),
+            DeviceSpec::Uuid(wanted) => alike(&facts.uuid, wanted),
+            DeviceSpec::Label(wanted) => same(&facts.label, wanted),
+            DeviceSpec::PartUuid(wanted) => alike(&facts.partuuid, wanted),
+            DeviceSpec::PartLabel(wanted) => same(&facts.partlabel, wanted),
+            DeviceSpec::Wwid(wanted) => same(&facts.wwid, wanted),
+        }
+    }
+
+    /// Whether it is told by what is inside the device, so that a part of a RAID or one of several paths may look like
+    /// the whole.
+    pub fn is_of_content(&self) -> bool {
+        matches!(self, DeviceSpec::Uuid(_) | DeviceSpec::Label(_))
+    }
+
+    /// The directory below `/dev/disk` whose links are this kind of name.
+    pub fn links(&self) -> Option<&'static str> {
+        match self {
+            DeviceSpec::Path(_) | DeviceSpec::Wwid(_) => None,
+            DeviceSpec::Uuid(_) => Some("/dev/disk/by-uuid"),
+            DeviceSpec::Label(_) => Some("/dev/disk/by-label"),
+            DeviceSpec::PartUuid(_) => Some("/dev/disk/by-partuuid"),
+            DeviceSpec::PartLabel(_) => Some("/dev/disk/by-partlabel"),
         }
     }
 }
@@ -32,25 +94,20 @@ impl FromStr for DeviceSpec {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let quoted = |value: &str| value.trim_matches('"').to_owned();
-        let spec = if let Some(uuid) = text.strip_prefix("UUID=").or(text.strip_prefix("/dev/disk/by-uuid/")) {
-            DeviceSpec::Uuid(quoted(uuid))
-        } else if let Some(label) = text.strip_prefix("LABEL=") {
-            DeviceSpec::Label(quoted(label))
-        } else if let Some(label) = text.strip_prefix("/dev/disk/by-label/") {
-            DeviceSpec::Label(unescape_udev(label))
-        } else if text.starts_with("/dev/disk/") || text.starts_with("PARTUUID=") || text.starts_with("PARTLABEL=") {
-            return Err(format!("`{text}` is not a name this version can resolve without udev; use UUID= or LABEL="));
-        } else if text.starts_with("/dev/") && text.len() > "/dev/".len() {
-            DeviceSpec::Path(PathBuf::from(text))
-        } else {
-            return Err(format!("`{text}` is not a block device; write /dev/NAME, UUID=… or LABEL=…"));
-        };
-        match &spec {
-            DeviceSpec::Uuid(value) | DeviceSpec::Label(value) if value.is_empty() => {
-                Err(format!("`{text}` names no device"))
-            }
-            _ => Ok(spec),
+        for (tag, links, name) in SPELLINGS {
+            let value = match (text.strip_prefix(tag), links.and_then(|links| text.strip_prefix(links))) {
+                (Some(value), _) => value.trim_matches('"').to_owned(),
+                (_, Some(link)) => unescape_udev(link),
+                _ => continue,
+            };
+            return match value.is_empty() {
+                true => Err(format!("`{text}` names no device")),
+                false => Ok(name(value)),
+            };
+        }
+        match text.strip_prefix("/dev/") {
+            Some(name) if !name.is_empty() => Ok(DeviceSpec::Path(PathBuf::from(text))),
+            _ => Err(format!("`{text}` is not a block device; write /dev/NAME, UUID=… or LABEL=…")),
         }
     }
 }
@@ -78,6 +135,9 @@ impl fmt::Display for DeviceSpec {
             DeviceSpec::Path(path) => path.display().fmt(f),
             DeviceSpec::Uuid(uuid) => write!(f, "UUID={uuid}"),
             DeviceSpec::Label(label) => write!(f, "LABEL={label}"),
+            DeviceSpec::PartUuid(uuid) => write!(f, "PARTUUID={uuid}"),
+            DeviceSpec::PartLabel(label) => write!(f, "PARTLABEL={label}"),
+            DeviceSpec::Wwid(wwid) => write!(f, "WWID={wwid}"),
         }
     }
 }
@@ -114,6 +174,9 @@ mod tests {
             ("UUID=1234-ABCD", DeviceSpec::Uuid("1234-ABCD".into())),
             ("/dev/disk/by-uuid/1234-ABCD", DeviceSpec::Uuid("1234-ABCD".into())),
             ("LABEL=\"crash\"", DeviceSpec::Label("crash".into())),
+            ("PARTUUID=6b64756d-01", DeviceSpec::PartUuid("6b64756d-01".into())),
+            ("/dev/disk/by-partlabel/EFI\\x20System", DeviceSpec::PartLabel("EFI System".into())),
+            ("/dev/disk/by-id/virtio-x", DeviceSpec::Path("/dev/disk/by-id/virtio-x".into())),
             ("/dev/disk/by-label/my\\x20dumps", DeviceSpec::Label("my dumps".into())),
         ] {
             assert_eq!(text.parse(), Ok(spec));
@@ -122,18 +185,27 @@ mod tests {
 
     #[test]
     fn what_names_no_device_is_refused() {
-        for text in ["", "vda", "/dev/", "UUID=", "LABEL=", "PARTUUID=12", "/dev/disk/by-id/x", "nfs:/export"] {
+        for text in ["", "vda", "/dev/", "UUID=", "LABEL=", "PARTUUID=", "/dev/disk/by-label/", "nfs:/export"] {
             assert!(text.parse::<DeviceSpec>().is_err(), "{text}");
         }
     }
 
     #[test]
     fn uuids_match_in_any_case_and_labels_exactly() {
-        let uuid: DeviceSpec = "UUID=ABCD-12".parse().unwrap();
-        assert!(uuid.matches(Some("abcd-12"), None));
-        let label: DeviceSpec = "LABEL=crash".parse().unwrap();
-        assert!(label.matches(None, Some("crash")));
-        assert!(!label.matches(None, Some("Crash")));
-        assert!(!DeviceSpec::Path("/dev/x".into()).matches(None, None));
+        let facts = |uuid: &str, label: &str| Facts {
+            uuid: Some(uuid.into()),
+            label: Some(label.into()),
+            partuuid: Some(uuid.into()),
+            partlabel: Some(label.into()),
+            wwid: None,
+        };
+        for spec in ["UUID=ABCD-12", "PARTUUID=ABCD-12"] {
+            assert!(spec.parse::<DeviceSpec>().unwrap().matches(&facts("abcd-12", "")), "{spec}");
+        }
+        for spec in ["LABEL=crash", "PARTLABEL=crash"] {
+            let spec: DeviceSpec = spec.parse().unwrap();
+            assert!(spec.matches(&facts("", "crash")) && !spec.matches(&facts("", "Crash")), "{spec}");
+        }
+        assert!(!DeviceSpec::Path("/dev/x".into()).matches(&Facts::default()));
     }
 }

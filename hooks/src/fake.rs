@@ -14,6 +14,8 @@ use std::time::Duration;
 pub struct FakeMachine {
     /// The devices it has: how they are asked for, and their node.
     pub devices: BTreeMap<String, PathBuf>,
+    /// The devices of which it has several.
+    pub members: BTreeMap<String, Vec<PathBuf>>,
     /// File system types that mount(2) refuses.
     pub unmountable: BTreeSet<String>,
     /// Modules it does not have.
@@ -39,6 +41,27 @@ impl Machine for FakeMachine {
             .get(&device.to_string())
             .cloned()
             .ok_or_else(|| anyhow!("{device} did not appear within {} s", limit.as_secs()))
+    }
+
+    fn wait_for_members(
+        &mut self,
+        device: &DeviceSpec,
+        count: Option<u64>,
+        limit: Duration,
+    ) -> anyhow::Result<Vec<PathBuf>> {
+        let count = count.map_or("all".to_owned(), |count| count.to_string());
+        self.journal.push(format!("wait {count} of {device} {}s", limit.as_secs()));
+        let one = || self.devices.get(&device.to_string()).map(|node| vec![node.clone()]);
+        self.members
+            .get(&device.to_string())
+            .cloned()
+            .or_else(one)
+            .ok_or_else(|| anyhow!("{device} did not appear within {} s", limit.as_secs()))
+    }
+
+    fn tell_kernel(&mut self, file: &Path, text: &str) -> anyhow::Result<()> {
+        self.journal.push(format!("write {text} to {}", file.display()));
+        Ok(())
     }
 
     fn mount(&mut self, plan: &MountPlan) -> anyhow::Result<()> {
@@ -70,6 +93,8 @@ pub struct FakeHost {
     pub index: Index,
     /// The chains of the devices that are there, by how they are asked for.
     pub chains: BTreeMap<String, Vec<String>>,
+    /// The files that hooks read.
+    pub files: BTreeMap<PathBuf, Vec<u8>>,
 }
 
 impl Host for FakeHost {
@@ -79,5 +104,9 @@ impl Host for FakeHost {
 
     fn device_chain(&self, device: &DeviceSpec) -> anyhow::Result<Option<Vec<String>>> {
         Ok(self.chains.get(&device.to_string()).cloned())
+    }
+
+    fn read(&self, path: &Path) -> anyhow::Result<Vec<u8>> {
+        self.files.get(path).cloned().ok_or_else(|| anyhow!("cannot read {}", path.display()))
     }
 }

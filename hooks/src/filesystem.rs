@@ -1,5 +1,7 @@
 //! A dump target that is a file system on a local block device.
 //!
+//! May surprise: a btrfs of several devices is mounted by naming them all, since there is no `btrfs device scan`.
+//!
 //! *Into the image*: the file system's module with what it asks for by alias (character sets, checksums), and the
 //! drivers of the device, if the device is on the host. *At boot*: wait for the device, mount it, and at the end flush
 //! and unmount it.
@@ -94,7 +96,11 @@ impl TargetHook for Filesystem {
             log::debug!("{error:#}");
         }
         let point = PathBuf::from(MOUNT_POINT);
-        let options = self.options.iter().filter(|option| *option != "defaults" && *option != "ro").cloned().collect();
+        let mut options: Vec<String> =
+            self.options.iter().filter(|option| *option != "defaults" && *option != "ro").cloned().collect();
+        if self.fstype == "btrfs" && self.device.is_of_content() {
+            options.extend(other_devices(machine, &self.device, &source, limit)?);
+        }
         machine
             .mount(&MountPlan { source: source.clone(), point: point.clone(), fstype: self.fstype.clone(), options })
             .with_context(|| format!("cannot mount the target {self} ({})", source.display()))?;
@@ -104,6 +110,17 @@ impl TargetHook for Filesystem {
     fn close(&self, machine: &mut dyn Machine) -> anyhow::Result<()> {
         machine.unmount(Path::new(MOUNT_POINT)).with_context(|| format!("cannot unmount the target {self}"))
     }
+}
+
+/// The options that name the other devices of a btrfs, which nobody else tells the kernel.
+fn other_devices(
+    machine: &mut dyn Machine,
+    spec: &DeviceSpec,
+    first: &Path,
+    limit: Duration,
+) -> anyhow::Result<Vec<String>> {
+    let all = machine.wait_for_members(spec, None, limit)?;
+    Ok(all.iter().filter(|node| *node != first).map(|node| format!("device={}", node.display())).collect())
 }
 
 #[cfg(test)]
@@ -130,6 +147,16 @@ mod tests {
             machine.journal,
             ["wait LABEL=crash 9s", "load ext4", "mount /dev/vdb /kdump/target ext4 noatime", "unmount /kdump/target"]
         );
+    }
+
+    #[test]
+    fn a_btrfs_of_several_devices_is_mounted_with_all_of_them() {
+        let mut machine = FakeMachine::default();
+        machine.devices.insert("LABEL=crash".into(), "/dev/vdb".into());
+        machine.members.insert("LABEL=crash".into(), vec!["/dev/vdb".into(), "/dev/vdc".into()]);
+        target("btrfs").open(&mut machine, Duration::from_secs(9)).unwrap();
+        let last = machine.journal.last().unwrap();
+        assert_eq!(last, "mount /dev/vdb /kdump/target btrfs noatime,device=/dev/vdc");
     }
 
     #[test]

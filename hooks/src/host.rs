@@ -2,19 +2,26 @@
 
 use crate::device::DeviceSpec;
 use crate::kmod::Index;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The machine that an image is built for. `builder` reads a real one; [`crate::fake::FakeHost`] describes any other.
 pub trait Host {
     /// The module indexes of the kernel that the image is for.
     fn index(&self) -> &Index;
 
-    /// The modaliases and driver modules between `device` and the root of its bus, device first, as sysfs has them.
+    /// The modaliases and driver modules between `device` and the root of its bus, device first, as sysfs has them; of a
+    /// device that is made of others, those of all the disks below.
     /// `None` if the device is not on this machine, so that nothing can be said of it.
     ///
     /// # Errors
     /// The device is there but its place in sysfs cannot be read.
     fn device_chain(&self, device: &DeviceSpec) -> anyhow::Result<Option<Vec<String>>>;
+
+    /// A file of the machine, such as a key.
+    ///
+    /// # Errors
+    /// It is not there or cannot be read.
+    fn read(&self, path: &Path) -> anyhow::Result<Vec<u8>>;
 }
 
 /// What a hook wants in the image.

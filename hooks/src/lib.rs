@@ -24,6 +24,8 @@
 //! | module | is |
 //! |---|---|
 //! | [`filesystem`] | the hook for a dump target that is a local file system |
+//! | [`storage`] | the hooks for what lies between a target and the disks: LVM, RAID, LUKS, multipath |
+//! | [`virtiofs`] | the hook for a directory that the hypervisor shares |
 //! | [`kmod`] | what modprobe knows: indexes, modprobe.d, aliases, order of loading; both sides need it |
 //! | [`cmdline`] | the kernel command line |
 //! | [`device`] | how a configuration names a block device |
@@ -40,6 +42,8 @@ pub mod host;
 pub mod kmod;
 pub mod machine;
 pub mod stage;
+pub mod storage;
+pub mod virtiofs;
 
 pub use device::DeviceSpec;
 pub use host::{Contribution, FileNeed, Host, ModuleNeed, ProgramNeed};
@@ -104,13 +108,24 @@ pub enum Destination {
 pub enum Target {
     /// A file system on a local block device.
     Filesystem(filesystem::Filesystem),
+    /// A directory that the hypervisor shares.
+    Virtiofs(virtiofs::Virtiofs),
 }
 
 impl Target {
+    /// The block device that it is on, if it is on one.
+    pub fn device(&self) -> Option<&DeviceSpec> {
+        match self {
+            Target::Filesystem(filesystem) => Some(&filesystem.device),
+            Target::Virtiofs(_) => None,
+        }
+    }
+
     /// The hook that serves this target.
     pub fn hook(&self) -> &dyn TargetHook {
         match self {
             Target::Filesystem(filesystem) => filesystem,
+            Target::Virtiofs(share) => share,
         }
     }
 }
@@ -120,6 +135,7 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Target::Filesystem(filesystem) => filesystem.fmt(f),
+            Target::Virtiofs(share) => share.fmt(f),
         }
     }
 }
@@ -133,11 +149,15 @@ pub struct Settings {
     /// What must not be loaded.
     #[serde(default)]
     pub modules: kmod::Settings,
+    /// What is put together before the targets are looked for, in this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub storage: Vec<storage::Layer>,
 }
 
 impl Settings {
     /// The hooks that these settings call for.
     pub fn hooks(&self) -> Vec<&dyn Hook> {
-        self.targets.iter().map(|target| target.hook() as &dyn Hook).collect()
+        let storage = self.storage.iter().map(storage::Layer::hook);
+        storage.chain(self.targets.iter().map(|target| target.hook() as &dyn Hook)).collect()
     }
 }

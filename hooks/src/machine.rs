@@ -20,6 +20,24 @@ pub trait Machine {
     /// The device did not appear in time.
     fn wait_for_device(&mut self, device: &DeviceSpec, limit: Duration) -> anyhow::Result<PathBuf>;
 
+    /// Waits until `count` devices are there that `device` names, or as many as their superblock wants; at most `limit`.
+    /// Gives the nodes of those that are there then, which may be fewer.
+    ///
+    /// # Errors
+    /// None appeared in time.
+    fn wait_for_members(
+        &mut self,
+        device: &DeviceSpec,
+        count: Option<u64>,
+        limit: Duration,
+    ) -> anyhow::Result<Vec<PathBuf>>;
+
+    /// Writes to a file of proc, sysfs or configfs.
+    ///
+    /// # Errors
+    /// There is no such file, or the kernel's refusal.
+    fn tell_kernel(&mut self, file: &Path, text: &str) -> anyhow::Result<()>;
+
     /// Mounts, creating the mount point where it is missing.
     ///
     /// # Errors

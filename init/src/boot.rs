@@ -244,9 +244,11 @@ impl Run {
 
 /// Lets the hooks act that have something to do at `stage`; what one cannot do stops nothing.
 fn act(run: &mut Run, config: &ImageConfig, stage: Stage, machine: &mut dyn Machine) {
-    let limit = config.limits.stage();
+    // What waits for devices is not to wait longer than the target would.
+    let limit = if stage == Stage::Devices { config.limits.device() } else { config.limits.stage() };
     for hook in config.hooks.hooks().into_iter().filter(|hook| hook.stages().contains(&stage)) {
-        let acted = run.stage(stage, limit, |_| hook.act(stage, machine, limit).context(hook.name()));
+        let acted =
+            run.stage(stage, limit + config.limits.stage(), |_| hook.act(stage, machine, limit).context(hook.name()));
         acted.unwrap_or_else(|error| warn!("{error:#}"));
     }
 }

@@ -29,7 +29,21 @@
 //! kind = "filesystem"
 //! fstype = "ext4"
 //! device = "LABEL=crash"
+//!
+//! [[hooks.storage]]
+//! layer = "crypt"
+//! name = "secret"
+//! device = "UUID=6b64756d-7072-7364-8969-736b00000001"
+//! key = { file = { path = "/root/key" } }
+//!
+//! [[hooks.storage]]
+//! layer = "lvm"
+//! group = "vg"
+//! volume = "crash"
+//! physical = ["UUID=AbCdEf-0123-4567-89ab-cdef-GHIJ-KLMNOP"]
 //! ```
+//!
+//! Layers of storage stand in the order in which they are put together; `mdraid` and `multipath` are the others.
 
 use anyhow::{Context, bail};
 use kdump_hooks::Settings;
@@ -227,7 +241,10 @@ mod tests {
 
     #[test]
     fn the_example_of_the_documentation_is_a_configuration() {
-        assert_eq!(example().hooks.targets[0].to_string(), "ext4 LABEL=crash");
+        let hooks = example().hooks;
+        assert_eq!(hooks.targets[0].to_string(), "ext4 LABEL=crash");
+        let names: Vec<_> = hooks.hooks().iter().map(|hook| hook.name()).collect();
+        assert_eq!(names, ["crypt", "lvm", "filesystem"]);
     }
 
     #[test]

@@ -13,13 +13,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::accel::{Accel, accel, accel_with_five_levels};
 use crate::console::Console;
 use crate::machine::{Disk, Ending, Machine, Running};
 use crate::programs::{Programs, programs};
 use crate::scenario::{COLLECTORS, CRASH_FOLDER, Filling, LABEL, PageTables, RAW_SERIAL, Scenario, UUID};
+use crate::stack::Bus;
 use crate::status::Status;
 use crate::{disk, emulation, folders, guest_image, progress, provision, tools};
 
@@ -101,15 +102,23 @@ fn run(scenario: &Scenario) -> Result<Outcome> {
     let mut stages = Vec::new();
     let tree = folder.join("disk");
     fill_disk(scenario, &programs, &tree)?;
-    stage(&mut stages, "mkdumprd", || make_image(scenario, &programs, &tree))?;
+    match &scenario.stack {
+        None => stage(&mut stages, "mkdumprd", || make_image(scenario, &programs, &tree))?,
+        // What the target is made of is known in the guest alone: kdumpctl makes the image there.
+        Some(stack) => stack.fill_disk(&scenario.kernel, &tree)?,
+    }
     let (marker, machine) = stage(&mut stages, "disks", || make_machine(scenario, &programs, &folder, accel))?;
 
-    let running = machine.start(&folder)?;
+    let running = machine.clone().append("guest.mode=crash").start(&folder)?;
     stages.extend(follow_to_the_panic(scenario, &running)?);
     let console = running.console().clone();
     let ending = running.wait_for_ending(LIMIT)?;
     progress::note(&format!("{}: the capture kernel's ending: {ending:?}", scenario.name));
     stages.push(Stage { name: "panic to ending", took: time_between(&console, PANIC, "reboot: ") });
+
+    if scenario.stack.is_some() {
+        stage(&mut stages, "fetching the dump", || fetch(scenario, &machine, &folder.join("fetch")))?;
+    }
 
     let dump = stage(&mut stages, "taking the dump off the disk", || take_dump(&folder))?;
     let raw = scenario.keep_raw.then(|| take_raw(&folder)).transpose()?;
@@ -198,12 +207,13 @@ fn make_image(scenario: &Scenario, programs: &Programs, tree: &Path) -> Result<(
 fn make_machine(scenario: &Scenario, programs: &Programs, folder: &Path, accel: Accel) -> Result<(String, Machine)> {
     let (disk, raw, initrd) = (folder.join("vda.img"), folder.join("raw"), folder.join("first.img"));
     disk::make_ext4(&disk, &folder.join("disk"), u64::from(scenario.memory_mib) + 256, LABEL, UUID)?;
-    let modules: &[&str] = if scenario.filling.has_balloon() { &["virtio_balloon"] } else { &[] };
-    guest_image::write(&scenario.kernel, programs, modules, &initrd)?;
+    let mut modules: Vec<&str> = if scenario.filling.has_balloon() { vec!["virtio_balloon"] } else { Vec::new() };
+    modules.extend(scenario.stack.iter().flat_map(|stack| &stack.modules));
+    guest_image::write(&scenario.kernel, programs, &modules, &initrd)?;
     let random = fs::read_to_string("/proc/sys/kernel/random/uuid").context("unable to get a random marker")?;
     let marker = format!("kdump-marker-{}", random.trim());
     let append = format!(
-        "crashkernel={}M panic=-1 loglevel=5 guest.mode=crash {} guest.marker={marker}",
+        "crashkernel={}M panic=-1 loglevel=5 {} guest.marker={marker}",
         scenario.crashkernel_mib,
         scenario.filling.words(),
     );
@@ -216,15 +226,35 @@ fn make_machine(scenario: &Scenario, programs: &Programs, folder: &Path, accel: 
         .memory_mib(scenario.memory_mib)
         .words(&scenario.qemu)
         .echo(scenario.echo)
-        .disk(Disk { image: disk, serial: "root".into() });
+        .disk(Disk { image: disk, serial: "root".into(), bus: Bus::Virtio });
     if scenario.keep_raw {
         disk::empty(&raw, u64::from(scenario.memory_mib) * MIB + 64 * MIB)?;
-        machine = machine.disk(Disk { image: raw, serial: RAW_SERIAL.into() });
+        machine = machine.disk(Disk { image: raw, serial: RAW_SERIAL.into(), bus: Bus::Virtio });
+    }
+    for disk in scenario.stack.iter().flat_map(|stack| &stack.disks).map(|spare| spare.make(folder)) {
+        machine = machine.disk(disk?);
     }
     for device in &scenario.devices {
         machine = machine.device(device);
     }
     Ok((marker, machine))
+}
+
+/// Boots the guest once more to copy the dump from a target that it puts together to its own disk.
+fn fetch(scenario: &Scenario, machine: &Machine, folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder)?;
+    for _ in 0..ATTEMPTS {
+        let running = machine.clone().append("guest.mode=fetch").start(folder)?;
+        let said = running.console().wait_for_any(&["GUEST: failed", "GUEST: fetched"], LIMIT);
+        if emulation::died_early(&running.console().text()) {
+            progress::note(&format!("{}: the emulator killed the kernel before its init; once more", scenario.name));
+            continue;
+        }
+        let (which, line) = said?;
+        ensure!(which == 1, "the dump could not be fetched: {}", line.text);
+        return running.wait_for_ending(LIMIT).map(drop);
+    }
+    bail!("the emulator let no kernel get as far as fetching the dump")
 }
 
 /// Takes the crash folder off the disk and returns the dump in it.

@@ -27,6 +27,7 @@
 //! # Where to look
 //!
 //! - [`provision`]: what has to be there, and where it comes from; [`folders`]: where it is kept.
+//! - [`stack`]: a target that the guest puts together from several disks.
 //! - [`scenario`], [`mod@crash`]: what is tried, and the story of trying it; [`mod@mem_usage`]: a story without a crash.
 //! - [`machine`], [`console`], [`disk`], [`mod@accel`]: QEMU and what is around it.
 //! - [`source`], [`collector`], [`damage`]: kept memory, what is asked of it, and what is done to it.
@@ -52,6 +53,7 @@ pub mod progress;
 pub mod provision;
 pub mod scenario;
 pub mod source;
+pub mod stack;
 pub mod status;
 pub mod sys;
 pub mod tools;
@@ -64,4 +66,5 @@ pub mod prelude {
     pub use crate::provision::{Codec, Suite, kernel};
     pub use crate::scenario::{LABEL, PageTables, Scenario, UUID};
     pub use crate::source::{self, Source};
+    pub use crate::stack::{Bus, Spare, Stack};
 }

@@ -18,6 +18,7 @@ use tempfile::TempDir;
 use crate::accel::Accel;
 use crate::console::{Console, Echo};
 use crate::folders::{self, Lock};
+use crate::stack::Bus;
 use crate::{sys, tools};
 
 /// How a guest came to its end.
@@ -38,13 +39,15 @@ const ENDINGS: [(&str, Ending); 3] = [
     ("reboot: System halted", Ending::Halt),
 ];
 
-/// A disk of the guest, virtio, from a raw image file.
+/// A disk of the guest, from a raw image file.
 #[derive(Clone, Debug)]
 pub struct Disk {
     /// The image.
     pub image: PathBuf,
     /// The serial number by which the guest may know it.
     pub serial: String,
+    /// What it hangs on.
+    pub bus: Bus,
 }
 
 /// What a machine is made of.
@@ -79,6 +82,12 @@ impl Machine {
             words: Vec::new(),
             echo: Echo::Silent,
         }
+    }
+
+    /// Further words of the kernel's command line.
+    pub fn append(mut self, words: &str) -> Machine {
+        self.append = format!("{} {words}", self.append);
+        self
     }
 
     /// The processor model.
@@ -127,9 +136,19 @@ impl Machine {
         command.args(["-m", &self.memory_mib.to_string(), "-smp", &self.cpus.to_string()]);
         command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initrd);
         command.args(["-append", &format!("console=ttyS0 {}", self.append)]);
+        if self.disks.iter().any(|disk| disk.bus != Bus::Virtio) {
+            command.args(["-device", "virtio-scsi-pci"]);
+        }
         for (number, disk) in self.disks.iter().enumerate() {
-            let drive = format!("file={},format=raw,if=none,id=disk{number},cache=unsafe", comma_safe(&disk.image));
-            let device = format!("virtio-blk-pci,drive=disk{number},serial={}", disk.serial);
+            let mut drive = format!("file={},format=raw,if=none,id=disk{number},cache=unsafe", comma_safe(&disk.image));
+            let device = match disk.bus {
+                Bus::Virtio => format!("virtio-blk-pci,drive=disk{number},serial={}", disk.serial),
+                Bus::Scsi => format!("scsi-hd,drive=disk{number},serial={}", disk.serial),
+                Bus::Paths(wwn) => {
+                    drive.push_str(",file.locking=off");
+                    format!("scsi-hd,drive=disk{number},serial={},wwn={wwn:#x},share-rw=on", disk.serial)
+                }
+            };
             command.args(["-drive", &drive, "-device", &device]);
         }
         for device in &self.devices {

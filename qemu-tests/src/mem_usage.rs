@@ -18,6 +18,7 @@ use crate::machine::{Disk, Ending, Machine};
 use crate::programs::programs;
 use crate::provision::{self, Kernel, makedumpfile};
 use crate::scenario::{LABEL, UUID};
+use crate::stack::Bus;
 use crate::{disk, emulation, folders, guest_image, progress, tools};
 
 /// Where the guest keeps the answers, and their names.
@@ -81,7 +82,7 @@ fn run(kernel: &Kernel, folder: &Path) -> Result<Answers> {
         format!("crashkernel={CRASHKERNEL_MIB}M panic=-1 loglevel=5 guest.mode=mem-usage guest.load=16 guest.huge=8");
     let machine = Machine::new(&kernel.vmlinuz, &initrd, &append, accel_with_five_levels()?)
         .memory_mib(MEMORY_MIB)
-        .disk(Disk { image: image.clone(), serial: "root".into() });
+        .disk(Disk { image: image.clone(), serial: "root".into(), bus: Bus::Virtio });
     let running = machine.start(folder)?;
     let (which, line) = running.console().wait_for_any(&["GUEST: failed", "GUEST: counted"], LIMIT)?;
     ensure!(which == 1, "{}", line.text);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::console::Echo;
 use crate::folders;
 use crate::provision::{Codec, Kernel};
+use crate::stack::Stack;
 
 /// The label of the guest's disk.
 pub const LABEL: &str = "guest-disk";
@@ -97,6 +98,8 @@ pub struct Scenario {
     pub qemu: Vec<String>,
     /// What the first kernel's memory is filled with.
     pub filling: Filling,
+    /// A target that the guest puts together itself.
+    pub stack: Option<Stack>,
     /// Keep the whole source too.
     pub keep_raw: bool,
     /// Who sees the console.
@@ -124,6 +127,7 @@ impl Scenario {
             devices: Vec::new(),
             qemu: Vec::new(),
             filling: Filling::Ordinary,
+            stack: None,
             keep_raw: false,
             echo: Echo::Silent,
         }

@@ -31,17 +31,22 @@ pub struct KdumpConf {
     pub extra_bins: Vec<Given<PathBuf>>,
 }
 
-/// A target directive such as `ext4 LABEL=crash`.
+/// A target directive.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TargetLine {
-    /// The file system's type.
-    pub fstype: String,
-    /// The device.
-    pub device: DeviceSpec,
+pub enum TargetLine {
+    /// A file system on a block device, such as `ext4 LABEL=crash`.
+    Filesystem {
+        /// The file system's type.
+        fstype: String,
+        /// The device.
+        device: DeviceSpec,
+    },
+    /// `virtiofs TAG`.
+    Virtiofs(String),
 }
 
 /// The directives that name a file system.
-const FILESYSTEMS: [&str; 6] = ["ext2", "ext3", "ext4", "xfs", "btrfs", "minix"];
+const FILESYSTEMS: [&str; 7] = ["ext2", "ext3", "ext4", "xfs", "btrfs", "minix", "virtiofs"];
 
 /// The other directives that are followed.
 const FOLLOWED: [&str; 8] = [
@@ -56,13 +61,12 @@ const FOLLOWED: [&str; 8] = [
 ];
 
 /// What RHEL follows and this version does not, or no version does any more, and what to do instead.
-const REFUSED: [(&str, &str); 21] = [
+const REFUSED: [(&str, &str); 20] = [
     ("vfat", "cannot hold a dump: it knows no `:` in names and no file of 4 GiB; write another file system"),
     ("raw", UNSUPPORTED_TARGET),
     ("nfs", UNSUPPORTED_TARGET),
     ("ssh", UNSUPPORTED_TARGET),
     ("sshkey", UNSUPPORTED_TARGET),
-    ("virtiofs", UNSUPPORTED_TARGET),
     ("kdump_pre", UNSUPPORTED),
     ("kdump_post", UNSUPPORTED),
     ("kdump_emergency", UNSUPPORTED),
@@ -156,6 +160,12 @@ impl KdumpConf {
                     "{place}: crashkernel= is not reset by this version; write `auto_reset_crashkernel no`"
                 )),
             },
+            "virtiofs" => {
+                if value.contains(char::is_whitespace) || value.contains('/') {
+                    bail!("`{value}` is not the tag of a share; write the tag that the hypervisor offers");
+                }
+                self.target = Some(given(TargetLine::Virtiofs(value.to_owned()), place));
+            }
             fstype => {
                 if !kdump_hooks::filesystem::Filesystem::is_known(fstype) {
                     bail!("{fstype} {UNSUPPORTED_TARGET}");
@@ -164,7 +174,7 @@ impl KdumpConf {
                 if fstype == "minix" && !matches!(device, DeviceSpec::Path(_)) {
                     bail!("a minix file system has neither label nor UUID; write its device, such as /dev/sdb1");
                 }
-                self.target = Some(given(TargetLine { fstype: fstype.to_owned(), device }, place));
+                self.target = Some(given(TargetLine::Filesystem { fstype: fstype.to_owned(), device }, place));
             }
         }
         Ok(())
@@ -259,8 +269,8 @@ mod tests {
         assert!(warnings.is_empty(), "{warnings:?}");
         assert_eq!(conf.path.value, Path::new("/var/crash"));
         assert_eq!(conf.path.origin.to_string(), "kdump.conf:3");
-        let target = conf.target.unwrap().value;
-        assert_eq!((target.fstype.as_str(), target.device), ("ext4", DeviceSpec::Label("crash".into())));
+        let ext4 = TargetLine::Filesystem { fstype: "ext4".into(), device: DeviceSpec::Label("crash".into()) };
+        assert_eq!(conf.target.unwrap().value, ext4);
         assert_eq!(conf.collector.value.argv, ["kdump-capture", "-l", "-d", "31"]);
         assert_eq!((conf.failure_action.value, conf.final_action.value), (Ending::Halt, Ending::Poweroff));
         assert_eq!(conf.extra_modules.len(), 2);
@@ -272,6 +282,13 @@ mod tests {
         let (conf, warnings) = parse("default poweroff\n").unwrap();
         assert_eq!(conf.failure_action.value, Ending::Poweroff);
         assert_eq!(warnings, ["kdump.conf:1: `default` is the old name of `failure_action`; write that"]);
+    }
+
+    #[test]
+    fn a_share_is_named_by_its_tag() {
+        let target = |text| parse(text).map(|(conf, _)| conf.target.unwrap().value);
+        assert_eq!(target("virtiofs dumps").unwrap(), TargetLine::Virtiofs("dumps".into()));
+        assert!(target("virtiofs /srv/dumps").is_err());
     }
 
     #[test]

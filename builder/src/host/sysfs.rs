@@ -1,52 +1,82 @@
 //! Where a block device hangs: from its name to the modaliases and drivers up to the root of its bus.
 //!
-//! In: `/dev/disk/by-*` links and `/sys/class/block`. Out: requests that `kmod` can resolve. What may surprise: a
-//! partition has no driver, its disk has; `/dev/mapper/x` is a link to a `dm-N`, which has devices below it; an NVMe
-//! namespace hangs on a virtual subsystem, which has links to the controllers that lead to it.
+//! In: `/dev/disk/by-*` links and `/sys/class/block`; where no udev has made links, what is written on the devices. Out:
+//! requests that `kmod` can resolve. What may surprise: a partition has no driver, its disk has; an NVMe namespace hangs
+//! on a virtual subsystem, which has links to the controllers that lead to it.
 
 use super::Tree;
-use anyhow::{Context, bail};
+use anyhow::Context;
 use kdump_hooks::DeviceSpec;
+use kdump_init::devices::Finder;
+use nix::sys::stat::{major, minor};
 use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// The kernel's name of a block device, such as `vda1` or `dm-0`. `None` if it is not here.
-pub fn block_name(tree: &Tree, device: &DeviceSpec) -> Option<String> {
-    let path = match device {
-        DeviceSpec::Path(path) => path.clone(),
-        DeviceSpec::Uuid(uuid) => link_named(tree, "dev/disk/by-uuid", |name| name.eq_ignore_ascii_case(uuid))?,
-        DeviceSpec::Label(_) => {
-            link_named(tree, "dev/disk/by-label", |name| device.matches(None, label_of_link(name).as_deref()))?
-        }
-    };
-    // A node that this tree lacks may still be known to its sysfs under the name given.
-    let path = tree.canonical(&path).unwrap_or(path);
-    let name = path.strip_prefix("/dev").ok()?.to_str()?.replace('/', "!");
-    tree.canonical(&Path::new("/sys/class/block").join(&name)).is_ok().then_some(name)
-}
-
-/// What udev calls the device by its superblock's UUID.
-pub fn uuid_of(tree: &Tree, device: &Path) -> Option<String> {
-    let wanted = tree.canonical(device).ok()?;
-    let dir = Path::new("/dev/disk/by-uuid");
-    let mut names: Vec<String> = names_in(&tree.path(dir));
-    names.sort();
-    names.into_iter().find(|name| tree.canonical(&dir.join(name)).is_ok_and(|found| found == wanted))
-}
-
-/// The requests for all drivers between a block device and the root of its bus, device first. `None` if it is not here.
-///
-/// # Errors
-/// The device is put together by software that the image does not have.
-pub fn chain(tree: &Tree, name: &str) -> anyhow::Result<Option<Vec<String>>> {
-    let class = Path::new("/sys/class/block").join(name);
-    let Ok(device) = tree.canonical(&class) else { return Ok(None) };
-    if names_in(&tree.path(device.join("slaves"))).into_iter().next().is_some() {
-        bail!(
-            "{name} is put together from other devices (LVM, RAID, encryption), which this version cannot do in the \
-             image; write a target that is a plain disk or partition"
-        );
+/// The kernel's names of the block devices that `device` names, such as `vda1` or `dm-0`: several for a file system that
+/// is on several. None if it is not here.
+pub fn block_names(tree: &Tree, device: &DeviceSpec) -> Vec<String> {
+    if let DeviceSpec::Path(path) = device {
+        // A node that this tree lacks may still be known to its sysfs under the name given.
+        let path = tree.canonical(path).unwrap_or_else(|_| path.clone());
+        return name_of(tree, &path).into_iter().collect();
     }
+    let dev = tree.path("/dev");
+    let written = finder(tree).find_all(device).0;
+    let written: Vec<String> =
+        written.iter().filter_map(|node| Some(node.strip_prefix(&dev).ok()?.to_str()?.replace('/', "!"))).collect();
+    if !written.is_empty() {
+        return written;
+    }
+    linked(tree, device).and_then(|path| name_of(tree, &path)).into_iter().collect()
+}
+
+/// The name of a node in sysfs, if it is there. Without udev a node may have any name; its number tells then.
+fn name_of(tree: &Tree, node: &Path) -> Option<String> {
+    let name = |node: &Path| Some(node.strip_prefix("/dev").ok()?.to_str()?.replace('/', "!"));
+    let known = |name: &String| tree.canonical(&Path::new("/sys/class/block").join(name)).is_ok();
+    let by_number = || {
+        let meta = fs::metadata(tree.path(node)).ok().filter(|meta| meta.file_type().is_block_device())?;
+        name(&node_of_number(tree, &format!("{}:{}", major(meta.rdev()), minor(meta.rdev()))).ok()?)
+    };
+    name(node).filter(known).or_else(|| by_number().filter(known))
+}
+
+/// The node that one of udev's links leads to.
+fn linked(tree: &Tree, device: &DeviceSpec) -> Option<PathBuf> {
+    let dir = device.links()?;
+    let names = names_in(&tree.path(dir));
+    let is_it = |name: &&String| match (format!("{dir}/{name}").parse(), device) {
+        (Ok(DeviceSpec::Uuid(have)), DeviceSpec::Uuid(wanted))
+        | (Ok(DeviceSpec::PartUuid(have)), DeviceSpec::PartUuid(wanted)) => have.eq_ignore_ascii_case(wanted),
+        (have, wanted) => have.as_ref() == Ok(wanted),
+    };
+    tree.canonical(&Path::new(dir).join(names.iter().find(is_it)?)).ok()
+}
+
+/// Reads what is written on the devices of a machine.
+pub fn finder(tree: &Tree) -> Finder {
+    Finder::new(&tree.path("/sys/class/block"), &tree.path("/dev"))
+}
+
+/// A name of the device that is written on it, and so is the same in the capture kernel.
+pub fn lasting_name(tree: &Tree, device: &Path) -> Option<DeviceSpec> {
+    let node = tree.canonical(device).ok()?;
+    let facts = name_of(tree, &node).map(|name| finder(tree).facts_of(&name)).unwrap_or_default();
+    let link = |dir: &str| {
+        let mut names = names_in(&tree.path(dir));
+        names.sort();
+        names.into_iter().find(|name| tree.canonical(&Path::new(dir).join(name)).is_ok_and(|found| found == node))
+    };
+    let uuid = facts.uuid.or_else(|| link("/dev/disk/by-uuid"));
+    let partuuid = || facts.partuuid.or_else(|| link("/dev/disk/by-partuuid"));
+    uuid.map(DeviceSpec::Uuid).or_else(|| partuuid().map(DeviceSpec::PartUuid))
+}
+
+/// The requests for all drivers between a disk and the root of its bus, disk first. `None` if it is not here, or says
+/// nothing of what it needs, as a loop device does.
+pub fn chain(tree: &Tree, name: &str) -> Option<Vec<String>> {
+    let device = tree.canonical(&Path::new("/sys/class/block").join(name)).ok()?;
     let mut requests: Vec<String> = Vec::new();
     let mut todo = vec![device];
     while let Some(device) = todo.pop() {
@@ -63,8 +93,7 @@ pub fn chain(tree: &Tree, name: &str) -> anyhow::Result<Option<Vec<String>>> {
             }
         }
     }
-    // A device without any driver, such as a loop device, says nothing of what it needs.
-    Ok((!requests.is_empty()).then_some(requests))
+    (!requests.is_empty()).then_some(requests)
 }
 
 /// The controllers of an NVMe subsystem, if `place` is one.
@@ -89,19 +118,8 @@ pub fn node_of_number(tree: &Tree, number: &str) -> anyhow::Result<PathBuf> {
     name.map(|name| Path::new("/dev").join(name)).with_context(|| format!("{} names no device", uevent.display()))
 }
 
-fn link_named(tree: &Tree, dir: &str, is_it: impl Fn(&str) -> bool) -> Option<PathBuf> {
-    let name = names_in(&tree.path(dir)).into_iter().find(|name| is_it(name))?;
-    Some(Path::new("/").join(dir).join(name))
-}
-
-fn label_of_link(name: &str) -> Option<String> {
-    match format!("/dev/disk/by-label/{name}").parse() {
-        Ok(DeviceSpec::Label(label)) => Some(label),
-        _ => None,
-    }
-}
-
-fn names_in(dir: &Path) -> Vec<String> {
+/// The names in a directory; none, if it cannot be read.
+pub(super) fn names_in(dir: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
     entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
@@ -146,8 +164,8 @@ mod tests {
     fn every_name_of_a_device_leads_to_its_drivers() {
         let (_dir, tree) = machine();
         for spec in ["/dev/vda1", "UUID=ABCD-12", "LABEL=my dumps"] {
-            let name = block_name(&tree, &spec.parse().unwrap()).unwrap();
-            let chain = chain(&tree, &name).unwrap().unwrap();
+            let names = block_names(&tree, &spec.parse().unwrap());
+            let chain = chain(&tree, &names[0]).unwrap();
             assert_eq!(chain, ["virtio:d00000002v00001AF4", "virtio_blk", "pci:v00001AF4d1001"], "{spec}");
         }
     }
@@ -163,7 +181,7 @@ mod tests {
         symlink(format!("{controller}/nvme/nvme0"), tree.path(subsystem).join("nvme0")).unwrap();
         symlink("/sys/class/nvme-subsystem", tree.path(subsystem).join("subsystem")).unwrap();
         symlink(format!("{subsystem}/nvme0n1"), tree.path("/sys/class/block/nvme0n1")).unwrap();
-        assert_eq!(chain(&tree, "nvme0n1").unwrap().unwrap(), ["pci:v8086bc01"]);
+        assert_eq!(chain(&tree, "nvme0n1").unwrap(), ["pci:v8086bc01"]);
     }
 
     #[test]
@@ -171,22 +189,27 @@ mod tests {
         let (_dir, tree) = machine();
         fs::create_dir_all(tree.path("/sys/devices/virtual/block/loop0")).unwrap();
         symlink("/sys/devices/virtual/block/loop0", tree.path("/sys/class/block/loop0")).unwrap();
-        assert_eq!(chain(&tree, "loop0").unwrap(), None);
+        assert_eq!(chain(&tree, "loop0"), None);
     }
 
     #[test]
     fn a_device_that_is_not_here_is_not_an_error() {
         let (_dir, tree) = machine();
         for spec in ["/dev/vdz", "UUID=1", "LABEL=x"] {
-            assert_eq!(block_name(&tree, &spec.parse().unwrap()), None, "{spec}");
+            assert!(block_names(&tree, &spec.parse().unwrap()).is_empty(), "{spec}");
         }
     }
 
     #[test]
-    fn a_device_made_of_others_is_refused_with_a_remedy() {
+    fn without_udev_a_device_is_known_by_what_is_written_on_it() {
         let (_dir, tree) = machine();
-        let error = chain(&tree, "dm-0").unwrap_err().to_string();
-        assert!(error.contains("dm-0 is put together from other devices"), "{error}");
+        let mut xfs = vec![0; 4096];
+        xfs[..4].copy_from_slice(b"XFSB");
+        xfs[32] = 0xaa;
+        fs::write(tree.path("/dev/vda1"), xfs).unwrap();
+        let uuid: DeviceSpec = "UUID=aa000000-0000-0000-0000-000000000000".parse().unwrap();
+        assert_eq!(block_names(&tree, &uuid), ["vda1"]);
+        assert_eq!(lasting_name(&tree, Path::new("/dev/vda1")), Some(uuid));
     }
 
     #[test]
@@ -194,6 +217,7 @@ mod tests {
         let (_dir, tree) = machine();
         assert_eq!(node_of_number(&tree, "254:1").unwrap(), Path::new("/dev/vda1"));
         assert!(node_of_number(&tree, "1:1").is_err());
-        assert_eq!(uuid_of(&tree, Path::new("/dev/vda1")).as_deref(), Some("abcd-12"));
+        let uuid = DeviceSpec::Uuid("abcd-12".into());
+        assert_eq!(lasting_name(&tree, Path::new("/dev/disk/by-label/my\\x20dumps")), Some(uuid));
     }
 }

@@ -5,6 +5,7 @@
 //! be a machine.
 
 mod kernel;
+mod keys;
 mod start;
 mod status;
 mod stop;

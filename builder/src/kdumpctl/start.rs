@@ -1,7 +1,7 @@
 //! Loads the capture kernel, with an image that is built first if there is none or it is too old.
 
 use super::kernel::OnDisk;
-use super::{Machine, kernel, status};
+use super::{Machine, kernel, keys, status};
 use crate::build::{self, Built, Request};
 use crate::config::{Config, Sysconfig};
 use crate::cpio::write::Packing;
@@ -43,8 +43,11 @@ pub(super) fn run(machine: &Machine, out: &mut dyn Write) -> anyhow::Result<()> 
     let kernel =
         File::open(&disk.kernel).with_context(|| format!("cannot read the kernel {}", disk.kernel.display()))?;
     let image = File::open(&disk.image).with_context(|| format!("cannot read the image {}", disk.image.display()))?;
+    let config = inspect::config(&fs::read(&disk.image)?)?;
+    let keys = keys::hand_over(&machine.tree, &config)?;
     machine.kexec.load(&kernel, &image, &line).map_err(|error| explain(error, false)).with_context(|| {
-        format!("cannot load the capture kernel {} with {}", disk.kernel.display(), disk.image.display())
+        let what = format!("cannot load the capture kernel {} with {}", disk.kernel.display(), disk.image.display());
+        if keys > 0 { format!("{what}; {}", keys::REMEDY) } else { what }
     })?;
     writeln!(out, "Loaded {} with {}", disk.kernel.display(), disk.image.display())?;
     Ok(())

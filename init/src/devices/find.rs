@@ -1,7 +1,12 @@
 //! From a name in a configuration to a device node.
+//!
+//! May surprise: a device that another one is made of is passed over when a superblock's UUID or label is looked for:
+//! the path of a multipath map shows what is on the map.
 
+use super::partition::{Partition, partition};
 use super::superblock::{Superblock, probe};
 use kdump_hooks::DeviceSpec;
+use kdump_hooks::device::Facts;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -21,7 +26,15 @@ pub struct Finder {
     /// `/dev`.
     dev: PathBuf,
     /// Questions that have not been answered.
-    open: BTreeMap<String, Receiver<Option<Superblock>>>,
+    open: BTreeMap<String, Receiver<Seen>>,
+}
+
+/// What was seen of a device.
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    superblock: Option<Superblock>,
+    partition: Option<Partition>,
+    wwid: Option<String>,
 }
 
 impl Finder {
@@ -32,45 +45,73 @@ impl Finder {
 
     /// The node of `spec`, if it is there now.
     pub fn find(&mut self, spec: &DeviceSpec) -> Option<PathBuf> {
-        if let DeviceSpec::Path(path) = spec {
-            let node = self.dev.join(path.strip_prefix("/dev").ok()?);
-            return node.exists().then_some(node);
+        match spec {
+            DeviceSpec::Path(path) => {
+                let node = self.dev.join(path.strip_prefix("/dev").ok()?);
+                node.exists().then_some(node)
+            }
+            _ => self.find_all(spec).0.into_iter().next(),
         }
-        let found = block_devices(&self.class).into_iter().find(|name| {
-            self.superblock(name)
-                .is_some_and(|superblock| spec.matches(superblock.uuid.as_deref(), superblock.label.as_deref()))
-        });
-        Some(self.dev.join(found?))
+    }
+
+    /// The nodes of all devices that `spec` names, in the order of their names, and how many their superblock wants.
+    pub fn find_all(&mut self, spec: &DeviceSpec) -> (Vec<PathBuf>, u64) {
+        let (mut nodes, mut wanted) = (Vec::new(), 1);
+        for name in block_devices(&self.class) {
+            if spec.is_of_content() && self.is_part_of_another(&name) {
+                continue;
+            }
+            let Some(seen) = self.look(&name) else { continue };
+            if spec.matches(&seen.facts()) {
+                nodes.push(node(&self.dev, &name));
+                wanted = seen.superblock.map_or(1, |superblock| superblock.devices);
+            }
+        }
+        (nodes, wanted)
+    }
+
+    /// What is known of the device with that name.
+    pub fn superblock_of(&mut self, name: &str) -> Option<Superblock> {
+        self.look(name)?.superblock
+    }
+
+    /// What the device with that name can be called.
+    pub fn facts_of(&mut self, name: &str) -> Facts {
+        self.look(name).unwrap_or_default().facts()
     }
 
     /// What is there, for the message that says what is not.
     pub fn inventory(&mut self) -> Vec<String> {
         let names = block_devices(&self.class);
-        let describe = |name: String| match self.superblock(&name) {
+        let describe = |name: String| match self.look(&name) {
             None if self.open.contains_key(&name) => format!("{name} (does not answer)"),
-            None => name,
-            Some(Superblock { fstype, uuid, label }) => {
+            Some(Seen { superblock: Some(Superblock { fstype, uuid, label, .. }), .. }) => {
                 let uuid = uuid.map(|uuid| format!(" UUID={uuid}")).unwrap_or_default();
                 let label = label.map(|label| format!(" LABEL={label}")).unwrap_or_default();
                 format!("{name} ({fstype}{uuid}{label})")
             }
+            _ => name,
         };
         names.into_iter().map(describe).collect()
     }
 
+    fn is_part_of_another(&self, name: &str) -> bool {
+        fs::read_dir(self.class.join(name).join("holders")).is_ok_and(|mut holders| holders.next().is_some())
+    }
+
     /// Asks a disk what is on it, in a thread that may never come back.
-    fn superblock(&mut self, name: &str) -> Option<Superblock> {
+    fn look(&mut self, name: &str) -> Option<Seen> {
         let (answer, patience) = match self.open.remove(name) {
             Some(answer) => (answer, Duration::ZERO),
             None => {
                 let (tell, answer) = mpsc::channel();
-                let node = self.dev.join(name);
-                thread::Builder::new().spawn(move || tell.send(superblock(&node))).ok()?;
+                let (class, dev, name) = (self.class.clone(), self.dev.clone(), name.to_owned());
+                thread::Builder::new().spawn(move || drop(tell.send(see(&class, &dev, &name)))).ok()?;
                 (answer, PATIENCE)
             }
         };
         match answer.recv_timeout(patience) {
-            Ok(found) => found,
+            Ok(seen) => Some(seen),
             Err(RecvTimeoutError::Disconnected) => None,
             Err(RecvTimeoutError::Timeout) => {
                 if !patience.is_zero() {
@@ -80,6 +121,14 @@ impl Finder {
                 None
             }
         }
+    }
+}
+
+impl Seen {
+    fn facts(&self) -> Facts {
+        let (superblock, partition) = (self.superblock.clone(), self.partition.clone().unwrap_or_default());
+        let (uuid, label) = superblock.map_or((None, None), |it| (it.uuid, it.label));
+        Facts { uuid, label, partuuid: partition.uuid, partlabel: partition.name, wwid: self.wwid.clone() }
     }
 }
 
@@ -95,8 +144,35 @@ fn block_devices(class: &Path) -> Vec<String> {
     names
 }
 
-fn superblock(node: &Path) -> Option<Superblock> {
-    probe(&mut File::open(node).ok()?).ok().flatten()
+/// The node of a device; sysfs writes `!` for the `/` in the names of some.
+fn node(dev: &Path, name: &str) -> PathBuf {
+    dev.join(name.replace('!', "/"))
+}
+
+fn see(class: &Path, dev: &Path, name: &str) -> Seen {
+    let superblock = File::open(node(dev, name)).ok().and_then(|mut device| probe(&mut device).ok().flatten());
+    Seen { superblock, partition: partition_of(class, dev, name), wwid: wwid(&class.join(name)) }
+}
+
+/// The identifier that a disk gives: SCSI's page 83, NVMe's namespace, or virtio's serial number.
+fn wwid(place: &Path) -> Option<String> {
+    let says = |file| fs::read_to_string(place.join(file)).ok().map(|text| text.trim().to_owned());
+    ["device/wwid", "wwid", "serial"].into_iter().filter_map(says).find(|text| !text.is_empty())
+}
+
+/// The names of a partition: the kernel's own, or those of the table on its disk.
+fn partition_of(class: &Path, dev: &Path, name: &str) -> Option<Partition> {
+    let number: u32 = fs::read_to_string(class.join(name).join("partition")).ok()?.trim().parse().ok()?;
+    let uevent = fs::read_to_string(class.join(name).join("uevent")).unwrap_or_default();
+    let says = |key: &str| uevent.lines().find_map(|line| line.strip_prefix(key)).map(str::to_owned);
+    let known = Partition { uuid: says("PARTUUID="), name: says("PARTNAME=") };
+    if known.uuid.is_some() {
+        return Some(known);
+    }
+    let place = fs::canonicalize(class.join(name)).ok()?;
+    let disk = node(dev, place.parent()?.file_name()?.to_str()?);
+    let read = File::open(disk).and_then(|mut disk| partition(&mut disk, number)).ok().flatten();
+    Some(read.unwrap_or(known))
 }
 
 #[cfg(test)]
@@ -124,6 +200,54 @@ mod tests {
         assert_eq!(find("UUID=1"), None);
         assert_eq!(find("/dev/vdz"), None);
         assert_eq!(finder.inventory(), ["vda", "vdb (xfs LABEL=crash)"]);
+    }
+
+    /// A disk `vda` with a first partition.
+    fn partitioned(uevent: &str) -> (tempfile::TempDir, Finder) {
+        let tree = tempfile::tempdir().unwrap();
+        let (class, dev) = (tree.path().join("class"), tree.path().join("dev"));
+        let part = tree.path().join("devices/vda/vda1");
+        fs::create_dir_all(&part).unwrap();
+        fs::create_dir_all(&class).unwrap();
+        fs::create_dir_all(&dev).unwrap();
+        std::os::unix::fs::symlink(part.parent().unwrap(), class.join("vda")).unwrap();
+        std::os::unix::fs::symlink(&part, class.join("vda1")).unwrap();
+        fs::write(part.join("partition"), "1\n").unwrap();
+        fs::write(part.join("uevent"), uevent).unwrap();
+        let mut disk = vec![0; 4096];
+        disk[440..444].copy_from_slice(&0x6b64_756d_u32.to_le_bytes());
+        disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+        fs::write(dev.join("vda"), disk).unwrap();
+        fs::write(dev.join("vda1"), vec![0; 4096]).unwrap();
+        let finder = Finder::new(&class, &dev);
+        (tree, finder)
+    }
+
+    #[test]
+    fn a_partition_is_known_to_the_kernel_or_by_the_table_of_its_disk() {
+        let (tree, mut finder) = partitioned("PARTN=1\n");
+        let node = tree.path().join("dev/vda1");
+        assert_eq!(finder.find(&"PARTUUID=6B64756d-01".parse().unwrap()), Some(node.clone()));
+        let (tree, mut finder) = partitioned("PARTUUID=abc\nPARTNAME=my dumps\n");
+        let node = tree.path().join("dev/vda1");
+        assert_eq!(finder.find(&"PARTUUID=abc".parse().unwrap()), Some(node.clone()));
+        assert_eq!(finder.find(&"PARTLABEL=my dumps".parse().unwrap()), Some(node));
+    }
+
+    #[test]
+    fn what_another_device_is_made_of_is_not_taken_for_it() {
+        let tree = tempfile::tempdir().unwrap();
+        let (class, dev) = (tree.path().join("class"), tree.path().join("dev"));
+        fs::create_dir_all(class.join("sda/holders/dm-0")).unwrap();
+        fs::create_dir_all(class.join("dm-0/holders")).unwrap();
+        fs::create_dir_all(&dev).unwrap();
+        let mut xfs = vec![0; 4096];
+        xfs[..4].copy_from_slice(b"XFSB");
+        xfs[108..113].copy_from_slice(b"crash");
+        fs::write(dev.join("sda"), &xfs).unwrap();
+        fs::write(dev.join("dm-0"), &xfs).unwrap();
+        let label = "LABEL=crash".parse().unwrap();
+        assert_eq!(Finder::new(&class, &dev).find_all(&label), (vec![dev.join("dm-0")], 1));
     }
 
     #[test]

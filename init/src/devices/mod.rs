@@ -3,16 +3,18 @@
 //! ```text
 //!   netlink uevents ─┬▶ MODALIAS ──▶ Loader::request        subscribed before the walk, so nothing is missed
 //!   /sys/devices ────┘
-//!   /sys/class/block + superblocks ─▶ find(UUID=, LABEL=, /dev/…) ◀─ woken by block uevents
+//!   /sys/class/block + superblocks + partition tables ─▶ find(UUID=, PARTUUID=, /dev/…) ◀─ woken by block uevents
 //! ```
 
 mod coldplug;
 mod find;
+mod partition;
 mod superblock;
 mod uevent;
 
 pub use coldplug::modaliases;
 pub use find::Finder;
+pub use partition::{Partition, partition};
 pub use superblock::{Superblock, probe};
 pub use uevent::Uevent;
 
@@ -70,19 +72,53 @@ impl Devices {
     /// # Errors
     /// It did not appear within `limit`; what is there instead is named.
     pub fn wait_for(&self, spec: &DeviceSpec, limit: Duration) -> anyhow::Result<PathBuf> {
+        self.wait(spec, limit, |finder| finder.find(spec).ok_or(())).or_else(|()| missing(spec, limit))
+    }
+
+    /// Waits until `count` devices are there that `spec` names, or as many as their superblock wants; gives those that
+    /// are there at the end.
+    ///
+    /// # Errors
+    /// None appeared within `limit`; what is there instead is named.
+    pub fn wait_for_members(
+        &self,
+        spec: &DeviceSpec,
+        count: Option<u64>,
+        limit: Duration,
+    ) -> anyhow::Result<Vec<PathBuf>> {
+        let look = |finder: &mut Finder| {
+            let (nodes, wanted) = finder.find_all(spec);
+            if nodes.len() as u64 >= count.unwrap_or(wanted).max(1) { Ok(nodes) } else { Err(nodes) }
+        };
+        match self.wait(spec, limit, look) {
+            Ok(nodes) => Ok(nodes),
+            Err(nodes) if nodes.is_empty() => missing(spec, limit),
+            Err(nodes) => {
+                warn!("of {spec} there is only {}, after {} s", nodes.len(), limit.as_secs());
+                Ok(nodes)
+            }
+        }
+    }
+
+    /// Looks again and again until the look is content, or the time is over; the last look's answer.
+    fn wait<T, E>(
+        &self,
+        spec: &DeviceSpec,
+        limit: Duration,
+        look: impl Fn(&mut Finder) -> Result<T, E>,
+    ) -> Result<T, E> {
         let start = Instant::now();
         let mut said = start;
         let mut seen = 0;
-        let mut finder = Finder::new(Path::new("/sys/class/block"), Path::new("/dev"));
+        let mut finder = finder();
         loop {
-            if let Some(node) = finder.find(spec) {
-                info!("{spec} is {}, found after {:.1} s", node.display(), start.elapsed().as_secs_f32());
-                return Ok(node);
+            let answer = look(&mut finder);
+            if answer.is_ok() {
+                info!("{spec} is there, found after {:.1} s", start.elapsed().as_secs_f32());
+                return answer;
             }
             if start.elapsed() >= limit {
-                let there = finder.inventory();
-                let there = if there.is_empty() { "no block device".to_owned() } else { there.join(", ") };
-                bail!("{spec} did not appear within {} s; there is: {there}", limit.as_secs());
+                return answer;
             }
             if said.elapsed() >= SAY_SO {
                 said = Instant::now();
@@ -94,4 +130,14 @@ impl Devices {
             seen = *waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
+}
+
+fn missing<T>(spec: &DeviceSpec, limit: Duration) -> anyhow::Result<T> {
+    let there = finder().inventory();
+    let there = if there.is_empty() { "no block device".to_owned() } else { there.join(", ") };
+    bail!("{spec} did not appear within {} s; there is: {there}", limit.as_secs());
+}
+
+fn finder() -> Finder {
+    Finder::new(Path::new("/sys/class/block"), Path::new("/dev"))
 }

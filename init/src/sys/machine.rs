@@ -5,6 +5,7 @@ use crate::config::Ending;
 use crate::devices::Devices;
 use crate::modules::Loader;
 use crate::program;
+use anyhow::Context;
 use kdump_hooks::{DeviceSpec, Ended, Machine, MountPlan, Program};
 use nix::errno::Errno;
 use nix::sys::reboot::{RebootMode, reboot};
@@ -29,6 +30,19 @@ impl Machine for CaptureMachine {
 
     fn wait_for_device(&mut self, device: &DeviceSpec, limit: Duration) -> anyhow::Result<PathBuf> {
         self.devices.wait_for(device, limit)
+    }
+
+    fn wait_for_members(
+        &mut self,
+        device: &DeviceSpec,
+        count: Option<u64>,
+        limit: Duration,
+    ) -> anyhow::Result<Vec<PathBuf>> {
+        self.devices.wait_for_members(device, count, limit)
+    }
+
+    fn tell_kernel(&mut self, file: &Path, text: &str) -> anyhow::Result<()> {
+        std::fs::write(file, text).with_context(|| format!("cannot write `{text}` to {}", file.display()))
     }
 
     fn mount(&mut self, plan: &MountPlan) -> anyhow::Result<()> {

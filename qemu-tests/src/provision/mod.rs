@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | QEMU, mkfs.ext4, cpio, depmod | the machine's apt, installed | the system |
 //! | the machine's own cloud kernel | the machine's apt, downloaded | `target/qemu/kernels/` |
+//! | LVM, mdadm, cryptsetup, mkfs for a guest | the machine's apt, downloaded | `target/qemu/storage-tools/` |
 //! | a newer cloud kernel, a newer makedumpfile | later suites of the same archive, private apt state | `target/qemu/{kernels,oracle}/` |
 //! | crash, kdumpid; drgn | the newest suite, likewise; PyPI | `target/qemu/{readers,drgn}/` |
 //!
@@ -17,6 +18,7 @@ mod later;
 mod makedumpfile;
 mod packages;
 mod readers;
+pub(crate) mod storage;
 
 pub use headers::hanging_module;
 pub use kernels::{Kernel, Suite, debug_vmlinux, generic_kernel, kernel};

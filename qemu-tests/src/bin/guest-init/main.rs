@@ -8,8 +8,12 @@
 //! filling, or `guest.kinds=every guest.gigantic=PAGES` to leave it to `page-kinds`, `guest.marker=TEXT`; modules packed under `/modules` in the order that `/modules/order` says. Out: lines that
 //! begin with `GUEST: ` on the console. Whatever fails is such a line too, and then the machine is powered off.
 //!
+//! A target that the guest puts together itself (`stack.rs`) is made by the commands in [`PREPARE`]; with
+//! `guest.mode=fetch` those in [`FETCH`] put it together again, the dump is copied to the disk, and there is no crash.
+//!
 //! With `guest.mode=mem-usage` there is no crash: its pages are counted instead (`mem_usage.rs`), and it is powered off.
 
+mod commands;
 mod fill;
 mod mem_usage;
 mod prepare;
@@ -20,6 +24,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::sys::termios::tcdrain;
+use qemu_tests::scenario::CRASH_FOLDER;
+use qemu_tests::stack::{FETCH, PREPARE};
+use std::path::Path;
 
 fn main() {
     if let Err(error) = run() {
@@ -46,6 +53,13 @@ fn run() -> Result<()> {
         say("counted");
         return Ok(());
     }
+    if words.get("mode") == Some("fetch") {
+        commands::run(FETCH)?;
+        commands::copy(Path::new("/mnt/var/crash"), Path::new(CRASH_FOLDER))?;
+        say("fetched");
+        return Ok(());
+    }
+    commands::run(PREPARE)?;
     say("kdumpctl start");
     load_crash_kernel()?;
     say("filling memory");

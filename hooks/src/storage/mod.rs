@@ -1,0 +1,85 @@
+//! What lies between a target and the disks: LVM, RAID, encryption, several paths.
+//!
+//! In: the [`Layer`]s of a target, lowest first, as the builder found them on the host. *Into the image*: the
+//! distribution's own tool for each, with its libraries, and the kernel's part of it. *At boot*: once the drivers are
+//! loaded, each layer waits for the devices that it is made of and has its tool put them together; what appears is what
+//! the next layer, or the target, waits for.
+//!
+//! May surprise: there is no udev, so the tools are told to make their nodes themselves. Nothing is taken apart at the
+//! end: the target's flush goes through all layers to the disks.
+
+mod crypt;
+mod lvm;
+mod mdraid;
+mod multipath;
+
+pub use crypt::{Crypt, Key};
+pub use lvm::{Lvm, Segment};
+pub use mdraid::Mdraid;
+pub use multipath::{Multipath, Part};
+
+use crate::host::{ModuleNeed, ProgramNeed};
+use crate::machine::{Machine, Program};
+use crate::{Hook, Stage};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// One layer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "layer", rename_all = "lowercase")]
+pub enum Layer {
+    /// An array of the md driver.
+    Mdraid(Mdraid),
+    /// A LUKS volume.
+    Crypt(Crypt),
+    /// A logical volume.
+    Lvm(Lvm),
+    /// Several paths to one disk.
+    Multipath(Multipath),
+}
+
+impl Layer {
+    /// The hook that puts it together.
+    pub fn hook(&self) -> &dyn Hook {
+        match self {
+            Layer::Mdraid(layer) => layer,
+            Layer::Crypt(layer) => layer,
+            Layer::Lvm(layer) => layer,
+            Layer::Multipath(layer) => layer,
+        }
+    }
+}
+
+/// When layers act: the drivers of the disks are loaded by then.
+const STAGES: &[Stage] = &[Stage::Devices];
+
+/// How long a tool may take once its devices are there.
+const TOOL: Duration = Duration::from_secs(60);
+
+/// What tells libdevmapper, LVM and mdadm that nobody else makes their nodes.
+const WITHOUT_UDEV: [(&str, &str); 3] =
+    [("DM_DISABLE_UDEV", "1"), ("MDADM_NO_UDEV", "1"), ("LVM_SUPPRESS_FD_WARNINGS", "1")];
+
+/// Runs a tool of the image; it must end well.
+fn run(machine: &mut dyn Machine, argv: &[&str]) -> anyhow::Result<()> {
+    let env = WITHOUT_UDEV.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let program = Program { env, ..Program::new(argv, TOOL) };
+    machine.run(&program)?.well(argv.first().unwrap_or(&"the tool"))
+}
+
+/// Loads a module that may be built in, or not be needed.
+fn load(machine: &mut dyn Machine, module: &str) {
+    if let Err(error) = machine.load_module(module) {
+        log::debug!("{error:#}");
+    }
+}
+
+/// A tool that distributions have in one of two directories.
+fn tool(name: &str, reason: &str) -> ProgramNeed {
+    let paths = ["/usr/sbin", "/sbin"].map(|dir| format!("{dir}/{name}").into());
+    ProgramNeed { paths: paths.into(), reason: reason.to_owned(), required: true }
+}
+
+fn module(request: &str, reason: &str, required: bool) -> ModuleNeed {
+    ModuleNeed { request: request.to_owned(), reason: reason.to_owned(), required, by_device: false }
+}

@@ -1,0 +1,52 @@
+//! The tools of storage stacks, for a guest's disk: LVM, mdadm, cryptsetup, and those that make file systems.
+//!
+//! They are downloaded with the libraries that they need and never installed on this machine.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::apt::{Apt, update_machine_once};
+use crate::{folders, tools};
+
+const PACKAGES: [&str; 7] = ["lvm2", "dmsetup", "mdadm", "cryptsetup-bin", "e2fsprogs", "xfsprogs", "btrfs-progs"];
+/// Libraries that only programs need which the guest does not run, and large ones at that.
+const LEFT_OUT: [&str; 3] = ["libicu", "libpython", "libperl"];
+/// More packages than a sound answer has.
+const MOST: usize = 200;
+/// What the guest gets of each package.
+const WANTED: [&str; 6] = ["bin", "sbin", "lib", "lib64", "usr/lib", "usr/sbin"];
+
+/// Puts the tools and their libraries on the disk below `tree`.
+pub(crate) fn install(tree: &Path) -> Result<()> {
+    let folder = folders::qemu().join("storage-tools");
+    folders::made_once(&folder, "the tools of storage stacks", |folder| {
+        let apt = Apt::default();
+        let packages = packages(&apt).or_else(|_| {
+            update_machine_once();
+            packages(&apt)
+        });
+        apt.unpack(&packages.context("apt cannot resolve the packages of storage tools")?, folder)
+    })?;
+    for part in WANTED.iter().filter(|part| folder.join(part).exists()) {
+        std::fs::create_dir_all(tree.join(part))?;
+        // A folder and a link to one are merged into the same folder of the guest.
+        tools::run(tools::command("cp").arg("-rL").arg(folder.join(part).join(".")).arg(tree.join(part)))?;
+    }
+    Ok(())
+}
+
+/// The packages and all libraries below them.
+fn packages(apt: &Apt) -> Result<Vec<String>> {
+    let mut found: BTreeSet<String> = BTreeSet::new();
+    let mut todo: Vec<String> = PACKAGES.map(str::to_owned).into();
+    while let Some(package) = todo.pop() {
+        if found.len() >= MOST || !found.insert(package.clone()) {
+            continue;
+        }
+        let needed = apt.dependencies(&package)?.into_iter().filter(|name| name.starts_with("lib") || name == "zlib1g");
+        todo.extend(needed.filter(|name| !LEFT_OUT.iter().any(|out| name.starts_with(out))));
+    }
+    Ok(found.into_iter().collect())
+}
