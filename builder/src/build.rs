@@ -7,7 +7,7 @@ use crate::cpio::write::Packing;
 use crate::gather::{drivers, firmware, indexes, modprobe_d, modules, programs, programs::Programs, skeleton};
 use crate::host::{Kernel, SystemHost, Tree};
 use crate::plan::{Entry, Plan};
-use crate::{image, target};
+use crate::{image, network, target};
 use anyhow::{Context, bail};
 use kdump_hooks::cmdline::Cmdline;
 use kdump_hooks::{Contribution, FileNeed, Host, ModuleNeed, Settings, Target};
@@ -75,7 +75,8 @@ pub fn plan_for(config: &Config, host: &SystemHost, ours: &Programs) -> anyhow::
     let collector = &config.dump.collector;
     collector.value.check(&ours.capture).with_context(|| format!("{}: core_collector", collector.origin))?;
     let (target, path) = target::find(config, host, &mut warnings)?;
-    let settings = Settings { targets: vec![target], ..Settings::default() };
+    let (targets, network) = network::find(config, host, vec![target], &mut warnings)?;
+    let settings = Settings { targets, network, ..Settings::default() };
     let image = image_config(config, host, settings, path);
 
     let mut plan = Plan::default();
@@ -158,8 +159,10 @@ fn contributions(config: &Config, host: &dyn Host, settings: &Settings) -> anyho
         all.files.extend(files);
     }
     let mut unknown_device = false;
-    for Target::Filesystem(target) in &settings.targets {
-        unknown_device |= host.device_chain(&target.device)?.is_none();
+    for target in &settings.targets {
+        if let Target::Filesystem(target) = target {
+            unknown_device |= host.device_chain(&target.device)?.is_none();
+        }
     }
     if unknown_device {
         all.modules.extend(drivers::generic());
@@ -208,8 +211,8 @@ mod tests {
         std::fs::write(root.path().join("etc/kdump.conf"), conf).unwrap();
         let config = Config::read(&Files::new(root.path(), None, None)).unwrap();
         let line = config.dump.target.clone().unwrap().value;
-        let target =
-            kdump_hooks::filesystem::Filesystem { fstype: line.fstype, device: line.device, options: Vec::new() };
+        let crate::config::TargetLine::Filesystem { fstype, device } = line else { panic!("{conf}") };
+        let target = kdump_hooks::filesystem::Filesystem { fstype, device, options: Vec::new() };
         let settings = Settings { targets: vec![Target::Filesystem(target)], ..Settings::default() };
         let chains = chains.iter().map(|(device, alias)| ((*device).to_owned(), vec![(*alias).to_owned()])).collect();
         let host = FakeHost { chains, ..FakeHost::default() };

@@ -4,9 +4,10 @@
 //! dumps inside it. Device nodes are numbered as they are found, so a UUID is put in their place where one is known.
 
 use crate::config::{Config, Given, KdumpConf, TargetLine};
-use crate::host::{SystemHost, mounts, sysfs};
+use crate::host::{SystemHost, Tree, mounts, sysfs};
 use anyhow::{Context, bail};
 use kdump_hooks::filesystem::Filesystem;
+use kdump_hooks::nfs::Nfs;
 use kdump_hooks::{DeviceSpec, Target};
 use std::path::{Path, PathBuf};
 
@@ -16,7 +17,20 @@ use std::path::{Path, PathBuf};
 /// There is no target directive and the host does not tell.
 pub fn find(config: &Config, host: &SystemHost, warnings: &mut Vec<String>) -> anyhow::Result<(Target, PathBuf)> {
     match &config.dump.target {
-        Some(line) => Ok((named(line, host, warnings), config.dump.path.value.clone())),
+        Some(line) => {
+            let target = match &line.value {
+                TargetLine::Filesystem { fstype, device } => {
+                    let device = named(device, line, host, warnings);
+                    Target::Filesystem(Filesystem { fstype: fstype.clone(), device, options: Vec::new() })
+                }
+                TargetLine::Nfs(nfs) => {
+                    let nfs = Nfs { options: nfs_options(&host.tree, nfs), ..nfs.clone() };
+                    nfs.check().with_context(|| format!("{}: the mount options of {nfs}", line.origin))?;
+                    Target::Nfs(nfs)
+                }
+            };
+            Ok((target, config.dump.path.value.clone()))
+        }
         None => holder(&config.dump, host).with_context(|| {
             format!(
                 "cannot tell which file system holds {} ({})",
@@ -27,9 +41,9 @@ pub fn find(config: &Config, host: &SystemHost, warnings: &mut Vec<String>) -> a
     }
 }
 
-fn named(line: &Given<TargetLine>, host: &SystemHost, warnings: &mut Vec<String>) -> Target {
-    let TargetLine { fstype, device } = &line.value;
-    let device = match device {
+/// The device by a name that stays.
+fn named(device: &DeviceSpec, line: &Given<TargetLine>, host: &SystemHost, warnings: &mut Vec<String>) -> DeviceSpec {
+    match device {
         DeviceSpec::Path(path) => match host.devices_are_here.then(|| sysfs::uuid_of(&host.tree, path)).flatten() {
             Some(uuid) => DeviceSpec::Uuid(uuid),
             None => {
@@ -42,8 +56,30 @@ fn named(line: &Given<TargetLine>, host: &SystemHost, warnings: &mut Vec<String>
             }
         },
         other => other.clone(),
+    }
+}
+
+/// The options with which fstab mounts an export, or with which it is mounted now: kdump.conf has no place for them.
+fn nfs_options(tree: &Tree, nfs: &Nfs) -> Vec<String> {
+    /// Those of a running mount that its administrator chose; the others say how it came out.
+    const CHOSEN: [&str; 8] = ["vers", "proto", "port", "sec", "mountport", "mountproto", "rsize", "wsize"];
+    let fields = |file: &str| -> Option<Vec<String>> {
+        let text = std::fs::read_to_string(tree.path(file)).ok()?;
+        text.lines().find_map(|line| {
+            let mut fields = line.split_whitespace();
+            let is_it = fields.next()?.parse::<Nfs>().is_ok_and(|found| found.to_string() == nfs.to_string());
+            let fstype = fields.nth(1)?;
+            (is_it && fstype.starts_with("nfs"))
+                .then(|| fields.next())?
+                .map(|options| options.split(',').map(str::to_owned).collect::<Vec<_>>())
+        })
     };
-    Target::Filesystem(Filesystem { fstype: fstype.clone(), device, options: Vec::new() })
+    if let Some(options) = fields("etc/fstab") {
+        return options.into_iter().filter(|option| option != "defaults" && !option.starts_with("x-")).collect();
+    }
+    let running = fields("proc/self/mounts").unwrap_or_default();
+    let name = |option: &str| option.split('=').next().unwrap_or_default().to_owned();
+    running.into_iter().filter(|option| CHOSEN.contains(&name(option).as_str())).collect()
 }
 
 fn holder(conf: &KdumpConf, host: &SystemHost) -> anyhow::Result<(Target, PathBuf)> {
@@ -52,6 +88,12 @@ fn holder(conf: &KdumpConf, host: &SystemHost) -> anyhow::Result<(Target, PathBu
         bail!("the image is for another machine or kernel; {remedy}");
     }
     let holder = mounts::holder(&host.tree, &conf.path.value)?;
+    if holder.fstype.starts_with("nfs") {
+        let nfs: Nfs = holder.source.parse().map_err(anyhow::Error::msg)?;
+        let nfs = Nfs { options: nfs_options(&host.tree, &nfs), ..nfs };
+        nfs.check()?;
+        return Ok((Target::Nfs(nfs), Path::new("/").join(holder.path)));
+    }
     if !Filesystem::is_known(&holder.fstype) {
         bail!("it is on {}, where this version cannot put a dump; {remedy}", holder.fstype);
     }

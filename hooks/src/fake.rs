@@ -3,25 +3,34 @@
 use crate::device::DeviceSpec;
 use crate::host::Host;
 use crate::kmod::Index;
-use crate::machine::{Ended, Machine, MountPlan, Program};
+use crate::machine::{Ended, Machine, MountPlan, Program, Refused};
+use crate::net::Net;
 use anyhow::{anyhow, bail};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+mod net;
+
+pub use net::{FakeNet, dhcp_reply};
 
 /// A machine that records what it is asked to do.
 #[derive(Clone, Debug, Default)]
 pub struct FakeMachine {
     /// The devices it has: how they are asked for, and their node.
     pub devices: BTreeMap<String, PathBuf>,
-    /// File system types that mount(2) refuses.
+    /// File system types and options that mount(2) refuses.
     pub unmountable: BTreeSet<String>,
+    /// With which errno it does so; `EPROTONOSUPPORT` if it is 0.
+    pub mount_errno: i32,
     /// Modules it does not have.
     pub missing_modules: BTreeSet<String>,
     /// How programs end, by their first argument's file name; well, if nothing is said.
     pub programs: BTreeMap<String, Ended>,
     /// Everything that was asked, one line each.
     pub journal: Vec<String>,
+    /// Its network.
+    pub net: FakeNet,
 }
 
 impl Machine for FakeMachine {
@@ -44,8 +53,9 @@ impl Machine for FakeMachine {
     fn mount(&mut self, plan: &MountPlan) -> anyhow::Result<()> {
         let MountPlan { source, point, fstype, options } = plan;
         self.journal.push(format!("mount {} {} {fstype} {}", source.display(), point.display(), options.join(",")));
-        if self.unmountable.contains(fstype) {
-            bail!("unknown file system type");
+        if self.unmountable.contains(fstype) || options.iter().any(|option| self.unmountable.contains(option)) {
+            let errno = if self.mount_errno == 0 { 93 } else { self.mount_errno };
+            return Err(Refused { errno, reason: "unknown file system type".to_owned() }.into());
         }
         Ok(())
     }
@@ -61,6 +71,10 @@ impl Machine for FakeMachine {
         self.journal.push(format!("unmount {}", point.display()));
         Ok(())
     }
+
+    fn network(&mut self) -> &mut dyn Net {
+        &mut self.net
+    }
 }
 
 /// A host that has what it is told to have.
@@ -70,6 +84,8 @@ pub struct FakeHost {
     pub index: Index,
     /// The chains of the devices that are there, by how they are asked for.
     pub chains: BTreeMap<String, Vec<String>>,
+    /// The chains of its network cards, by name.
+    pub cards: BTreeMap<String, Vec<String>>,
 }
 
 impl Host for FakeHost {
@@ -79,5 +95,9 @@ impl Host for FakeHost {
 
     fn device_chain(&self, device: &DeviceSpec) -> anyhow::Result<Option<Vec<String>>> {
         Ok(self.chains.get(&device.to_string()).cloned())
+    }
+
+    fn interface_chain(&self, name: &str) -> anyhow::Result<Option<Vec<String>>> {
+        Ok(self.cards.get(name).cloned())
     }
 }

@@ -15,6 +15,12 @@ pub trait Host {
     /// # Errors
     /// The device is there but its place in sysfs cannot be read.
     fn device_chain(&self, device: &DeviceSpec) -> anyhow::Result<Option<Vec<String>>>;
+
+    /// As [`Host::device_chain`], for the network card that this machine calls `name`.
+    ///
+    /// # Errors
+    /// The card is there but its place in sysfs cannot be read.
+    fn interface_chain(&self, name: &str) -> anyhow::Result<Option<Vec<String>>>;
 }
 
 /// What a hook wants in the image.

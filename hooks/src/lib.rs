@@ -24,6 +24,8 @@
 //! | module | is |
 //! |---|---|
 //! | [`filesystem`] | the hook for a dump target that is a local file system |
+//! | [`nfs`] | the hook for a dump target that is an NFS export |
+//! | [`net`] | the hook that brings a network up, for targets that need one |
 //! | [`kmod`] | what modprobe knows: indexes, modprobe.d, aliases, order of loading; both sides need it |
 //! | [`cmdline`] | the kernel command line |
 //! | [`device`] | how a configuration names a block device |
@@ -39,15 +41,18 @@ pub mod filesystem;
 pub mod host;
 pub mod kmod;
 pub mod machine;
+pub mod net;
+pub mod nfs;
 pub mod stage;
 
 pub use device::DeviceSpec;
 pub use host::{Contribution, FileNeed, Host, ModuleNeed, ProgramNeed};
-pub use machine::{Ended, Machine, MountPlan, Program};
+pub use machine::{Ended, Machine, MountPlan, Program, Refused};
 pub use stage::Stage;
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -89,6 +94,12 @@ pub trait TargetHook: Hook {
     /// # Errors
     /// Why the data may not be safe.
     fn close(&self, machine: &mut dyn Machine) -> anyhow::Result<()>;
+
+    /// The address under which an opened target sees this machine: dumps are named after it. `None` if the target is on
+    /// this machine.
+    fn client(&self, _machine: &mut dyn Machine) -> Option<IpAddr> {
+        None
+    }
 }
 
 /// An opened target.
@@ -104,6 +115,8 @@ pub enum Destination {
 pub enum Target {
     /// A file system on a local block device.
     Filesystem(filesystem::Filesystem),
+    /// An NFS export.
+    Nfs(nfs::Nfs),
 }
 
 impl Target {
@@ -111,6 +124,7 @@ impl Target {
     pub fn hook(&self) -> &dyn TargetHook {
         match self {
             Target::Filesystem(filesystem) => filesystem,
+            Target::Nfs(nfs) => nfs,
         }
     }
 }
@@ -120,6 +134,7 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Target::Filesystem(filesystem) => filesystem.fmt(f),
+            Target::Nfs(nfs) => nfs.fmt(f),
         }
     }
 }
@@ -133,11 +148,15 @@ pub struct Settings {
     /// What must not be loaded.
     #[serde(default)]
     pub modules: kmod::Settings,
+    /// The network, if something needs one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<net::Network>,
 }
 
 impl Settings {
     /// The hooks that these settings call for.
     pub fn hooks(&self) -> Vec<&dyn Hook> {
-        self.targets.iter().map(|target| target.hook() as &dyn Hook).collect()
+        let network = self.network.iter().map(|network| network as &dyn Hook);
+        network.chain(self.targets.iter().map(|target| target.hook() as &dyn Hook)).collect()
     }
 }

@@ -11,7 +11,7 @@ use crate::dump_dir::DumpDir;
 use crate::kmsg::{self, KernelLog};
 use crate::modules::{self, Loader};
 use crate::status::{self, FileReport, Legacy, Outcome, Status, TargetReport};
-use crate::sys::{self, CaptureMachine, LinuxModules};
+use crate::sys::{self, CaptureMachine, LinuxModules, LinuxNet};
 use anyhow::{Context, anyhow, bail};
 use kdump_hooks::cmdline::Cmdline;
 use kdump_hooks::kmod::{Config, Index};
@@ -141,7 +141,7 @@ fn boot() -> anyhow::Result<Status> {
 
     // Should the worker die, the aftermath has this much to tell.
     run.status.modules = loader.report();
-    let mut machine = CaptureMachine { loader: loader.clone(), devices };
+    let mut machine = CaptureMachine { loader: loader.clone(), devices, net: LinuxNet::default() };
     for stage in [Stage::Early, Stage::Modules, Stage::Devices, Stage::Network] {
         act(&mut run, &config, stage, &mut machine);
     }
@@ -296,7 +296,8 @@ fn dump_to(
     run.stage(Stage::Target, stage_limit + device_limit, |run| {
         let Destination::Directory(root) = hook.open(machine, device_limit)?;
         let root = run.places.root.join(relative(&root)).join(relative(&config.dump.path));
-        run.dump_dir = Some(DumpDir::create(&root, LOCAL, SystemTime::now()).inspect_err(|_| {
+        let client = hook.client(machine).map_or(LOCAL.to_owned(), |address| address.to_string());
+        run.dump_dir = Some(DumpDir::create(&root, &client, SystemTime::now()).inspect_err(|_| {
             // Whatever goes wrong after the target has been opened, it is let go.
             hook.close(machine).unwrap_or_else(|error| warn!("{error:#}"));
         })?);

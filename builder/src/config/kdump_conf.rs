@@ -8,6 +8,7 @@ use super::collector::Collector;
 use super::{Given, Origin};
 use anyhow::bail;
 use kdump_hooks::DeviceSpec;
+use kdump_hooks::nfs::Nfs;
 use kdump_init::config::Ending;
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
@@ -17,7 +18,7 @@ use std::path::{Component, Path, PathBuf};
 pub struct KdumpConf {
     /// The directory of all dumps. Relative to the target if there is one, else a path of this host.
     pub path: Given<PathBuf>,
-    /// The file system that the dump goes to.
+    /// Where the dump goes to.
     pub target: Option<Given<TargetLine>>,
     /// The program that writes the dump.
     pub collector: Given<Collector>,
@@ -31,14 +32,22 @@ pub struct KdumpConf {
     pub extra_bins: Vec<Given<PathBuf>>,
 }
 
-/// A target directive such as `ext4 LABEL=crash`.
+/// A target directive.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TargetLine {
-    /// The file system's type.
-    pub fstype: String,
-    /// The device.
-    pub device: DeviceSpec,
+pub enum TargetLine {
+    /// A file system on a device, such as `ext4 LABEL=crash`.
+    Filesystem {
+        /// Its type.
+        fstype: String,
+        /// The device.
+        device: DeviceSpec,
+    },
+    /// An export, such as `nfs nas:/srv/crash`.
+    Nfs(Nfs),
 }
+
+/// The directives that name a target on the network.
+const NETWORK_TARGETS: [&str; 1] = ["nfs"];
 
 /// The directives that name a file system.
 const FILESYSTEMS: [&str; 6] = ["ext2", "ext3", "ext4", "xfs", "btrfs", "minix"];
@@ -56,10 +65,9 @@ const FOLLOWED: [&str; 8] = [
 ];
 
 /// What RHEL follows and this version does not, or no version does any more, and what to do instead.
-const REFUSED: [(&str, &str); 21] = [
+const REFUSED: [(&str, &str); 20] = [
     ("vfat", "cannot hold a dump: it knows no `:` in names and no file of 4 GiB; write another file system"),
     ("raw", UNSUPPORTED_TARGET),
-    ("nfs", UNSUPPORTED_TARGET),
     ("ssh", UNSUPPORTED_TARGET),
     ("sshkey", UNSUPPORTED_TARGET),
     ("virtiofs", UNSUPPORTED_TARGET),
@@ -108,7 +116,7 @@ impl KdumpConf {
             let place = Origin::Line(file.to_owned(), index + 1);
             let key = match name {
                 "default" => "failure_action",
-                name if FILESYSTEMS.contains(&name) => "a dump target",
+                name if FILESYSTEMS.contains(&name) || NETWORK_TARGETS.contains(&name) => "a dump target",
                 name => name,
             };
             check_known(name, &place)?;
@@ -156,6 +164,10 @@ impl KdumpConf {
                     "{place}: crashkernel= is not reset by this version; write `auto_reset_crashkernel no`"
                 )),
             },
+            "nfs" => {
+                let export = value.parse().map_err(anyhow::Error::msg)?;
+                self.target = Some(given(TargetLine::Nfs(export), place));
+            }
             fstype => {
                 if !kdump_hooks::filesystem::Filesystem::is_known(fstype) {
                     bail!("{fstype} {UNSUPPORTED_TARGET}");
@@ -164,7 +176,7 @@ impl KdumpConf {
                 if fstype == "minix" && !matches!(device, DeviceSpec::Path(_)) {
                     bail!("a minix file system has neither label nor UUID; write its device, such as /dev/sdb1");
                 }
-                self.target = Some(given(TargetLine { fstype: fstype.to_owned(), device }, place));
+                self.target = Some(given(TargetLine::Filesystem { fstype: fstype.to_owned(), device }, place));
             }
         }
         Ok(())
@@ -182,13 +194,18 @@ fn clean(value: &str) -> &str {
 }
 
 fn check_known(name: &str, place: &Origin) -> anyhow::Result<()> {
-    if FILESYSTEMS.contains(&name) || FOLLOWED.contains(&name) {
+    if [&FILESYSTEMS[..], &NETWORK_TARGETS, &FOLLOWED].iter().any(|words| words.contains(&name)) {
         return Ok(());
     }
     if let Some((_, what)) = REFUSED.iter().find(|(refused, _)| *refused == name) {
         bail!("{place}: `{name}` {what}");
     }
-    let words = FILESYSTEMS.iter().chain(&FOLLOWED).copied().chain(REFUSED.iter().map(|(word, _)| *word));
+    let words = FILESYSTEMS
+        .iter()
+        .chain(&NETWORK_TARGETS)
+        .chain(&FOLLOWED)
+        .copied()
+        .chain(REFUSED.iter().map(|(word, _)| *word));
     match words.map(|word| (distance(word, name), word)).min().filter(|(far, _)| *far <= 3) {
         Some((_, near)) => bail!("{place}: there is no directive `{name}`; was `{near}` meant?"),
         None => bail!("{place}: there is no directive `{name}`; take the line out or put a # in front of it"),
@@ -259,12 +276,22 @@ mod tests {
         assert!(warnings.is_empty(), "{warnings:?}");
         assert_eq!(conf.path.value, Path::new("/var/crash"));
         assert_eq!(conf.path.origin.to_string(), "kdump.conf:3");
-        let target = conf.target.unwrap().value;
-        assert_eq!((target.fstype.as_str(), target.device), ("ext4", DeviceSpec::Label("crash".into())));
+        let device = DeviceSpec::Label("crash".into());
+        assert_eq!(conf.target.unwrap().value, TargetLine::Filesystem { fstype: "ext4".into(), device });
         assert_eq!(conf.collector.value.argv, ["kdump-capture", "-l", "-d", "31"]);
         assert_eq!((conf.failure_action.value, conf.final_action.value), (Ending::Halt, Ending::Poweroff));
         assert_eq!(conf.extra_modules.len(), 2);
         assert_eq!(conf.extra_bins[1].value, Path::new("/bin/b"));
+    }
+
+    #[test]
+    fn an_nfs_export_is_a_target() {
+        for (text, server, export) in
+            [("nfs nas.example:/srv/crash", "nas.example", "/srv/crash"), ("nfs [fd00::7]:/x", "fd00::7", "/x")]
+        {
+            let TargetLine::Nfs(nfs) = parse(text).unwrap().0.target.unwrap().value else { panic!("{text}") };
+            assert_eq!((nfs.server.as_str(), nfs.export.as_str()), (server, export));
+        }
     }
 
     #[test]
@@ -295,8 +322,16 @@ mod tests {
                 "kdump.conf:2: `xfs` is a second dump target, line 1 names the first; keep one",
             ),
             (
-                "nfs host:/export",
-                "kdump.conf:1: `nfs` is not supported by this version; write a file system instead, such as `ext4 UUID=…`",
+                "ssh user@host",
+                "kdump.conf:1: `ssh` is not supported by this version; write a file system instead, such as `ext4 UUID=…`",
+            ),
+            (
+                "nfs host",
+                "kdump.conf:1: nfs: `host` is not an NFS export; write HOST:/EXPORT, an IPv6 address in brackets",
+            ),
+            (
+                "ext4 /dev/a\nnfs host:/export",
+                "kdump.conf:2: `nfs` is a second dump target, line 1 names the first; keep one",
             ),
             (
                 "blacklist foo",

@@ -54,4 +54,8 @@ impl Host for SystemHost {
             None => Ok(None),
         }
     }
+
+    fn interface_chain(&self, name: &str) -> anyhow::Result<Option<Vec<String>>> {
+        Ok(if self.devices_are_here { sysfs::card_chain(&self.tree, name) } else { None })
+    }
 }

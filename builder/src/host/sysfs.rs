@@ -47,6 +47,21 @@ pub fn chain(tree: &Tree, name: &str) -> anyhow::Result<Option<Vec<String>>> {
              image; write a target that is a plain disk or partition"
         );
     }
+    Ok(drivers(tree, device))
+}
+
+/// The requests for all drivers between a network card and the root of its bus, card first, that of its transceiver
+/// (PHY) last. `None` if it is not here.
+pub fn card_chain(tree: &Tree, name: &str) -> Option<Vec<String>> {
+    let class = Path::new("/sys/class/net").join(name);
+    let mut requests = drivers(tree, tree.canonical(&class.join("device")).ok()?)?;
+    let phy = tree.canonical(&class.join("phydev")).ok().and_then(|phy| drivers(tree, phy)).unwrap_or_default();
+    requests.extend(phy.into_iter().filter(|request| !requests.contains(request)).collect::<Vec<_>>());
+    Some(requests)
+}
+
+/// The requests for all drivers between a device and the root of its bus, device first.
+fn drivers(tree: &Tree, device: PathBuf) -> Option<Vec<String>> {
     let mut requests: Vec<String> = Vec::new();
     let mut todo = vec![device];
     while let Some(device) = todo.pop() {
@@ -64,7 +79,7 @@ pub fn chain(tree: &Tree, name: &str) -> anyhow::Result<Option<Vec<String>>> {
         }
     }
     // A device without any driver, such as a loop device, says nothing of what it needs.
-    Ok((!requests.is_empty()).then_some(requests))
+    (!requests.is_empty()).then_some(requests)
 }
 
 /// The controllers of an NVMe subsystem, if `place` is one.
@@ -164,6 +179,22 @@ mod tests {
         symlink("/sys/class/nvme-subsystem", tree.path(subsystem).join("subsystem")).unwrap();
         symlink(format!("{subsystem}/nvme0n1"), tree.path("/sys/class/block/nvme0n1")).unwrap();
         assert_eq!(chain(&tree, "nvme0n1").unwrap().unwrap(), ["pci:v8086bc01"]);
+    }
+
+    #[test]
+    fn a_network_card_leads_to_its_drivers_and_to_that_of_its_transceiver() {
+        let (_dir, tree) = machine();
+        let virtio = "/sys/devices/pci0000:00/0000:00:05.0/virtio1";
+        let phy = "/sys/devices/platform/mdio-0";
+        for path in ["/sys/class/net/eno1", phy] {
+            fs::create_dir_all(tree.path(path)).unwrap();
+        }
+        fs::write(tree.path(phy).join("modalias"), "mdio:0001\n").unwrap();
+        symlink(virtio, tree.path("/sys/class/net/eno1/device")).unwrap();
+        symlink(phy, tree.path("/sys/class/net/eno1/phydev")).unwrap();
+        let chain = card_chain(&tree, "eno1").unwrap();
+        assert_eq!(chain, ["virtio:d00000002v00001AF4", "virtio_blk", "pci:v00001AF4d1001", "mdio:0001"]);
+        assert_eq!(card_chain(&tree, "eno2"), None);
     }
 
     #[test]
