@@ -95,6 +95,8 @@ pub struct Scenario {
     pub devices: Vec<String>,
     /// Further words of QEMU's command line.
     pub qemu: Vec<String>,
+    /// Further files of the guest, path and text.
+    pub files: Vec<(String, String)>,
     /// What the first kernel's memory is filled with.
     pub filling: Filling,
     /// Keep the whole source too.
@@ -123,6 +125,7 @@ impl Scenario {
             overlay: Vec::new(),
             devices: Vec::new(),
             qemu: Vec::new(),
+            files: Vec::new(),
             filling: Filling::Ordinary,
             keep_raw: false,
             echo: Echo::Silent,
