@@ -85,8 +85,9 @@ impl Nfs {
     }
 
     fn option(&self, names: &[&str]) -> Option<&str> {
-        let pairs = self.options.iter().filter_map(|option| option.split_once('='));
-        pairs.filter(|(name, _)| names.contains(name)).map(|(_, value)| value).last()
+        // The last one wins.
+        let mut pairs = self.options.iter().rev().filter_map(|option| option.split_once('='));
+        pairs.find(|(name, _)| names.contains(name)).map(|(_, value)| value)
     }
 
     /// The versions that may be tried.

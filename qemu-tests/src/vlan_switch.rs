@@ -73,7 +73,8 @@ impl VlanSwitch {
 
 /// Starts a thread per socket; each ends with it.
 fn forward(streams: &[UnixStream], vlan: u16, counts: &Arc<Counts>) {
-    let Ok(copies) = streams.iter().map(|stream| stream.try_clone().map(Mutex::new)).collect::<Result<Vec<_>, _>>() else {
+    let Ok(copies) = streams.iter().map(|stream| stream.try_clone().map(Mutex::new)).collect::<Result<Vec<_>, _>>()
+    else {
         return;
     };
     let writers = Arc::new(copies);

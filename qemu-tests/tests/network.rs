@@ -46,6 +46,7 @@ fn check(scenario: &Scenario, server: &NfsServer, client: &str) -> Result<String
     ensure!(outcome.ending == Ending::Reboot, "the capture kernel's ending was {:?}", outcome.ending);
     let dump = server.dump().with_context(|| format!("the console said last:\n{}", tail(&outcome.console)))?;
     judge::dump_alone(&dump, &scenario.kernel.release, &outcome.marker)?;
+    ensure!(!outcome.console.contains("stage network failed"), "the network failed:\n{}", tail(&outcome.console));
     let name = dump.file_name().unwrap_or_default().to_string_lossy().into_owned();
     ensure!(name.starts_with(&format!("{client}-20")), "the dump of {client} is called {name}");
     Ok(outcome.console)
@@ -61,8 +62,16 @@ fn a_dump_goes_by_dhcp_and_nfs_when_nothing_is_known_of_the_network() -> Result<
     let server = serve("dhcp", FOUR)?;
     let scenario = scenario("nfs-dhcp", "10.0.2.2", &server, "", one_card())?;
     let console = check(&scenario, &server, "10.0.2.15")?;
-    ensure!(console.contains("10.0.2.15/24 via 10.0.2.2"), "the console does not tell the network:\n{}", tail(&console));
-    ensure!(console.contains("is mounted, NFS 4.2, 10.0.2.15 to 10.0.2.2"), "no word of the mount:\n{}", tail(&console));
+    ensure!(
+        console.contains("10.0.2.15/24 via 10.0.2.2"),
+        "the console does not tell the network:\n{}",
+        tail(&console)
+    );
+    ensure!(
+        console.contains("is mounted, NFS 4.2, 10.0.2.15 to 10.0.2.2"),
+        "no word of the mount:\n{}",
+        tail(&console)
+    );
     Ok(())
 }
 

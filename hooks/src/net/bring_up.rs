@@ -22,6 +22,8 @@ const SAY_SO: Duration = Duration::from_secs(5);
 const STRAGGLERS: Duration = Duration::from_secs(2);
 /// For one card of several, before the next one is tried.
 const ONE_TRY: Duration = Duration::from_secs(12);
+/// With less time left nothing is begun.
+const SHORTEST_TRY: Duration = Duration::from_secs(1);
 /// Routes of a lease are worse than those that are configured.
 const LEASED: u32 = 100;
 /// A lease shorter than this may end before the dump does.
@@ -325,7 +327,7 @@ impl Site<'_> {
                     }
                 }
             }
-            if good > 0 || self.net.now() >= end {
+            if good > 0 || self.net.now() + SHORTEST_TRY > end {
                 let problems = last.iter().map(|(name, problem)| format!("{name}: {problem}"));
                 self.problems.extend(problems);
                 if cards.is_empty() {

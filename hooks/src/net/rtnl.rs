@@ -364,7 +364,8 @@ fn address(body: &[u8]) -> Option<Address> {
     Some(Address {
         link: u32_at(body, 4)?,
         cidr: Cidr::new(local.or(other)?, prefix),
-        is_global: scope == RT_SCOPE_UNIVERSE,
+        // Site-local IPv6 addresses have a scope of their own in between.
+        is_global: scope < RT_SCOPE_LINK,
         is_tentative: flags & IFA_F_TENTATIVE != 0,
         is_duplicate: flags & IFA_F_DADFAILED != 0,
         is_permanent: flags & IFA_F_PERMANENT != 0,
@@ -426,6 +427,16 @@ mod tests {
             let cidr: Cidr = text.parse().unwrap();
             let Reply::Address(address) = read_back(Request::add_address(3, cidr)) else { panic!("{text}") };
             assert_eq!((address.link, address.cidr, address.is_global), (3, cidr, true));
+        }
+    }
+
+    #[test]
+    fn site_local_addresses_reach_beyond_the_link_and_link_local_ones_do_not() {
+        for (scope, is_global) in [(RT_SCOPE_UNIVERSE, true), (200, true), (RT_SCOPE_LINK, false), (254, false)] {
+            let mut message = Request::add_address(3, "fec0::1/64".parse().unwrap()).finish(7);
+            message[HEADER + 3] = scope;
+            let Reply::Address(address) = replies(&message, 7).remove(0) else { panic!() };
+            assert_eq!(address.is_global, is_global, "{scope}");
         }
     }
 

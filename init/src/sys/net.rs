@@ -250,6 +250,24 @@ mod tests {
     }
 
     #[test]
+    fn a_snapshot_of_this_machine_leads_where_its_default_route_leads() {
+        let mut net = LinuxNet::default();
+        let away = IpAddr::from([192, 0, 2, 200]);
+        // A machine without a network has nothing to tell.
+        let Ok(way) = net.route_to(away) else { return };
+        let links = net.links().unwrap();
+        let link = links.iter().find(|link| Some(link.index) == way.link).unwrap();
+        match kdump_hooks::net::snapshot::snapshot(&mut net, away) {
+            Ok(network) => {
+                let interface = network.interfaces.iter().find(|interface| interface.name == link.name).unwrap();
+                assert!(interface.is_addressed(), "{network:?}");
+            }
+            // A container's card is half of a pair whose other half is outside.
+            Err(error) => assert!(link.kind.is_some(), "{error:#}"),
+        }
+    }
+
+    #[test]
     fn datagrams_go_and_come_within_the_limit() {
         let mut net = LinuxNet::default();
         let plan = UdpPlan { device: None, local: SocketAddr::from(([127, 0, 0, 1], 0)) };
