@@ -29,6 +29,20 @@
 //! kind = "filesystem"
 //! fstype = "ext4"
 //! device = "LABEL=crash"
+//!
+//! [[hooks.targets]]
+//! kind = "nfs"
+//! server = "nas.example"
+//! export = "/srv/crash"
+//! address = "10.0.2.7"
+//! options = ["vers=4.2"]
+//!
+//! [[hooks.network.interfaces]]
+//! name = "eno1"
+//! acquire = ["dhcp"]
+//!
+//! [hooks.network.names]
+//! eno1 = "52:54:00:12:34:56"
 //! ```
 
 use anyhow::{Context, bail};
