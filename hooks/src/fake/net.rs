@@ -7,7 +7,7 @@ use crate::net::{Address, Datagrams, KernelRoute, Link, LinkChange, Net, UdpPlan
 use anyhow::Context;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -28,7 +28,9 @@ pub struct FakeNet {
     pub dhcp: Option<Vec<u8>>,
     /// Whether that server refuses what it has offered.
     pub dhcp_refuses: bool,
-    /// The address that follows from what a router advertises, if there is one.
+    /// The address that a DHCPv6 server gives, if there is one.
+    pub dhcp6: Option<Ipv6Addr>,
+    /// The address that follows from what a router advertises, if there is one; a link-local one if nobody does.
     pub advertised: Option<Cidr>,
     /// What the nameserver knows.
     pub dns: BTreeMap<String, IpAddr>,
@@ -93,7 +95,7 @@ impl Net for FakeNet {
             addresses.push(Address {
                 link: link.index,
                 cidr,
-                is_global: true,
+                is_global: !matches!(cidr.address, IpAddr::V6(address) if address.is_unicast_link_local()),
                 is_tentative: self.clock() < FakeNet::DAD,
                 is_duplicate: false,
                 is_permanent: false,
@@ -221,6 +223,7 @@ impl Datagrams for FakeSocket {
                 self.net.note(format!("send {to}"));
                 dhcp_server(&self.net, bytes)
             }
+            547 => dhcp6_server(&self.net, bytes),
             53 if !self.net.dns_is_silent => nameserver(&self.net, bytes),
             _ => None,
         };
@@ -246,6 +249,22 @@ fn dhcp_server(net: &FakeNet, request: &[u8]) -> Option<Vec<u8>> {
         (_, false) => 5,
     };
     Some(dhcp_reply(number, mac, kind, options))
+}
+
+/// Everything of the request comes back, and an address in the association.
+fn dhcp6_server(net: &FakeNet, request: &[u8]) -> Option<Vec<u8>> {
+    let address = net.dhcp6?;
+    let (kind, rest) = request.split_first()?;
+    let mut answer = vec![if *kind == 1 { 2 } else { 7 }];
+    answer.extend(rest.get(..3)?);
+    // The client's identifier is the first option.
+    answer.extend(rest.get(3..3 + 14)?);
+    answer.extend([0, 2, 0, 3, b's', b'r', b'v', 0, 3, 0, 40]);
+    answer.extend(b"kdmp");
+    answer.extend([0, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0, 24]);
+    answer.extend(address.octets());
+    answer.extend([0; 8]);
+    Some(answer)
 }
 
 /// A DHCP server's message that gives 10.0.2.15.

@@ -22,6 +22,8 @@ const SAY_SO: Duration = Duration::from_secs(5);
 const STRAGGLERS: Duration = Duration::from_secs(2);
 /// For one card of several, before the next one is tried.
 const ONE_TRY: Duration = Duration::from_secs(12);
+/// DHCPv6 brings no routes: a router has so many seconds to advertise itself after the lease. Routers answer at once.
+const ADVERTISED: u64 = 6;
 /// With less time left nothing is begun.
 const SHORTEST_TRY: Duration = Duration::from_secs(1);
 /// Routes of a lease are worse than those that are configured.
@@ -417,6 +419,16 @@ impl Site<'_> {
         info!("network: {}: {} from a DHCPv6 server", link.name, lease.address);
         self.net.add_address(link.index, Cidr::host(lease.address))?;
         self.conf.nameservers.extend(lease.nameservers);
+        let what = format!("a router of {}", link.name);
+        let advertised = self.wait(ADVERTISED, &what, |net| {
+            let routes = net.routes()?;
+            let mut own = routes.iter().filter(|route| route.link == Some(link.index) && route.to.is_none());
+            Ok(own.any(|route| route.via.is_some_and(|via| via.is_ipv6())).then_some(()))
+        })?;
+        if advertised.is_none() {
+            self.problems
+                .push(format!("{}: no router has advertised itself, so the address leads nowhere far", link.name));
+        }
         Ok(())
     }
 
@@ -577,6 +589,19 @@ mod tests {
         let mut silent = FakeNet::with_cards(&["eth0"]);
         let error = bring_up(&network("ip=eth0:auto6"), &mut silent, LIMIT).unwrap_err().to_string();
         assert!(error.contains("no router advertised an IPv6 network within 60 s"), "{error}");
+    }
+
+    #[test]
+    fn after_dhcpv6_a_router_is_awaited_and_missed_if_there_is_none() {
+        let mut net = FakeNet::with_cards(&["eth0"]);
+        net.advertised = Some("fe80::5054:ff:fe00:2/64".parse().unwrap());
+        net.dhcp6 = Some("fd00::7".parse().unwrap());
+        let lines = bring_up(&network("ip=eth0:dhcp6"), &mut net, LIMIT).unwrap();
+        assert!(lines[0].contains("fd00::7/128"), "{lines:?}");
+        let waited = FakeNet::DAD + Duration::from_secs(ADVERTISED);
+        assert!((waited..waited + Duration::from_secs(1)).contains(&net.clock()), "{:?}", net.clock());
+        let journal = net.journal();
+        assert!(journal.contains(&"udp eth0 [fe80::5054:ff:fe00:2%2]:546".to_owned()), "{journal:?}");
     }
 
     #[test]
