@@ -428,8 +428,9 @@ fn relative(path: &Path) -> &Path {
 mod tests {
     use super::*;
     use crate::config::{Dump, Ending, Endings, Limits};
-    use kdump_hooks::fake::FakeMachine;
+    use kdump_hooks::fake::{FakeMachine, FakeNet};
     use kdump_hooks::filesystem::Filesystem;
+    use kdump_hooks::net::Net;
     use kdump_hooks::{DeviceSpec, Settings};
     use std::os::unix::fs::PermissionsExt;
 
@@ -511,6 +512,18 @@ mod tests {
         assert_eq!(status["files"][1]["name"], "vmcore");
         assert_eq!(status["files"][1]["bytes"], 5);
         assert_eq!(rehearsal.machine.journal.last().unwrap(), "unmount /kdump/target");
+    }
+
+    #[test]
+    fn a_dump_on_a_server_is_named_after_the_address_that_the_server_sees() {
+        let mut rehearsal = Rehearsal::new("echo data > $out");
+        rehearsal.config.hooks.targets = vec![Target::Nfs("10.0.2.2:/srv".parse().unwrap())];
+        rehearsal.machine.net = FakeNet::with_cards(&["eth0"]);
+        rehearsal.machine.net.add_address(2, "10.0.2.15/24".parse().unwrap()).unwrap();
+        assert_eq!(rehearsal.run().outcome, Outcome::Complete);
+        let base = rehearsal.tree.path().join("kdump/target/var/crash");
+        let name = fs::read_dir(base).unwrap().next().unwrap().unwrap().file_name().into_string().unwrap();
+        assert!(name.starts_with("10.0.2.15-20"), "{name}");
     }
 
     #[test]

@@ -62,9 +62,7 @@ impl Hook for Network {
         let mut unknown = None;
         for interface in &self.interfaces {
             let name = &interface.name;
-            if let Some(kind) = interface.kind.word() {
-                let module = if kind == "vlan" { "8021q" } else { interface.kind.word().unwrap_or_default() };
-                let module = if kind == "bond" { "bonding" } else { module };
+            if let (Some(kind), Some(module)) = (interface.kind.word(), interface.kind.module()) {
                 modules.push(need(module, format!("the interface {name} is a {kind}"), true, false));
                 continue;
             }
@@ -102,13 +100,8 @@ impl Hook for Network {
     fn act(&self, _stage: Stage, machine: &mut dyn Machine, limit: Duration) -> anyhow::Result<()> {
         let line = Cmdline::parse(&machine.network().read("/proc/cmdline").unwrap_or_default());
         let network = self.at_boot(&line)?;
-        for kind in network.interfaces.iter().filter_map(|interface| interface.kind.word()) {
+        for module in network.interfaces.iter().filter_map(|interface| interface.kind.module()) {
             // The kernel asks for it too, by an alias that only some modules have.
-            let module = match kind {
-                "vlan" => "8021q",
-                "bond" => "bonding",
-                other => other,
-            };
             machine.load_module(module).unwrap_or_else(|error| log::warn!("{error:#}"));
         }
         for line in bring_up::bring_up(&network, machine.network(), limit.saturating_sub(RESERVE))? {

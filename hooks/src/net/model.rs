@@ -133,7 +133,17 @@ impl Kind {
         }
     }
 
-    /// What rtnetlink calls it, which is the driver's name for most.
+    /// The module that makes it.
+    pub fn module(&self) -> Option<&'static str> {
+        match self {
+            Kind::Card => None,
+            Kind::Vlan { .. } => Some("8021q"),
+            Kind::Bond { .. } => Some("bonding"),
+            Kind::Bridge { .. } => Some("bridge"),
+        }
+    }
+
+    /// What rtnetlink calls it.
     pub fn word(&self) -> Option<&'static str> {
         match self {
             Kind::Card => None,
