@@ -7,7 +7,7 @@ use crate::cpio::write::Packing;
 use crate::gather::{drivers, firmware, indexes, modprobe_d, modules, programs, programs::Programs, skeleton};
 use crate::host::{Kernel, SystemHost, Tree};
 use crate::plan::{Entry, Plan};
-use crate::{image, target};
+use crate::{image, network, target};
 use anyhow::{Context, bail};
 use kdump_hooks::cmdline::Cmdline;
 use kdump_hooks::{Contribution, FileNeed, Host, ModuleNeed, Settings, Target};
@@ -77,7 +77,8 @@ pub fn plan_for(config: &Config, host: &SystemHost, ours: &Programs) -> anyhow::
     let (target, path) = target::find(config, host, &mut warnings)?;
     let storage = target.device().map(|device| host.layers(device)).transpose()?.unwrap_or_default();
     warnings.extend(host.warnings_of(&storage));
-    let settings = Settings { targets: vec![target], storage, ..Settings::default() };
+    let (targets, network) = network::find(config, host, vec![target], &mut warnings)?;
+    let settings = Settings { targets, storage, network, ..Settings::default() };
     let image = image_config(config, host, settings, path);
 
     let mut plan = Plan::default();

@@ -20,7 +20,9 @@ pub struct FakeSystem {
 
 const DEP: &str = "kernel/fs/ext4.ko: kernel/lib/jbd2.ko kernel/lib/crc16.ko\nkernel/lib/jbd2.ko: kernel/lib/crc16.ko\n\
     kernel/lib/crc16.ko:\nkernel/lib/crc32c.ko:\nkernel/lib/gcm.ko:\nkernel/block/virtio_blk.ko.xz: \
-    kernel/virtio/virtio.ko\nkernel/virtio/virtio.ko:\nkernel/net/unrelated.ko:\nkernel/net/foreign.ko:\n";
+    kernel/virtio/virtio.ko\nkernel/virtio/virtio.ko:\nkernel/net/unrelated.ko:\nkernel/net/foreign.ko:\nkernel/fs/nfs.ko: kernel/net/sunrpc.ko\n\
+    kernel/fs/nfsv4.ko: kernel/fs/nfs.ko kernel/net/sunrpc.ko\nkernel/net/sunrpc.ko:\nkernel/net/virtio_net.ko:\n\
+    kernel/net/8021q.ko:\n";
 
 impl FakeSystem {
     /// Makes one below `root`, which is there and empty.
@@ -44,7 +46,9 @@ impl FakeSystem {
         system.module_file("modules.softdep", b"softdep ext4 gcm\nsoftdep unrelated pre: gcm\n")?;
         system.module_file("modules.builtin", b"kernel/drivers/ahci.ko\n")?;
         system.module_file("modules.builtin.modinfo", b"ahci.license=GPL\0ahci.alias=pci:v8086*\0")?;
-        for module in ["fs/ext4", "lib/jbd2", "lib/crc16", "lib/crc32c", "lib/gcm", "virtio/virtio", "net/unrelated"] {
+        let local = ["fs/ext4", "lib/jbd2", "lib/crc16", "lib/crc32c", "lib/gcm", "virtio/virtio", "net/unrelated"];
+        let remote = ["fs/nfs", "fs/nfsv4", "net/sunrpc", "net/virtio_net", "net/8021q"];
+        for module in local.into_iter().chain(remote) {
             system.module_file(&format!("kernel/{module}.ko"), &object(&["vermagic=6.1-test SMP", "license=GPL"]))?;
         }
         system.module_file("kernel/net/foreign.ko", &object(&["vermagic=6.2-other SMP"]))?;

@@ -25,6 +25,7 @@
 //! | [`config`] | `kdump.conf` and `/etc/sysconfig/kdump`: what is followed, what is refused and with which words |
 //! | [`host`] | sysroot, kernel, device chain, mounts |
 //! | [`target`] | where the dump goes |
+//! | [`network`] | how it gets there, if it leaves the machine |
 //! | [`build`] | the story of an image, step by step: read this first |
 //! | [`gather`] | one module per kind of content; each returns entries, none writes |
 //! | [`plan`], [`cpio`], [`mod@image`] | entries, archive, file: whole or not at all |
@@ -48,6 +49,7 @@ pub mod inspect;
 pub mod kdumpctl;
 pub mod kexec;
 pub mod mkdumprd;
+pub mod network;
 pub mod plan;
 pub mod target;
 pub mod unpack;

@@ -4,9 +4,10 @@
 //! dumps inside it. Device nodes are numbered as they are found, so a UUID is put in their place where one is known.
 
 use crate::config::{Config, Given, KdumpConf, TargetLine};
-use crate::host::{SystemHost, mounts, sysfs};
+use crate::host::{SystemHost, Tree, mounts, sysfs};
 use anyhow::{Context, bail};
 use kdump_hooks::filesystem::Filesystem;
+use kdump_hooks::nfs::Nfs;
 use kdump_hooks::virtiofs::Virtiofs;
 use kdump_hooks::{DeviceSpec, Target};
 use std::path::{Path, PathBuf};
@@ -32,6 +33,11 @@ fn named(line: &Given<TargetLine>, host: &SystemHost, warnings: &mut Vec<String>
     let (fstype, device) = match &line.value {
         TargetLine::Filesystem { fstype, device } => (fstype.clone(), device),
         TargetLine::Virtiofs(tag) => return Ok(Target::Virtiofs(Virtiofs { tag: tag.clone() })),
+        TargetLine::Nfs(nfs) => {
+            let nfs = Nfs { options: nfs_options(&host.tree, nfs), ..nfs.clone() };
+            nfs.check().with_context(|| format!("{}: the mount options of {nfs}", line.origin))?;
+            return Ok(Target::Nfs(nfs));
+        }
     };
     let device = match device {
         DeviceSpec::Path(path) => {
@@ -43,6 +49,29 @@ fn named(line: &Given<TargetLine>, host: &SystemHost, warnings: &mut Vec<String>
         other => other.clone(),
     };
     Ok(Target::Filesystem(Filesystem { fstype, device, options: Vec::new() }))
+}
+
+/// The options with which fstab mounts an export, or with which it is mounted now: kdump.conf has no place for them.
+fn nfs_options(tree: &Tree, nfs: &Nfs) -> Vec<String> {
+    /// Those of a running mount that its administrator chose; the others say how it came out.
+    const CHOSEN: [&str; 8] = ["vers", "proto", "port", "sec", "mountport", "mountproto", "rsize", "wsize"];
+    let fields = |file: &str| -> Option<Vec<String>> {
+        let text = std::fs::read_to_string(tree.path(file)).ok()?;
+        text.lines().find_map(|line| {
+            let mut fields = line.split_whitespace();
+            let is_it = fields.next()?.parse::<Nfs>().is_ok_and(|found| found.to_string() == nfs.to_string());
+            let fstype = fields.nth(1)?;
+            (is_it && fstype.starts_with("nfs"))
+                .then(|| fields.next())?
+                .map(|options| options.split(',').map(str::to_owned).collect::<Vec<_>>())
+        })
+    };
+    if let Some(options) = fields("etc/fstab") {
+        return options.into_iter().filter(|option| option != "defaults" && !option.starts_with("x-")).collect();
+    }
+    let running = fields("proc/self/mounts").unwrap_or_default();
+    let name = |option: &str| option.split('=').next().unwrap_or_default().to_owned();
+    running.into_iter().filter(|option| CHOSEN.contains(&name(option).as_str())).collect()
 }
 
 /// A device of which nothing is known but its node.
@@ -71,6 +100,12 @@ fn holder(conf: &KdumpConf, host: &SystemHost) -> anyhow::Result<(Target, PathBu
     if holder.fstype == "virtiofs" {
         let path = Path::new("/").join(holder.path);
         return Ok((Target::Virtiofs(Virtiofs { tag: holder.source }), path));
+    }
+    if holder.fstype.starts_with("nfs") {
+        let nfs: Nfs = holder.source.parse().map_err(anyhow::Error::msg)?;
+        let nfs = Nfs { options: nfs_options(&host.tree, &nfs), ..nfs };
+        nfs.check()?;
+        return Ok((Target::Nfs(nfs), Path::new("/").join(holder.path)));
     }
     if !Filesystem::is_known(&holder.fstype) {
         bail!("it is on {}, where this version cannot put a dump; {remedy}", holder.fstype);

@@ -49,6 +49,28 @@ fn reasons(system: &FakeSystem) -> BTreeMap<String, String> {
 }
 
 #[test]
+fn an_image_for_an_nfs_target_has_its_file_system_network_and_drivers() {
+    let (_dir, system) = system();
+    system.write("etc/kdump.conf", b"path /dumps\nnfs nas.example:/srv/crash\n").unwrap();
+    system.write("etc/fstab", b"nas.example:/srv/crash /mnt nfs4 defaults,port=2050 0 0\n").unwrap();
+    system.write("etc/sysconfig/kdump", b"KDUMP_COMMANDLINE_APPEND=\"vlan=v7:eno1 ip=v7:dhcp\"\n").unwrap();
+    built(&system, &["out/image"]);
+    let reasons = reasons(&system);
+    let module = |path: &str| reasons.get(&format!("lib/modules/{RELEASE}/kernel/{path}")).map(String::as_str);
+    assert_eq!(module("fs/nfsv4.ko"), Some("file system of the target nfs nas.example:/srv/crash"));
+    assert_eq!(module("net/virtio_net.ko"), Some("driver of virtual machines: eno1 is not here"));
+    assert_eq!(module("net/8021q.ko"), Some("the interface v7 is a vlan"));
+    assert_eq!(module("fs/ext4.ko"), None);
+    let config = lsinitrd(&[&system.root.join("out/image"), Path::new("etc/kdump/image.toml")]);
+    assert!(config.contains("options = [\"port=2050\"]") && config.contains("parent = \"eno1\""), "{config}");
+
+    system.write("etc/sysconfig/kdump", b"KDUMP_COMMANDLINE_APPEND=\"ip=ibft\"\n").unwrap();
+    let output = mkdumprd(&system, &["-f", "out/image"]);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && error.contains("cannot follow `ip=ibft`"), "{error}");
+}
+
+#[test]
 fn an_image_has_what_its_target_needs_and_says_why() {
     let (_dir, system) = system();
     built(&system, &["out/image"]);

@@ -3,11 +3,16 @@
 use crate::device::DeviceSpec;
 use crate::host::Host;
 use crate::kmod::Index;
-use crate::machine::{Ended, Machine, MountPlan, Program};
+use crate::machine::{Ended, Machine, MountPlan, Program, Refused};
+use crate::net::Net;
 use anyhow::{anyhow, bail};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+mod net;
+
+pub use net::{FakeNet, dhcp_reply};
 
 /// A machine that records what it is asked to do.
 #[derive(Clone, Debug, Default)]
@@ -16,14 +21,18 @@ pub struct FakeMachine {
     pub devices: BTreeMap<String, PathBuf>,
     /// The devices of which it has several.
     pub members: BTreeMap<String, Vec<PathBuf>>,
-    /// File system types that mount(2) refuses.
+    /// File system types and options that mount(2) refuses.
     pub unmountable: BTreeSet<String>,
+    /// With which errno it does so; `EPROTONOSUPPORT` if it is 0.
+    pub mount_errno: i32,
     /// Modules it does not have.
     pub missing_modules: BTreeSet<String>,
     /// How programs end, by their first argument's file name; well, if nothing is said.
     pub programs: BTreeMap<String, Ended>,
     /// Everything that was asked, one line each.
     pub journal: Vec<String>,
+    /// Its network.
+    pub net: FakeNet,
 }
 
 impl Machine for FakeMachine {
@@ -67,8 +76,9 @@ impl Machine for FakeMachine {
     fn mount(&mut self, plan: &MountPlan) -> anyhow::Result<()> {
         let MountPlan { source, point, fstype, options } = plan;
         self.journal.push(format!("mount {} {} {fstype} {}", source.display(), point.display(), options.join(",")));
-        if self.unmountable.contains(fstype) {
-            bail!("unknown file system type");
+        if self.unmountable.contains(fstype) || options.iter().any(|option| self.unmountable.contains(option)) {
+            let errno = if self.mount_errno == 0 { 93 } else { self.mount_errno };
+            return Err(Refused { errno, reason: "unknown file system type".to_owned() }.into());
         }
         Ok(())
     }
@@ -84,6 +94,10 @@ impl Machine for FakeMachine {
         self.journal.push(format!("unmount {}", point.display()));
         Ok(())
     }
+
+    fn network(&mut self) -> &mut dyn Net {
+        &mut self.net
+    }
 }
 
 /// A host that has what it is told to have.
@@ -95,6 +109,8 @@ pub struct FakeHost {
     pub chains: BTreeMap<String, Vec<String>>,
     /// The files that hooks read.
     pub files: BTreeMap<PathBuf, Vec<u8>>,
+    /// The chains of its network cards, by name.
+    pub cards: BTreeMap<String, Vec<String>>,
 }
 
 impl Host for FakeHost {
@@ -108,5 +124,9 @@ impl Host for FakeHost {
 
     fn read(&self, path: &Path) -> anyhow::Result<Vec<u8>> {
         self.files.get(path).cloned().ok_or_else(|| anyhow!("cannot read {}", path.display()))
+    }
+
+    fn interface_chain(&self, name: &str) -> anyhow::Result<Option<Vec<String>>> {
+        Ok(self.cards.get(name).cloned())
     }
 }

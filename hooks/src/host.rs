@@ -22,6 +22,12 @@ pub trait Host {
     /// # Errors
     /// It is not there or cannot be read.
     fn read(&self, path: &Path) -> anyhow::Result<Vec<u8>>;
+
+    /// As [`Host::device_chain`], for the network card that this machine calls `name`.
+    ///
+    /// # Errors
+    /// The card is there but its place in sysfs cannot be read.
+    fn interface_chain(&self, name: &str) -> anyhow::Result<Option<Vec<String>>>;
 }
 
 /// What a hook wants in the image.

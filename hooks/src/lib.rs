@@ -26,6 +26,8 @@
 //! | [`filesystem`] | the hook for a dump target that is a local file system |
 //! | [`storage`] | the hooks for what lies between a target and the disks: LVM, RAID, LUKS, multipath |
 //! | [`virtiofs`] | the hook for a directory that the hypervisor shares |
+//! | [`nfs`] | the hook for a dump target that is an NFS export |
+//! | [`net`] | the hook that brings a network up, for targets that need one |
 //! | [`kmod`] | what modprobe knows: indexes, modprobe.d, aliases, order of loading; both sides need it |
 //! | [`cmdline`] | the kernel command line |
 //! | [`device`] | how a configuration names a block device |
@@ -41,17 +43,20 @@ pub mod filesystem;
 pub mod host;
 pub mod kmod;
 pub mod machine;
+pub mod net;
+pub mod nfs;
 pub mod stage;
 pub mod storage;
 pub mod virtiofs;
 
 pub use device::DeviceSpec;
 pub use host::{Contribution, FileNeed, Host, ModuleNeed, ProgramNeed};
-pub use machine::{Ended, Machine, MountPlan, Program};
+pub use machine::{Ended, Machine, MountPlan, Program, Refused};
 pub use stage::Stage;
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -93,6 +98,12 @@ pub trait TargetHook: Hook {
     /// # Errors
     /// Why the data may not be safe.
     fn close(&self, machine: &mut dyn Machine) -> anyhow::Result<()>;
+
+    /// The address under which an opened target sees this machine: dumps are named after it. `None` if the target is on
+    /// this machine.
+    fn client(&self, _machine: &mut dyn Machine) -> Option<IpAddr> {
+        None
+    }
 }
 
 /// An opened target.
@@ -110,6 +121,8 @@ pub enum Target {
     Filesystem(filesystem::Filesystem),
     /// A directory that the hypervisor shares.
     Virtiofs(virtiofs::Virtiofs),
+    /// An NFS export.
+    Nfs(nfs::Nfs),
 }
 
 impl Target {
@@ -117,7 +130,7 @@ impl Target {
     pub fn device(&self) -> Option<&DeviceSpec> {
         match self {
             Target::Filesystem(filesystem) => Some(&filesystem.device),
-            Target::Virtiofs(_) => None,
+            Target::Virtiofs(_) | Target::Nfs(_) => None,
         }
     }
 
@@ -126,6 +139,7 @@ impl Target {
         match self {
             Target::Filesystem(filesystem) => filesystem,
             Target::Virtiofs(share) => share,
+            Target::Nfs(nfs) => nfs,
         }
     }
 }
@@ -136,6 +150,7 @@ impl fmt::Display for Target {
         match self {
             Target::Filesystem(filesystem) => filesystem.fmt(f),
             Target::Virtiofs(share) => share.fmt(f),
+            Target::Nfs(nfs) => nfs.fmt(f),
         }
     }
 }
@@ -152,12 +167,17 @@ pub struct Settings {
     /// What is put together before the targets are looked for, in this order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub storage: Vec<storage::Layer>,
+    /// The network, if something needs one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<net::Network>,
 }
 
 impl Settings {
     /// The hooks that these settings call for.
     pub fn hooks(&self) -> Vec<&dyn Hook> {
+        let network = self.network.iter().map(|network| network as &dyn Hook);
         let storage = self.storage.iter().map(storage::Layer::hook);
-        storage.chain(self.targets.iter().map(|target| target.hook() as &dyn Hook)).collect()
+        let targets = self.targets.iter().map(|target| target.hook() as &dyn Hook);
+        storage.chain(network).chain(targets).collect()
     }
 }

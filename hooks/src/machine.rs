@@ -1,7 +1,9 @@
 //! What a hook may do to the machine that has just crashed.
 
 use crate::device::DeviceSpec;
+use crate::net::Net;
 use anyhow::bail;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -41,7 +43,7 @@ pub trait Machine {
     /// Mounts, creating the mount point where it is missing.
     ///
     /// # Errors
-    /// The kernel's refusal, with its own words where the kernel log has them.
+    /// The kernel's refusal ([`Refused`]), with its own words where the kernel log has them.
     fn mount(&mut self, plan: &MountPlan) -> anyhow::Result<()>;
 
     /// Runs a program of the image to its end; what it says goes to the log.
@@ -55,6 +57,9 @@ pub trait Machine {
     /// # Errors
     /// Data may not have reached the device.
     fn unmount(&mut self, point: &Path) -> anyhow::Result<()>;
+
+    /// The kernel's network.
+    fn network(&mut self) -> &mut dyn Net;
 }
 
 /// A program to be run. No shell comes between: an argument is an argument.
@@ -110,3 +115,20 @@ pub struct MountPlan {
     /// Options as fstab writes them, without `defaults`.
     pub options: Vec<String>,
 }
+
+/// A refusal of the kernel that can be told from others by its errno.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The errno.
+    pub errno: i32,
+    /// What it means here, with the kernel's own words where it has any.
+    pub reason: String,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+impl std::error::Error for Refused {}

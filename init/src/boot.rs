@@ -11,7 +11,7 @@ use crate::dump_dir::DumpDir;
 use crate::kmsg::{self, KernelLog};
 use crate::modules::{self, Loader};
 use crate::status::{self, FileReport, Legacy, Outcome, Status, TargetReport};
-use crate::sys::{self, CaptureMachine, LinuxModules};
+use crate::sys::{self, CaptureMachine, LinuxModules, LinuxNet};
 use anyhow::{Context, anyhow, bail};
 use kdump_hooks::cmdline::Cmdline;
 use kdump_hooks::kmod::{Config, Index};
@@ -141,7 +141,7 @@ fn boot() -> anyhow::Result<Status> {
 
     // Should the worker die, the aftermath has this much to tell.
     run.status.modules = loader.report();
-    let mut machine = CaptureMachine { loader: loader.clone(), devices };
+    let mut machine = CaptureMachine { loader: loader.clone(), devices, net: LinuxNet::default() };
     for stage in [Stage::Early, Stage::Modules, Stage::Devices, Stage::Network] {
         act(&mut run, &config, stage, &mut machine);
     }
@@ -298,7 +298,8 @@ fn dump_to(
     run.stage(Stage::Target, stage_limit + device_limit, |run| {
         let Destination::Directory(root) = hook.open(machine, device_limit)?;
         let root = run.places.root.join(relative(&root)).join(relative(&config.dump.path));
-        run.dump_dir = Some(DumpDir::create(&root, LOCAL, SystemTime::now()).inspect_err(|_| {
+        let client = hook.client(machine).map_or(LOCAL.to_owned(), |address| address.to_string());
+        run.dump_dir = Some(DumpDir::create(&root, &client, SystemTime::now()).inspect_err(|_| {
             // Whatever goes wrong after the target has been opened, it is let go.
             hook.close(machine).unwrap_or_else(|error| warn!("{error:#}"));
         })?);
@@ -429,8 +430,9 @@ fn relative(path: &Path) -> &Path {
 mod tests {
     use super::*;
     use crate::config::{Dump, Ending, Endings, Limits};
-    use kdump_hooks::fake::FakeMachine;
+    use kdump_hooks::fake::{FakeMachine, FakeNet};
     use kdump_hooks::filesystem::Filesystem;
+    use kdump_hooks::net::Net;
     use kdump_hooks::{DeviceSpec, Settings};
     use std::os::unix::fs::PermissionsExt;
 
@@ -512,6 +514,18 @@ mod tests {
         assert_eq!(status["files"][1]["name"], "vmcore");
         assert_eq!(status["files"][1]["bytes"], 5);
         assert_eq!(rehearsal.machine.journal.last().unwrap(), "unmount /kdump/target");
+    }
+
+    #[test]
+    fn a_dump_on_a_server_is_named_after_the_address_that_the_server_sees() {
+        let mut rehearsal = Rehearsal::new("echo data > $out");
+        rehearsal.config.hooks.targets = vec![Target::Nfs("10.0.2.2:/srv".parse().unwrap())];
+        rehearsal.machine.net = FakeNet::with_cards(&["eth0"]);
+        rehearsal.machine.net.add_address(2, "10.0.2.15/24".parse().unwrap()).unwrap();
+        assert_eq!(rehearsal.run().outcome, Outcome::Complete);
+        let base = rehearsal.tree.path().join("kdump/target/var/crash");
+        let name = fs::read_dir(base).unwrap().next().unwrap().unwrap().file_name().into_string().unwrap();
+        assert!(name.starts_with("10.0.2.15-20"), "{name}");
     }
 
     #[test]

@@ -41,6 +41,20 @@
 //! group = "vg"
 //! volume = "crash"
 //! physical = ["UUID=AbCdEf-0123-4567-89ab-cdef-GHIJ-KLMNOP"]
+//!
+//! [[hooks.targets]]
+//! kind = "nfs"
+//! server = "nas.example"
+//! export = "/srv/crash"
+//! address = "10.0.2.7"
+//! options = ["vers=4.2"]
+//!
+//! [[hooks.network.interfaces]]
+//! name = "eno1"
+//! acquire = ["dhcp"]
+//!
+//! [hooks.network.names]
+//! eno1 = "52:54:00:12:34:56"
 //! ```
 //!
 //! Layers of storage stand in the order in which they are put together; `mdraid` and `multipath` are the others.
@@ -244,7 +258,7 @@ mod tests {
         let hooks = example().hooks;
         assert_eq!(hooks.targets[0].to_string(), "ext4 LABEL=crash");
         let names: Vec<_> = hooks.hooks().iter().map(|hook| hook.name()).collect();
-        assert_eq!(names, ["crypt", "lvm", "filesystem"]);
+        assert_eq!(names, ["crypt", "lvm", "net", "filesystem", "nfs"]);
     }
 
     #[test]

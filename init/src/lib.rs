@@ -13,7 +13,7 @@
 //! # Flow
 //!
 //! ```text
-//!   kernel ─▶ supervisor (PID 1) ── spawns ─▶ worker:  early ▶ modules ▶ devices ▶ target ▶ log ▶ vmcore ▶ ending
+//!   kernel ─▶ supervisor (PID 1) ── spawns ─▶ worker:  early ▶ … ▶ network ▶ target ▶ log ▶ vmcore ▶ ending
 //!                │    ◀── beats: stage, limit ──┘          │        │         │       └──────┴── kdump-capture (child)
 //!                │                                         ▼        ▼         ▼
 //!                │                              Index + Config   coldplug   hooks: TargetHook::open

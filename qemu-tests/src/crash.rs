@@ -183,6 +183,9 @@ pub fn fill_disk(scenario: &Scenario, programs: &Programs, tree: &Path) -> Resul
     }
     fs::write(tree.join("etc/kdump.conf"), scenario.kdump_conf())?;
     fs::write(tree.join("etc/sysconfig/kdump"), scenario.sysconfig())?;
+    for (path, text) in &scenario.files {
+        fs::write(tree.join(path), text).with_context(|| format!("unable to write {path}"))?;
+    }
     Ok(())
 }
 

@@ -96,6 +96,8 @@ pub struct Scenario {
     pub devices: Vec<String>,
     /// Further words of QEMU's command line.
     pub qemu: Vec<String>,
+    /// Further files of the guest, path and text.
+    pub files: Vec<(String, String)>,
     /// What the first kernel's memory is filled with.
     pub filling: Filling,
     /// A target that the guest puts together itself.
@@ -126,6 +128,7 @@ impl Scenario {
             overlay: Vec::new(),
             devices: Vec::new(),
             qemu: Vec::new(),
+            files: Vec::new(),
             filling: Filling::Ordinary,
             stack: None,
             keep_raw: false,

@@ -8,6 +8,7 @@ use super::collector::Collector;
 use super::{Given, Origin};
 use anyhow::bail;
 use kdump_hooks::DeviceSpec;
+use kdump_hooks::nfs::Nfs;
 use kdump_init::config::Ending;
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
@@ -17,7 +18,7 @@ use std::path::{Component, Path, PathBuf};
 pub struct KdumpConf {
     /// The directory of all dumps. Relative to the target if there is one, else a path of this host.
     pub path: Given<PathBuf>,
-    /// The file system that the dump goes to.
+    /// Where the dump goes to.
     pub target: Option<Given<TargetLine>>,
     /// The program that writes the dump.
     pub collector: Given<Collector>,
@@ -43,7 +44,12 @@ pub enum TargetLine {
     },
     /// `virtiofs TAG`.
     Virtiofs(String),
+    /// An export, such as `nfs nas:/srv/crash`.
+    Nfs(Nfs),
 }
+
+/// The directives that name a target on the network.
+const NETWORK_TARGETS: [&str; 1] = ["nfs"];
 
 /// The directives that name a file system.
 const FILESYSTEMS: [&str; 7] = ["ext2", "ext3", "ext4", "xfs", "btrfs", "minix", "virtiofs"];
@@ -61,10 +67,9 @@ const FOLLOWED: [&str; 8] = [
 ];
 
 /// What RHEL follows and this version does not, or no version does any more, and what to do instead.
-const REFUSED: [(&str, &str); 20] = [
+const REFUSED: [(&str, &str); 19] = [
     ("vfat", "cannot hold a dump: it knows no `:` in names and no file of 4 GiB; write another file system"),
     ("raw", UNSUPPORTED_TARGET),
-    ("nfs", UNSUPPORTED_TARGET),
     ("ssh", UNSUPPORTED_TARGET),
     ("sshkey", UNSUPPORTED_TARGET),
     ("kdump_pre", UNSUPPORTED),
@@ -112,7 +117,7 @@ impl KdumpConf {
             let place = Origin::Line(file.to_owned(), index + 1);
             let key = match name {
                 "default" => "failure_action",
-                name if FILESYSTEMS.contains(&name) => "a dump target",
+                name if FILESYSTEMS.contains(&name) || NETWORK_TARGETS.contains(&name) => "a dump target",
                 name => name,
             };
             check_known(name, &place)?;
@@ -166,6 +171,10 @@ impl KdumpConf {
                 }
                 self.target = Some(given(TargetLine::Virtiofs(value.to_owned()), place));
             }
+            "nfs" => {
+                let export = value.parse().map_err(anyhow::Error::msg)?;
+                self.target = Some(given(TargetLine::Nfs(export), place));
+            }
             fstype => {
                 if !kdump_hooks::filesystem::Filesystem::is_known(fstype) {
                     bail!("{fstype} {UNSUPPORTED_TARGET}");
@@ -192,13 +201,18 @@ fn clean(value: &str) -> &str {
 }
 
 fn check_known(name: &str, place: &Origin) -> anyhow::Result<()> {
-    if FILESYSTEMS.contains(&name) || FOLLOWED.contains(&name) {
+    if [&FILESYSTEMS[..], &NETWORK_TARGETS, &FOLLOWED].iter().any(|words| words.contains(&name)) {
         return Ok(());
     }
     if let Some((_, what)) = REFUSED.iter().find(|(refused, _)| *refused == name) {
         bail!("{place}: `{name}` {what}");
     }
-    let words = FILESYSTEMS.iter().chain(&FOLLOWED).copied().chain(REFUSED.iter().map(|(word, _)| *word));
+    let words = FILESYSTEMS
+        .iter()
+        .chain(&NETWORK_TARGETS)
+        .chain(&FOLLOWED)
+        .copied()
+        .chain(REFUSED.iter().map(|(word, _)| *word));
     match words.map(|word| (distance(word, name), word)).min().filter(|(far, _)| *far <= 3) {
         Some((_, near)) => bail!("{place}: there is no directive `{name}`; was `{near}` meant?"),
         None => bail!("{place}: there is no directive `{name}`; take the line out or put a # in front of it"),
@@ -278,6 +292,16 @@ mod tests {
     }
 
     #[test]
+    fn an_nfs_export_is_a_target() {
+        for (text, server, export) in
+            [("nfs nas.example:/srv/crash", "nas.example", "/srv/crash"), ("nfs [fd00::7]:/x", "fd00::7", "/x")]
+        {
+            let TargetLine::Nfs(nfs) = parse(text).unwrap().0.target.unwrap().value else { panic!("{text}") };
+            assert_eq!((nfs.server.as_str(), nfs.export.as_str()), (server, export));
+        }
+    }
+
+    #[test]
     fn the_old_name_of_the_failure_action_still_works_with_a_warning() {
         let (conf, warnings) = parse("default poweroff\n").unwrap();
         assert_eq!(conf.failure_action.value, Ending::Poweroff);
@@ -312,8 +336,16 @@ mod tests {
                 "kdump.conf:2: `xfs` is a second dump target, line 1 names the first; keep one",
             ),
             (
-                "nfs host:/export",
-                "kdump.conf:1: `nfs` is not supported by this version; write a file system instead, such as `ext4 UUID=…`",
+                "ssh user@host",
+                "kdump.conf:1: `ssh` is not supported by this version; write a file system instead, such as `ext4 UUID=…`",
+            ),
+            (
+                "nfs host",
+                "kdump.conf:1: nfs: `host` is not an NFS export; write HOST:/EXPORT, an IPv6 address in brackets",
+            ),
+            (
+                "ext4 /dev/a\nnfs host:/export",
+                "kdump.conf:2: `nfs` is a second dump target, line 1 names the first; keep one",
             ),
             (
                 "blacklist foo",

@@ -4,7 +4,8 @@
 //! with their place: guessing what a shell would have made of them is worse than asking.
 
 use super::{Given, Origin};
-use anyhow::bail;
+use anyhow::{Context, bail};
+use kdump_hooks::net::NetConfig;
 use std::path::{Path, PathBuf};
 
 /// The variables that matter to the image and to loading it.
@@ -24,6 +25,8 @@ pub struct Sysconfig {
     pub img: Option<Given<String>>,
     /// `KDUMP_IMG_EXT`: the last part of the kernel's file name.
     pub img_ext: Option<Given<String>>,
+    /// `KDUMP_NETCONFIG` of SUSE: how the network is made.
+    pub netconfig: Option<Given<NetConfig>>,
 }
 
 /// Accepted and without effect here: how much RHEL's scripts print, and a notice that this version does not give.
@@ -50,6 +53,10 @@ impl Sysconfig {
                 }
                 "KDUMP_IMG" => system.img = some(value),
                 "KDUMP_IMG_EXT" => system.img_ext = some(value),
+                "KDUMP_NETCONFIG" => {
+                    let value = NetConfig::parse(&value).with_context(|| format!("{origin}: KDUMP_NETCONFIG"))?;
+                    system.netconfig = Some(Given { value, origin });
+                }
                 "KEXEC_ARGS" => {
                     if let Some(word) = value.split_whitespace().find(|word| *word != "-s") {
                         bail!(
@@ -244,6 +251,14 @@ mod tests {
         let (system, _) = parse("KDUMP_KERNELVER=\"\"\nKDUMP_COMMANDLINE=\"\"\nKDUMP_IMG=bzImage").unwrap();
         assert_eq!((system.kernelver, system.commandline), (None, None));
         assert_eq!(system.img.unwrap().value, "bzImage");
+    }
+
+    #[test]
+    fn the_network_of_suse_is_known() {
+        let (system, warnings) = parse("KDUMP_NETCONFIG=\"eth0:dhcp:force\"").unwrap();
+        assert!(warnings.is_empty() && system.netconfig.unwrap().value.force);
+        let error = parse("KDUMP_NETCONFIG=eth0").unwrap_err();
+        assert_eq!(format!("{error:#}"), "kdump:1: KDUMP_NETCONFIG: `eth0` is neither `auto` nor DEVICE:MODE");
     }
 
     proptest! {

@@ -111,4 +111,8 @@ impl Host for SystemHost {
     fn read(&self, path: &Path) -> anyhow::Result<Vec<u8>> {
         self.tree.read(path)
     }
+
+    fn interface_chain(&self, name: &str) -> anyhow::Result<Option<Vec<String>>> {
+        Ok(if self.devices_are_here { sysfs::card_chain(&self.tree, name) } else { None })
+    }
 }

@@ -76,7 +76,21 @@ pub fn lasting_name(tree: &Tree, device: &Path) -> Option<DeviceSpec> {
 /// The requests for all drivers between a disk and the root of its bus, disk first. `None` if it is not here, or says
 /// nothing of what it needs, as a loop device does.
 pub fn chain(tree: &Tree, name: &str) -> Option<Vec<String>> {
-    let device = tree.canonical(&Path::new("/sys/class/block").join(name)).ok()?;
+    drivers(tree, tree.canonical(&Path::new("/sys/class/block").join(name)).ok()?)
+}
+
+/// The requests for all drivers between a network card and the root of its bus, card first, that of its transceiver
+/// (PHY) last. `None` if it is not here.
+pub fn card_chain(tree: &Tree, name: &str) -> Option<Vec<String>> {
+    let class = Path::new("/sys/class/net").join(name);
+    let mut requests = drivers(tree, tree.canonical(&class.join("device")).ok()?)?;
+    let phy = tree.canonical(&class.join("phydev")).ok().and_then(|phy| drivers(tree, phy)).unwrap_or_default();
+    requests.extend(phy.into_iter().filter(|request| !requests.contains(request)).collect::<Vec<_>>());
+    Some(requests)
+}
+
+/// The requests for all drivers between a device and the root of its bus, device first.
+fn drivers(tree: &Tree, device: PathBuf) -> Option<Vec<String>> {
     let mut requests: Vec<String> = Vec::new();
     let mut todo = vec![device];
     while let Some(device) = todo.pop() {
@@ -182,6 +196,22 @@ mod tests {
         symlink("/sys/class/nvme-subsystem", tree.path(subsystem).join("subsystem")).unwrap();
         symlink(format!("{subsystem}/nvme0n1"), tree.path("/sys/class/block/nvme0n1")).unwrap();
         assert_eq!(chain(&tree, "nvme0n1").unwrap(), ["pci:v8086bc01"]);
+    }
+
+    #[test]
+    fn a_network_card_leads_to_its_drivers_and_to_that_of_its_transceiver() {
+        let (_dir, tree) = machine();
+        let virtio = "/sys/devices/pci0000:00/0000:00:05.0/virtio1";
+        let phy = "/sys/devices/platform/mdio-0";
+        for path in ["/sys/class/net/eno1", phy] {
+            fs::create_dir_all(tree.path(path)).unwrap();
+        }
+        fs::write(tree.path(phy).join("modalias"), "mdio:0001\n").unwrap();
+        symlink(virtio, tree.path("/sys/class/net/eno1/device")).unwrap();
+        symlink(phy, tree.path("/sys/class/net/eno1/phydev")).unwrap();
+        let chain = card_chain(&tree, "eno1").unwrap();
+        assert_eq!(chain, ["virtio:d00000002v00001AF4", "virtio_blk", "pci:v00001AF4d1001", "mdio:0001"]);
+        assert_eq!(card_chain(&tree, "eno2"), None);
     }
 
     #[test]

@@ -129,14 +129,20 @@ fn modified(path: &Path) -> Option<SystemTime> {
 }
 
 fn command_line(machine: &Machine, config: &Sysconfig) -> anyhow::Result<CString> {
+    let mut remove = config.remove.as_ref().map_or(DEFAULT_REMOVE, |given| given.value.as_str()).to_owned();
     let base = match &config.commandline {
         Some(given) => given.value.clone(),
-        None => machine.tree.line("proc/cmdline").context("cannot read /proc/cmdline; set KDUMP_COMMANDLINE")?,
+        None => {
+            // The network by which this system was booted is not the way to the dump target, which the image knows; and
+            // names of its cards are those of the capture kernel only by chance.
+            remove = format!("{remove} {}", kdump_hooks::net::options::WORDS.join(" "));
+            machine.tree.line("proc/cmdline").context("cannot read /proc/cmdline; set KDUMP_COMMANDLINE")?
+        }
     };
     let cpuinfo = machine.tree.line("proc/cpuinfo").unwrap_or_default();
     cmdline::capture(Parts {
         base: &base,
-        remove: config.remove.as_ref().map_or(DEFAULT_REMOVE, |given| given.value.as_str()),
+        remove: &remove,
         append: config.append.as_ref().map_or(DEFAULT_APPEND, |given| given.value.as_str()),
         boot_apicid: cmdline::boot_apicid(&cpuinfo),
     })

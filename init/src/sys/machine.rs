@@ -1,11 +1,12 @@
 //! The capture environment over system calls.
 
-use super::mounts;
+use super::{LinuxNet, mounts};
 use crate::config::Ending;
 use crate::devices::Devices;
 use crate::modules::Loader;
 use crate::program;
 use anyhow::Context;
+use kdump_hooks::net::Net;
 use kdump_hooks::{DeviceSpec, Ended, Machine, MountPlan, Program};
 use nix::errno::Errno;
 use nix::sys::reboot::{RebootMode, reboot};
@@ -21,6 +22,8 @@ pub struct CaptureMachine {
     pub loader: Loader,
     /// Knows its devices.
     pub devices: Devices,
+    /// Knows its network.
+    pub net: LinuxNet,
 }
 
 impl Machine for CaptureMachine {
@@ -58,6 +61,10 @@ impl Machine for CaptureMachine {
 
     fn unmount(&mut self, point: &Path) -> anyhow::Result<()> {
         mounts::unmount(point)
+    }
+
+    fn network(&mut self) -> &mut dyn Net {
+        &mut self.net
     }
 }
 

@@ -3,9 +3,11 @@
 mod machine;
 mod modules;
 mod mounts;
+mod net;
 mod nodes;
 
 pub use machine::{CaptureMachine, end, kill_everything, memory_available, restart_on_panic};
 pub use modules::{LinuxModules, explain};
 pub use mounts::{mount, mount_kernel_filesystems, unmount};
+pub use net::LinuxNet;
 pub use nodes::make_device_nodes;

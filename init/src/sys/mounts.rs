@@ -2,7 +2,7 @@
 
 use crate::kmsg::KernelLog;
 use anyhow::{Context, anyhow};
-use kdump_hooks::MountPlan;
+use kdump_hooks::{MountPlan, Refused};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags};
 use std::fs;
@@ -60,10 +60,11 @@ pub fn mount(plan: &MountPlan) -> anyhow::Result<()> {
             .take(4)
             .collect();
         let hint = if errno == Errno::ENODEV { " (the kernel has no such file system)" } else { "" };
-        match words.is_empty() {
-            true => anyhow!("{errno}{hint}"),
-            false => anyhow!("{errno}{hint}; the kernel says: {}", words.join(" | ")),
-        }
+        let reason = match words.is_empty() {
+            true => format!("{errno}{hint}"),
+            false => format!("{errno}{hint}; the kernel says: {}", words.join(" | ")),
+        };
+        Refused { errno: errno as i32, reason }.into()
     })
 }
 
@@ -90,8 +91,13 @@ fn flag(option: &str) -> Option<MsFlags> {
 /// The flush failed, so data may be lost.
 pub fn unmount(point: &Path) -> anyhow::Result<()> {
     let directory = fs::File::open(point).with_context(|| format!("cannot open {}", point.display()))?;
-    nix::unistd::syncfs(&directory).with_context(|| format!("cannot flush {}", point.display()))?;
+    let flushed = nix::unistd::syncfs(&directory).with_context(|| format!("cannot flush {}", point.display()));
     drop(directory);
+    // What cannot be flushed must still make room for the next target.
+    flushed.and(let_go(point))
+}
+
+fn let_go(point: &Path) -> anyhow::Result<()> {
     match nix::mount::umount2(point, MntFlags::empty()) {
         Ok(()) => Ok(()),
         Err(Errno::EBUSY) => nix::mount::umount2(point, MntFlags::MNT_DETACH)

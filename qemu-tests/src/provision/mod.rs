@@ -6,12 +6,14 @@
 //! | QEMU, mkfs.ext4, cpio, depmod | the machine's apt, installed | the system |
 //! | the machine's own cloud kernel | the machine's apt, downloaded | `target/qemu/kernels/` |
 //! | LVM, mdadm, cryptsetup, mkfs for a guest | the machine's apt, downloaded | `target/qemu/storage-tools/` |
+//! | nfs-ganesha, as NFS server | the machine's apt, downloaded | `target/qemu/ganesha/` |
 //! | a newer cloud kernel, a newer makedumpfile | later suites of the same archive, private apt state | `target/qemu/{kernels,oracle}/` |
 //! | crash, kdumpid; drgn | the newest suite, likewise; PyPI | `target/qemu/{readers,drgn}/` |
 //!
 //! Surprising: only root can install. Anyone else gets one error that names the packages.
 
 mod apt;
+mod ganesha;
 mod headers;
 mod kernels;
 mod later;
@@ -20,6 +22,7 @@ mod packages;
 mod readers;
 pub(crate) mod storage;
 
+pub use ganesha::ganesha;
 pub use headers::hanging_module;
 pub use kernels::{Kernel, Suite, debug_vmlinux, generic_kernel, kernel};
 pub use makedumpfile::{Codec, Makedumpfile, ORACLE_IN_GUEST, makedumpfile};

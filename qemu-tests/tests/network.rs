@@ -1,0 +1,138 @@
+//! Dumps that leave the machine: by NFS to a server on the host, over every kind of network that an image brings up.
+//!
+//! QEMU's user network has a DHCP server and an IPv6 router; the host's loopback is 10.0.2.2 or fec0::2 there.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use qemu_tests::folders;
+use qemu_tests::nfs_server::NfsServer;
+use qemu_tests::prelude::*;
+use qemu_tests::vlan_switch::VlanSwitch;
+
+const FOUR: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const SIX: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+
+/// The words of QEMU's command line for one card on the user network.
+fn one_card() -> Vec<String> {
+    ["-netdev", "user,id=n0", "-device", "virtio-net-pci,netdev=n0,mac=52:54:00:12:34:56"].map(str::to_owned).into()
+}
+
+/// Where a server keeps its files; the run's own folder is cleared by the run.
+fn serve(name: &str, address: IpAddr) -> Result<NfsServer> {
+    let place = folders::qemu().join("nfs").join(name);
+    folders::fresh(&place)?;
+    NfsServer::start(&place, address)
+}
+
+/// A crash whose dump goes to `host` as the guest calls the server.
+fn scenario(name: &str, host: &str, server: &NfsServer, append: &str, qemu: Vec<String>) -> Result<Scenario> {
+    Ok(Scenario {
+        target: format!("nfs {host}:/export"),
+        append: append.into(),
+        qemu,
+        files: vec![("etc/fstab".into(), server.fstab(host))],
+        ..Scenario::of(kernel(Suite::Own)?, name)
+    })
+}
+
+/// Crashes, and judges what is on the server: whole, every page unpacks, every file has its sum, and it is named after
+/// the guest's address.
+fn check(scenario: &Scenario, server: &NfsServer, client: &str) -> Result<String> {
+    let outcome = crash(scenario)?;
+    ensure!(outcome.ending == Ending::Reboot, "the capture kernel's ending was {:?}", outcome.ending);
+    let dump = server.dump().with_context(|| format!("the console said last:\n{}", tail(&outcome.console)))?;
+    judge::dump_alone(&dump, &scenario.kernel.release, &outcome.marker)?;
+    ensure!(!outcome.console.contains("stage network failed"), "the network failed:\n{}", tail(&outcome.console));
+    let name = dump.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    ensure!(name.starts_with(&format!("{client}-20")), "the dump of {client} is called {name}");
+    Ok(outcome.console)
+}
+
+fn tail(console: &str) -> String {
+    let lines: Vec<&str> = console.lines().collect();
+    lines[lines.len().saturating_sub(60)..].join("\n")
+}
+
+#[test]
+fn a_dump_goes_by_dhcp_and_nfs_when_nothing_is_known_of_the_network() -> Result<()> {
+    let server = serve("dhcp", FOUR)?;
+    let mut scenario = scenario("nfs-dhcp", "10.0.2.2", &server, "", one_card())?;
+    // What a target on the network may cost.
+    scenario.crashkernel_mib = 96;
+    let console = check(&scenario, &server, "10.0.2.15")?;
+    ensure!(
+        console.contains("10.0.2.15/24 via 10.0.2.2"),
+        "the console does not tell the network:\n{}",
+        tail(&console)
+    );
+    ensure!(
+        console.contains("is mounted, NFS 4.2, 10.0.2.15 to 10.0.2.2"),
+        "no word of the mount:\n{}",
+        tail(&console)
+    );
+    Ok(())
+}
+
+#[test]
+fn a_dump_goes_over_a_vlan_on_a_bond_with_a_fixed_address() -> Result<()> {
+    let server = serve("vlan", FOUR)?;
+    let sockets = tempfile::tempdir().context("unable to make a temporary folder")?;
+    let switch = VlanSwitch::new(sockets.path(), 42)?;
+    let append = "bond=bond0:eth0,eth1:mode=active-backup,miimon=100 vlan=bond0.42:bond0 \
+                  ip=10.0.2.15::10.0.2.2:255.255.255.0::bond0.42:none:1400";
+    let scenario = scenario("nfs-vlan", "10.0.2.2", &server, append, switch.qemu.clone())?;
+    let console = check(&scenario, &server, "10.0.2.15")?;
+    ensure!(console.contains("bond0.42"), "the console does not tell the network:\n{}", tail(&console));
+    let (tagged, dump) = (switch.counts.tagged.load(Ordering::Relaxed), size(&server.dump()?.join("vmcore"))?);
+    ensure!(tagged * 1500 > dump, "only {tagged} frames carried the tag, for a dump of {dump} bytes");
+    Ok(())
+}
+
+#[test]
+fn a_dump_goes_over_ipv6_with_an_address_that_a_router_advertises() -> Result<()> {
+    let server = serve("six", SIX)?;
+    let scenario = scenario("nfs-ipv6", "[fec0::2]", &server, "ip=auto6", one_card())?;
+    check(&scenario, &server, "fec0::5054:ff:fe12:3456").map(drop)
+}
+
+/// The server loses its power while the collector writes: the mount gives up, and the failure action follows.
+#[test]
+#[ignore = "waits some minutes for the mount to give up"]
+fn a_server_that_goes_away_leads_to_the_failure_action() -> Result<()> {
+    let mut server = serve("gone", FOUR)?;
+    let mut scenario = scenario("nfs-gone", "10.0.2.2", &server, "rd.kdump.stall=30", one_card())?;
+    scenario.conf = vec!["failure_action poweroff".into()];
+    scenario.other_collector = Some("/usr/libexec/saboteur hang".into());
+    let folder = server.folder.clone();
+    let killer = std::thread::spawn(move || {
+        // The log is saved first, and then the collector is at work.
+        let written = wait_for(&folder, Duration::from_secs(200));
+        server.kill();
+        written
+    });
+    let outcome = crash(&scenario)?;
+    ensure!(killer.join().is_ok_and(|written| written), "nothing was ever written to the server");
+    ensure!(outcome.ending == Ending::PowerOff, "the failure action was {:?}", outcome.ending);
+    Ok(())
+}
+
+/// Whether some dump's log is whole within the limit.
+fn wait_for(folder: &Path, limit: Duration) -> bool {
+    let began = std::time::Instant::now();
+    while began.elapsed() < limit {
+        let dumps = std::fs::read_dir(folder.join("var/crash")).into_iter().flatten().flatten();
+        if dumps.into_iter().any(|dump| dump.path().join("vmcore-dmesg.txt").exists()) {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    false
+}
+
+fn size(file: &Path) -> Result<u64> {
+    Ok(std::fs::metadata(file).with_context(|| format!("there is no {}", file.display()))?.len())
+}
