@@ -2,16 +2,17 @@
 //!
 //! `mkdumprd` and `kdumpctl start` both tell it.
 
-use crate::config::{Config, Files};
+use crate::config::{Config, Files, OnFailure, fence};
 use crate::cpio::write::Packing;
 use crate::gather::{drivers, firmware, indexes, modprobe_d, modules, programs, programs::Programs, skeleton};
-use crate::host::{Kernel, SystemHost, Tree};
+use crate::host::{Kernel, SystemHost, Tree, watchdog};
 use crate::plan::{Entry, Plan};
-use crate::{image, target};
+use crate::{image, scripts, target};
 use anyhow::{Context, bail};
 use kdump_hooks::cmdline::Cmdline;
+use kdump_hooks::shell::Shell;
 use kdump_hooks::{Contribution, FileNeed, Host, ModuleNeed, Settings, Target};
-use kdump_init::config::{self as contract, Dump, Endings, ImageConfig, Limits};
+use kdump_init::config::{self as contract, Dump, Endings, FailureAction, ImageConfig, Limits};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -75,8 +76,7 @@ pub fn plan_for(config: &Config, host: &SystemHost, ours: &Programs) -> anyhow::
     let collector = &config.dump.collector;
     collector.value.check(&ours.capture).with_context(|| format!("{}: core_collector", collector.origin))?;
     let (target, path) = target::find(config, host, &mut warnings)?;
-    let settings = Settings { targets: vec![target], ..Settings::default() };
-    let image = image_config(config, host, settings, path);
+    let image = image_config(config, host, settings(config, host, target, &mut warnings)?, path);
 
     let mut plan = Plan::default();
     plan.extend(skeleton::gather())?;
@@ -91,6 +91,12 @@ pub fn plan_for(config: &Config, host: &SystemHost, ours: &Programs) -> anyhow::
         plan.extend(
             programs::gather(&host.tree, &file.value, "extra_bins names it")
                 .with_context(|| format!("{}: extra_bins", file.origin))?,
+        )?;
+    }
+    for program in &config.system.required_programs {
+        plan.extend(
+            programs::gather_named(&host.tree, &program.value, "KDUMP_REQUIRED_PROGRAMS names it")
+                .with_context(|| format!("{}: KDUMP_REQUIRED_PROGRAMS", program.origin))?,
         )?;
     }
     let (files, mut modprobe) = modprobe_d::gather(&host.tree, &mut warnings)?;
@@ -130,6 +136,41 @@ pub fn plan_for(config: &Config, host: &SystemHost, ours: &Programs) -> anyhow::
     Ok(Built { plan, config: image, packing: Packing::None, modules: chosen.len(), warnings })
 }
 
+/// What the hooks are asked for.
+fn settings(
+    config: &Config,
+    host: &SystemHost,
+    target: Target,
+    warnings: &mut Vec<String>,
+) -> anyhow::Result<Settings> {
+    let dump = &config.dump;
+    let on_failure = &dump.failure_action;
+    let mut targets = vec![target];
+    if on_failure.value == OnFailure::DumpToRootfs {
+        let rootfs = target::rootfs(host).with_context(|| format!("{}: dump_to_rootfs", on_failure.origin))?;
+        match targets.iter().any(|target| target.device() == rootfs.device()) {
+            true => warnings.push(format!("{}: dumps go to the root file system anyway", on_failure.origin)),
+            false => targets.push(rootfs),
+        }
+    }
+    let shell = (on_failure.value == OnFailure::Action(FailureAction::Shell)).then(Shell::default);
+    if shell.is_some() {
+        warnings.push(format!(
+            "{}: a machine that could not save its dump waits in a shell until somebody leaves it",
+            on_failure.origin
+        ));
+    }
+    let own_name = host.tree.line("proc/sys/kernel/hostname").unwrap_or_default();
+    Ok(Settings {
+        targets,
+        user: scripts::find(config, &host.tree)?,
+        shell,
+        watchdog: host.devices_are_here.then(|| watchdog::active(&host.tree)).flatten(),
+        fence: fence::resolve(dump.fence_nodes.as_ref(), dump.fence_args.as_ref(), &own_name)?,
+        ..Settings::default()
+    })
+}
+
 /// The list of what is in an image and why, in the image.
 pub const MANIFEST: &str = "etc/kdump/manifest";
 
@@ -140,7 +181,10 @@ fn image_config(config: &Config, host: &SystemHost, hooks: Settings, path: PathB
         built_by: concat!("kdump-rs ", env!("CARGO_PKG_VERSION")).to_owned(),
         dump: Dump { path, collector: config.dump.collector.value.argv.clone() },
         endings: Endings {
-            failure_action: config.dump.failure_action.value,
+            failure_action: match config.dump.failure_action.value {
+                OnFailure::Action(action) => action,
+                OnFailure::DumpToRootfs => config.dump.final_action.value.into(),
+            },
             final_action: config.dump.final_action.value,
         },
         limits: Limits::default(),
@@ -158,8 +202,8 @@ fn contributions(config: &Config, host: &dyn Host, settings: &Settings) -> anyho
         all.files.extend(files);
     }
     let mut unknown_device = false;
-    for Target::Filesystem(target) in &settings.targets {
-        unknown_device |= host.device_chain(&target.device)?.is_none();
+    for device in settings.targets.iter().filter_map(Target::device) {
+        unknown_device |= host.device_chain(device)?.is_none();
     }
     if unknown_device {
         all.modules.extend(drivers::generic());

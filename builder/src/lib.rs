@@ -25,6 +25,7 @@
 //! | [`config`] | `kdump.conf` and `/etc/sysconfig/kdump`: what is followed, what is refused and with which words |
 //! | [`host`] | sysroot, kernel, device chain, mounts |
 //! | [`target`] | where the dump goes |
+//! | [`scripts`] | the administrator's programs that run in the capture kernel |
 //! | [`build`] | the story of an image, step by step: read this first |
 //! | [`gather`] | one module per kind of content; each returns entries, none writes |
 //! | [`plan`], [`cpio`], [`mod@image`] | entries, archive, file: whole or not at all |
@@ -49,5 +50,6 @@ pub mod kdumpctl;
 pub mod kexec;
 pub mod mkdumprd;
 pub mod plan;
+pub mod scripts;
 pub mod target;
 pub mod unpack;

@@ -7,6 +7,7 @@ use crate::config::{Config, Given, KdumpConf, TargetLine};
 use crate::host::{SystemHost, mounts, sysfs};
 use anyhow::{Context, bail};
 use kdump_hooks::filesystem::Filesystem;
+use kdump_hooks::rootfs::Rootfs;
 use kdump_hooks::{DeviceSpec, Target};
 use std::path::{Path, PathBuf};
 
@@ -46,12 +47,26 @@ fn named(line: &Given<TargetLine>, host: &SystemHost, warnings: &mut Vec<String>
     Target::Filesystem(Filesystem { fstype: fstype.clone(), device, options: Vec::new() })
 }
 
+/// The root file system of this host as the last target, for `dump_to_rootfs`.
+///
+/// # Errors
+/// The host does not tell where it is, or it is where no dump can go.
+pub fn rootfs(host: &SystemHost) -> anyhow::Result<Target> {
+    let (filesystem, root) = holder_of(Path::new("/"), host).context("cannot tell what the root file system is")?;
+    Ok(Target::Rootfs(Rootfs { path: root.join("var/crash"), filesystem }))
+}
+
 fn holder(conf: &KdumpConf, host: &SystemHost) -> anyhow::Result<(Target, PathBuf)> {
+    let (filesystem, path) = holder_of(&conf.path.value, host)?;
+    Ok((Target::Filesystem(filesystem), path))
+}
+
+fn holder_of(path: &Path, host: &SystemHost) -> anyhow::Result<(Filesystem, PathBuf)> {
     let remedy = "name the target in kdump.conf, such as `ext4 UUID=…`";
     if !host.devices_are_here {
         bail!("the image is for another machine or kernel; {remedy}");
     }
-    let holder = mounts::holder(&host.tree, &conf.path.value)?;
+    let holder = mounts::holder(&host.tree, path)?;
     if !Filesystem::is_known(&holder.fstype) {
         bail!("it is on {}, where this version cannot put a dump; {remedy}", holder.fstype);
     }
@@ -67,5 +82,5 @@ fn holder(conf: &KdumpConf, host: &SystemHost) -> anyhow::Result<(Target, PathBu
         _ => Vec::new(),
     };
     let path = Path::new("/").join(holder.path);
-    Ok((Target::Filesystem(Filesystem { fstype: holder.fstype, device, options }), path))
+    Ok((Filesystem { fstype: holder.fstype, device, options }, path))
 }

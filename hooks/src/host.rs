@@ -2,7 +2,7 @@
 
 use crate::device::DeviceSpec;
 use crate::kmod::Index;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The machine that an image is built for. `builder` reads a real one; [`crate::fake::FakeHost`] describes any other.
 pub trait Host {
@@ -15,6 +15,9 @@ pub trait Host {
     /// # Errors
     /// The device is there but its place in sysfs cannot be read.
     fn device_chain(&self, device: &DeviceSpec) -> anyhow::Result<Option<Vec<String>>>;
+
+    /// Whether the machine has a file at that absolute path.
+    fn has_file(&self, path: &Path) -> bool;
 }
 
 /// What a hook wants in the image.

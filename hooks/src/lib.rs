@@ -7,7 +7,7 @@
 //!   ([`Hook::stages`], [`Hook::act`]). A dump target is a hook that is opened and closed instead ([`TargetHook`]).
 //! - **Settings**: what the configuration asks of the hooks; it travels from builder to init inside `image.toml`.
 //! - **Target**: where a dump goes. A **destination** is an opened target.
-//! - **Stage**: a step of the capture boot.
+//! - **Stage**: a step of the capture boot. **Moment**: how things stand when a hook acts at one.
 //! - **Host**: what the builder knows of the machine that it builds for. **Machine**: what a hook may do to the machine
 //!   that has just crashed. Both are traits; both have fakes ([`fake`]) that tests of any crate use.
 //!
@@ -15,7 +15,7 @@
 //!
 //! ```text
 //!   builder:  Settings ─▶ hooks() ─▶ gather(host) ─▶ Contribution { modules, files, each with its reason }
-//!   init:     Settings ─▶ hooks() ─▶ act(stage, machine)
+//!   init:     Settings ─▶ hooks() ─▶ act(moment, machine) ─▶ Next: go on, or stop
 //!             Settings ─▶ targets ─▶ open(machine) ─▶ Destination ─▶ close(machine)
 //! ```
 //!
@@ -24,10 +24,15 @@
 //! | module | is |
 //! |---|---|
 //! | [`filesystem`] | the hook for a dump target that is a local file system |
+//! | [`rootfs`] | `dump_to_rootfs`: the host's root file system as the last target |
+//! | [`user`] | `kdump_pre`, `kdump_post`, `kdump_emergency` and their directories |
+//! | [`shell`] | a shell on the console, when all else has failed |
+//! | [`watchdog`] | the watchdog of the running system, kept alive while dumping |
+//! | [`fence`] | fence_kdump messages: the cluster waits while the dump is taken |
 //! | [`kmod`] | what modprobe knows: indexes, modprobe.d, aliases, order of loading; both sides need it |
 //! | [`cmdline`] | the kernel command line |
 //! | [`device`] | how a configuration names a block device |
-//! | [`mod@stage`] | the stages and their order |
+//! | [`mod@stage`], [`moment`] | the stages and their order; how things stand at one |
 //!
 //! A new capability is one module here and one line in [`Settings::hooks`] (and, for a target, one in [`Target`]).
 //! PID 1 links this crate: nothing heavy that only the builder needs belongs here.
@@ -35,20 +40,27 @@
 pub mod cmdline;
 pub mod device;
 pub mod fake;
+pub mod fence;
 pub mod filesystem;
 pub mod host;
 pub mod kmod;
 pub mod machine;
+pub mod moment;
+pub mod rootfs;
+pub mod shell;
 pub mod stage;
+pub mod user;
+pub mod watchdog;
 
 pub use device::DeviceSpec;
 pub use host::{Contribution, FileNeed, Host, ModuleNeed, ProgramNeed};
 pub use machine::{Ended, Machine, MountPlan, Program};
+pub use moment::{Moment, Next, Outcome};
 pub use stage::Stage;
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// One capability of an image.
@@ -67,12 +79,12 @@ pub trait Hook: fmt::Debug + Sync {
         &[]
     }
 
-    /// Boot side: what it does at one of its stages, within `limit`.
+    /// Boot side: what it does at one of its stages, and what is to follow.
     ///
     /// # Errors
-    /// What could not be done. The log has it and `status.json` too; the boot goes on unless the stage says otherwise.
-    fn act(&self, _stage: Stage, _machine: &mut dyn Machine, _limit: Duration) -> anyhow::Result<()> {
-        Ok(())
+    /// What could not be done. The log has it and `status.json` too; the boot goes on.
+    fn act(&self, _moment: &Moment, _machine: &mut dyn Machine) -> anyhow::Result<Next> {
+        Ok(Next::GoOn)
     }
 }
 
@@ -89,6 +101,16 @@ pub trait TargetHook: Hook {
     /// # Errors
     /// Why the data may not be safe.
     fn close(&self, machine: &mut dyn Machine) -> anyhow::Result<()>;
+
+    /// The directory of all dumps in it, if it is not the one that is configured for all targets.
+    fn path(&self) -> Option<&Path> {
+        None
+    }
+
+    /// Whether it is tried only after everything that belongs to a failure has been done.
+    fn is_last_resort(&self) -> bool {
+        false
+    }
 }
 
 /// An opened target.
@@ -104,6 +126,8 @@ pub enum Destination {
 pub enum Target {
     /// A file system on a local block device.
     Filesystem(filesystem::Filesystem),
+    /// The host's root file system, when all other targets have failed.
+    Rootfs(rootfs::Rootfs),
 }
 
 impl Target {
@@ -111,6 +135,15 @@ impl Target {
     pub fn hook(&self) -> &dyn TargetHook {
         match self {
             Target::Filesystem(filesystem) => filesystem,
+            Target::Rootfs(rootfs) => rootfs,
+        }
+    }
+
+    /// The block device that it is on.
+    pub fn device(&self) -> Option<&DeviceSpec> {
+        match self {
+            Target::Filesystem(filesystem) => Some(&filesystem.device),
+            Target::Rootfs(rootfs) => Some(&rootfs.filesystem.device),
         }
     }
 }
@@ -120,6 +153,7 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Target::Filesystem(filesystem) => filesystem.fmt(f),
+            Target::Rootfs(rootfs) => rootfs.fmt(f),
         }
     }
 }
@@ -133,11 +167,29 @@ pub struct Settings {
     /// What must not be loaded.
     #[serde(default)]
     pub modules: kmod::Settings,
+    /// The administrator's programs.
+    #[serde(default, skip_serializing_if = "user::User::is_empty")]
+    pub user: user::User,
+    /// A shell, if the failure action is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shell: Option<shell::Shell>,
+    /// The watchdog that was at work when the image was built.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watchdog: Option<watchdog::Watchdog>,
+    /// Nodes of a cluster that are told that a dump is taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence: Option<fence::Fence>,
 }
 
 impl Settings {
     /// The hooks that these settings call for.
     pub fn hooks(&self) -> Vec<&dyn Hook> {
-        self.targets.iter().map(|target| target.hook() as &dyn Hook).collect()
+        let targets = self.targets.iter().map(|target| target.hook() as &dyn Hook);
+        let user = (!self.user.is_empty()).then_some(&self.user as &dyn Hook);
+        let shell = self.shell.as_ref().map(|shell| shell as &dyn Hook);
+        let watchdog = self.watchdog.as_ref().map(|watchdog| watchdog as &dyn Hook);
+        let fence = self.fence.as_ref().map(|fence| fence as &dyn Hook);
+        // The watchdog first: its time runs. The fence after whatever brings up the network.
+        watchdog.into_iter().chain(targets).chain(user).chain(shell).chain(fence).collect()
     }
 }

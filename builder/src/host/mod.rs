@@ -8,12 +8,14 @@ pub mod kernel;
 pub mod mounts;
 pub mod sysfs;
 pub mod tree;
+pub mod watchdog;
 
 pub use kernel::Kernel;
 pub use tree::Tree;
 
 use kdump_hooks::kmod::Index;
 use kdump_hooks::{DeviceSpec, Host};
+use std::path::Path;
 
 /// A machine as its files describe it.
 #[derive(Debug)]
@@ -53,5 +55,9 @@ impl Host for SystemHost {
             Some(name) => sysfs::chain(&self.tree, &name),
             None => Ok(None),
         }
+    }
+
+    fn has_file(&self, path: &Path) -> bool {
+        self.tree.resolve(path).is_ok_and(|file| file.is_file())
     }
 }

@@ -5,6 +5,7 @@ use super::{Machine, kernel, status};
 use crate::build::{self, Built, Request};
 use crate::config::{Config, Sysconfig};
 use crate::cpio::write::Packing;
+use crate::host::watchdog;
 use crate::inspect;
 use crate::kexec::cmdline::{self, DEFAULT_APPEND, DEFAULT_REMOVE, Parts};
 use crate::kexec::explain;
@@ -131,10 +132,13 @@ fn command_line(machine: &Machine, config: &Sysconfig) -> anyhow::Result<CString
         None => machine.tree.line("proc/cmdline").context("cannot read /proc/cmdline; set KDUMP_COMMANDLINE")?,
     };
     let cpuinfo = machine.tree.line("proc/cpuinfo").unwrap_or_default();
+    let append = config.append.as_ref().map_or(DEFAULT_APPEND, |given| given.value.as_str());
+    let watchdog = watchdog::active(&machine.tree).map(|watchdog| watchdog::options(&watchdog)).unwrap_or_default();
+    let append = [&[append.to_owned()], &watchdog[..]].concat().join(" ");
     cmdline::capture(Parts {
         base: &base,
         remove: config.remove.as_ref().map_or(DEFAULT_REMOVE, |given| given.value.as_str()),
-        append: config.append.as_ref().map_or(DEFAULT_APPEND, |given| given.value.as_str()),
+        append: &append,
         boot_apicid: cmdline::boot_apicid(&cpuinfo),
     })
 }

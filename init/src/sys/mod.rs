@@ -5,7 +5,10 @@ mod modules;
 mod mounts;
 mod nodes;
 
-pub use machine::{CaptureMachine, end, kill_everything, memory_available, restart_on_panic};
+pub use machine::{
+    CaptureMachine, end, ignore_restart_keys, kill_everything, memory_available, offer_process, restart_on_panic,
+    spare_this_process,
+};
 pub use modules::{LinuxModules, explain};
 pub use mounts::{mount, mount_kernel_filesystems, unmount};
 pub use nodes::make_device_nodes;
