@@ -113,7 +113,16 @@ pub fn gather_first(tree: &Tree, need: &ProgramNeed) -> anyhow::Result<Vec<Entry
 }
 
 fn gather_at(tree: &Tree, path: &Path, reason: &str, depth: usize) -> anyhow::Result<Vec<Entry>> {
-    let file = tree.resolve(path)?;
+    // A link stays one: what is there under many names, as busybox is, lies in memory once.
+    let canonical = tree.canonical(path)?;
+    if canonical != path {
+        let [link, target] = [path, &canonical].map(|path| path.to_str().map(str::to_owned));
+        let (Some(link), Some(target)) = (link, target) else { bail!("{} is not UTF-8", path.display()) };
+        let mut entries = gather_at(tree, &canonical, reason, depth)?;
+        entries.push(Entry::symlink(&link, &target, reason));
+        return Ok(entries);
+    }
+    let file = tree.path(&canonical);
     let meta = fs::metadata(&file).with_context(|| format!("cannot read {}", file.display()))?;
     if !meta.is_file() {
         bail!("{} is not a file", file.display());
@@ -173,12 +182,22 @@ mod tests {
             ("opt/a", "#!/usr/bin/env tool\n"),
             ("opt/b", "#! /usr/bin/env -S X=1 tool --flag\n"),
             ("opt/c", "#!/usr/bin/env nothing\n"),
+            ("usr/bin/many", "tool"),
         ] {
             let file = dir.path().join(path);
             fs::create_dir_all(file.parent().unwrap()).unwrap();
             fs::write(&file, text).unwrap();
         }
+        std::os::unix::fs::symlink("many", dir.path().join("usr/bin/one")).unwrap();
         (dir, tree)
+    }
+
+    #[test]
+    fn a_link_stays_a_link() {
+        let (_dir, tree) = tree();
+        let entries = gather(&tree, Path::new("/usr/bin/one"), "test").unwrap();
+        assert_eq!(entries[0], Entry::file("usr/bin/many", b"tool".to_vec(), "test"));
+        assert_eq!(entries[1], Entry::symlink("usr/bin/one", "/usr/bin/many", "test"));
     }
 
     fn paths(tree: &Tree, path: &str) -> anyhow::Result<Vec<String>> {
