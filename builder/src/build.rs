@@ -29,8 +29,8 @@ pub struct Request {
     pub files: Files,
     /// Where our programs are, if not beside this one.
     pub programs: Option<PathBuf>,
-    /// How the image is to be written.
-    pub packing: Packing,
+    /// How the image is to be written, if not as suits the kernel best.
+    pub packing: Option<Packing>,
 }
 
 /// What was planned.
@@ -60,11 +60,16 @@ pub fn plan(request: &Request) -> anyhow::Result<Built> {
     let host = SystemHost::new(tree, kernel).with_context(|| {
         format!("cannot read the modules of kernel {}", kver.as_deref().unwrap_or("that is running"))
     })?;
-    if request.packing == Packing::Zstd && host.kernel.unpacks_zstd == Some(false) {
+    // A packed image is smaller where it matters: image and what is unpacked of it lie in the reserved memory together.
+    let packing = match (request.packing, host.kernel.unpacks_zstd) {
+        (None, Some(true)) => Packing::Zstd,
+        (packing, _) => packing.unwrap_or(Packing::None),
+    };
+    if packing == Packing::Zstd && host.kernel.unpacks_zstd == Some(false) {
         bail!("kernel {} cannot unpack zstd (CONFIG_RD_ZSTD is not set); use --compress none", host.kernel.release);
     }
     let programs = Programs::find(request.programs.as_deref())?;
-    Ok(Built { packing: request.packing, ..plan_for(&config, &host, &programs)? })
+    Ok(Built { packing, ..plan_for(&config, &host, &programs)? })
 }
 
 /// Makes the plan of an image for a host that is known.

@@ -4,7 +4,6 @@ use super::kernel::OnDisk;
 use super::{Machine, kernel, status};
 use crate::build::{self, Built, Request};
 use crate::config::{Config, Sysconfig};
-use crate::cpio::write::Packing;
 use crate::host::watchdog;
 use crate::inspect;
 use crate::kexec::cmdline::{self, DEFAULT_APPEND, DEFAULT_REMOVE, Parts};
@@ -99,7 +98,7 @@ fn bring_up_to_date(machine: &Machine, disk: &OnDisk) -> anyhow::Result<Option<B
         modules_dir: None,
         files: machine.files.clone(),
         programs: machine.programs.clone(),
-        packing: Packing::None,
+        packing: None,
     };
     build::plan(&request).map(Some).with_context(|| format!("cannot build {}", disk.image.display()))
 }
