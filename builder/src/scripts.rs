@@ -12,6 +12,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+/// The directories whose executable files run before the dump, after it, and in an emergency.
+pub const DIRECTORIES: [&str; 3] = ["/etc/kdump/pre.d", "/etc/kdump/post.d", "/etc/kdump/emergency.d"];
+
 /// Finds all of them.
 ///
 /// # Errors
@@ -23,10 +26,11 @@ pub fn find(config: &Config, tree: &Tree) -> anyhow::Result<User> {
         [decisive("kdump_post", dump.kdump_post.as_ref())?, words("KDUMP_POSTSCRIPT", &config.system.postscript)];
     let emergency = decisive("kdump_emergency", dump.kdump_emergency.as_ref())?;
     let before = pre.into_iter().flatten();
+    let [pre_d, post_d, emergency_d] = DIRECTORIES;
     Ok(User {
-        pre: before.chain(directory(tree, "/etc/kdump/pre.d")?).collect(),
-        post: directory(tree, "/etc/kdump/post.d")?.into_iter().chain(post.into_iter().flatten()).collect(),
-        emergency: directory(tree, "/etc/kdump/emergency.d")?.into_iter().chain(emergency).collect(),
+        pre: before.chain(directory(tree, pre_d)?).collect(),
+        post: directory(tree, post_d)?.into_iter().chain(post.into_iter().flatten()).collect(),
+        emergency: directory(tree, emergency_d)?.into_iter().chain(emergency).collect(),
     })
 }
 

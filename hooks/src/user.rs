@@ -67,6 +67,11 @@ impl User {
         self.pre.is_empty() && self.post.is_empty() && self.emergency.is_empty()
     }
 
+    /// Every one of them.
+    pub fn scripts(&self) -> impl Iterator<Item = &Script> {
+        self.pre.iter().chain(&self.post).chain(&self.emergency)
+    }
+
     /// The programs of a stage as they are to be run, for who has no more of the machine than its processes.
     pub fn programs(&self, moment: &Moment) -> Vec<Program> {
         self.at(moment.stage).iter().map(|script| script.program(moment)).collect()
@@ -88,8 +93,7 @@ impl Hook for User {
     }
 
     fn gather(&self, _host: &dyn Host) -> anyhow::Result<Contribution> {
-        let scripts = self.pre.iter().chain(&self.post).chain(&self.emergency);
-        let programs = scripts.filter_map(|script| {
+        let programs = self.scripts().filter_map(|script| {
             let path = script.argv.first()?.into();
             Some(ProgramNeed { paths: vec![path], reason: format!("{} names it", script.named_by), required: true })
         });
