@@ -62,6 +62,6 @@ pub mod prelude {
     pub use crate::judge;
     pub use crate::machine::Ending;
     pub use crate::provision::{Codec, Suite, kernel};
-    pub use crate::scenario::{LABEL, PageTables, Scenario, UUID};
+    pub use crate::scenario::{GuestFile, LABEL, PageTables, Scenario, UUID};
     pub use crate::source::{self, Source};
 }

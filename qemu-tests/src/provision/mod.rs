@@ -5,12 +5,14 @@
 //! |---|---|---|
 //! | QEMU, mkfs.ext4, cpio, depmod | the machine's apt, installed | the system |
 //! | the machine's own cloud kernel | the machine's apt, downloaded | `target/qemu/kernels/` |
+//! | busybox, for guests with scripts or a shell | the machine's apt, downloaded | `target/qemu/busybox/` |
 //! | a newer cloud kernel, a newer makedumpfile | later suites of the same archive, private apt state | `target/qemu/{kernels,oracle}/` |
 //! | crash, kdumpid; drgn | the newest suite, likewise; PyPI | `target/qemu/{readers,drgn}/` |
 //!
 //! Surprising: only root can install. Anyone else gets one error that names the packages.
 
 mod apt;
+mod busybox;
 mod headers;
 mod kernels;
 mod later;
@@ -18,6 +20,7 @@ mod makedumpfile;
 mod packages;
 mod readers;
 
+pub use busybox::busybox;
 pub use headers::hanging_module;
 pub use kernels::{Kernel, Suite, debug_vmlinux, generic_kernel, kernel};
 pub use makedumpfile::{Codec, Makedumpfile, ORACLE_IN_GUEST, makedumpfile};
