@@ -27,6 +27,9 @@ struct Arguments {
     /// The memory of the guest
     #[arg(long, value_name = "MIB", default_value_t = 3072)]
     memory: u32,
+    /// The kernel: own (that of the machine's release), trixie or sid
+    #[arg(long, value_name = "SUITE", default_value = "own", value_parser = ["own", "trixie", "sid"])]
+    kernel: String,
     /// Too little, it is assumed
     #[arg(long, value_name = "MIB", default_value_t = 40)]
     from: u32,
@@ -78,7 +81,11 @@ fn run(arguments: &Arguments) -> Result<u32> {
 
 /// Crashes one guest; the inner result says whether it was enough.
 fn try_one(arguments: &Arguments, crashkernel_mib: u32) -> Result<Result<()>> {
-    let kernel = provision::kernel(Suite::Own)?;
+    let kernel = provision::kernel(match arguments.kernel.as_str() {
+        "trixie" => Suite::Trixie,
+        "sid" => Suite::Sid,
+        _ => Suite::Own,
+    })?;
     let scenario = Scenario {
         memory_mib: arguments.memory,
         crashkernel_mib,
