@@ -2,16 +2,17 @@
 //!
 //! `mkdumprd` and `kdumpctl start` both tell it.
 
-use crate::config::{Config, Files};
+use crate::config::{Config, Files, OnFailure, fence};
 use crate::cpio::write::Packing;
 use crate::gather::{drivers, firmware, indexes, modprobe_d, modules, programs, programs::Programs, skeleton};
-use crate::host::{Kernel, SystemHost, Tree};
+use crate::host::{Kernel, SystemHost, Tree, watchdog};
 use crate::plan::{Entry, Plan};
-use crate::{image, network, target};
+use crate::{image, network, scripts, target};
 use anyhow::{Context, bail};
 use kdump_hooks::cmdline::Cmdline;
+use kdump_hooks::shell::Shell;
 use kdump_hooks::{Contribution, FileNeed, Host, ModuleNeed, Settings, Target};
-use kdump_init::config::{self as contract, Dump, Endings, ImageConfig, Limits};
+use kdump_init::config::{self as contract, Dump, Endings, FailureAction, ImageConfig, Limits};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -28,8 +29,8 @@ pub struct Request {
     pub files: Files,
     /// Where our programs are, if not beside this one.
     pub programs: Option<PathBuf>,
-    /// How the image is to be written.
-    pub packing: Packing,
+    /// How the image is to be written, if not as suits the kernel best.
+    pub packing: Option<Packing>,
 }
 
 /// What was planned.
@@ -59,11 +60,16 @@ pub fn plan(request: &Request) -> anyhow::Result<Built> {
     let host = SystemHost::new(tree, kernel).with_context(|| {
         format!("cannot read the modules of kernel {}", kver.as_deref().unwrap_or("that is running"))
     })?;
-    if request.packing == Packing::Zstd && host.kernel.unpacks_zstd == Some(false) {
+    // A packed image is smaller where it matters: image and what is unpacked of it lie in the reserved memory together.
+    let packing = match (request.packing, host.kernel.unpacks_zstd) {
+        (None, Some(true)) => Packing::Zstd,
+        (packing, _) => packing.unwrap_or(Packing::None),
+    };
+    if packing == Packing::Zstd && host.kernel.unpacks_zstd == Some(false) {
         bail!("kernel {} cannot unpack zstd (CONFIG_RD_ZSTD is not set); use --compress none", host.kernel.release);
     }
     let programs = Programs::find(request.programs.as_deref())?;
-    Ok(Built { packing: request.packing, ..plan_for(&config, &host, &programs)? })
+    Ok(Built { packing, ..plan_for(&config, &host, &programs)? })
 }
 
 /// Makes the plan of an image for a host that is known.
@@ -75,11 +81,7 @@ pub fn plan_for(config: &Config, host: &SystemHost, ours: &Programs) -> anyhow::
     let collector = &config.dump.collector;
     collector.value.check(&ours.capture).with_context(|| format!("{}: core_collector", collector.origin))?;
     let (target, path) = target::find(config, host, &mut warnings)?;
-    let storage = target.device().map(|device| host.layers(device)).transpose()?.unwrap_or_default();
-    warnings.extend(host.warnings_of(&storage));
-    let (targets, network) = network::find(config, host, vec![target], &mut warnings)?;
-    let settings = Settings { targets, storage, network, ..Settings::default() };
-    let image = image_config(config, host, settings, path);
+    let image = image_config(config, host, settings(config, host, target, &mut warnings)?, path);
 
     let mut plan = Plan::default();
     plan.extend(skeleton::gather())?;
@@ -94,6 +96,12 @@ pub fn plan_for(config: &Config, host: &SystemHost, ours: &Programs) -> anyhow::
         plan.extend(
             programs::gather(&host.tree, &file.value, "extra_bins names it")
                 .with_context(|| format!("{}: extra_bins", file.origin))?,
+        )?;
+    }
+    for program in &config.system.required_programs {
+        plan.extend(
+            programs::gather_named(&host.tree, &program.value, "KDUMP_REQUIRED_PROGRAMS names it")
+                .with_context(|| format!("{}: KDUMP_REQUIRED_PROGRAMS", program.origin))?,
         )?;
     }
     let (files, mut modprobe) = modprobe_d::gather(&host.tree, &mut warnings)?;
@@ -133,6 +141,53 @@ pub fn plan_for(config: &Config, host: &SystemHost, ours: &Programs) -> anyhow::
     Ok(Built { plan, config: image, packing: Packing::None, modules: chosen.len(), warnings })
 }
 
+/// What the hooks are asked for.
+fn settings(
+    config: &Config,
+    host: &SystemHost,
+    target: Target,
+    warnings: &mut Vec<String>,
+) -> anyhow::Result<Settings> {
+    let dump = &config.dump;
+    let on_failure = &dump.failure_action;
+    let mut targets = vec![target];
+    if on_failure.value == OnFailure::DumpToRootfs {
+        let rootfs = target::rootfs(host).with_context(|| format!("{}: dump_to_rootfs", on_failure.origin))?;
+        match targets.iter().any(|target| target.device() == rootfs.device()) {
+            true => warnings.push(format!("{}: dumps go to the root file system anyway", on_failure.origin)),
+            false => targets.push(rootfs),
+        }
+    }
+    let shell = (on_failure.value == OnFailure::Action(FailureAction::Shell)).then(Shell::default);
+    if shell.is_some() {
+        warnings.push(format!(
+            "{}: a machine that could not save its dump waits in a shell until somebody leaves it",
+            on_failure.origin
+        ));
+    }
+    let own_name = host.tree.line("proc/sys/kernel/hostname").unwrap_or_default();
+    let mut storage = Vec::new();
+    for device in targets.iter().filter_map(Target::device) {
+        for layer in host.layers(device)? {
+            if !storage.contains(&layer) {
+                storage.push(layer);
+            }
+        }
+    }
+    warnings.extend(host.warnings_of(&storage));
+    let (targets, network) = network::find(config, host, targets, warnings)?;
+    Ok(Settings {
+        targets,
+        storage,
+        network,
+        user: scripts::find(config, &host.tree)?,
+        shell,
+        watchdog: host.devices_are_here.then(|| watchdog::active(&host.tree)).flatten(),
+        fence: fence::resolve(dump.fence_nodes.as_ref(), dump.fence_args.as_ref(), &own_name)?,
+        ..Settings::default()
+    })
+}
+
 /// The list of what is in an image and why, in the image.
 pub const MANIFEST: &str = "etc/kdump/manifest";
 
@@ -143,7 +198,10 @@ fn image_config(config: &Config, host: &SystemHost, hooks: Settings, path: PathB
         built_by: concat!("kdump-rs ", env!("CARGO_PKG_VERSION")).to_owned(),
         dump: Dump { path, collector: config.dump.collector.value.argv.clone() },
         endings: Endings {
-            failure_action: config.dump.failure_action.value,
+            failure_action: match config.dump.failure_action.value {
+                OnFailure::Action(action) => action,
+                OnFailure::DumpToRootfs => config.dump.final_action.value.into(),
+            },
             final_action: config.dump.final_action.value,
         },
         limits: Limits::default(),

@@ -26,9 +26,9 @@ pub struct Mkdumprd {
     /// Where kdump-init and kdump-capture are [default: beside this program, else /usr/lib/kdump]
     #[arg(long, value_name = "DIR")]
     pub programs: Option<PathBuf>,
-    /// How the image is compressed. Modules stay as the distribution packed them in any case
-    #[arg(long, value_enum, value_name = "HOW", default_value_t = Packing::None)]
-    pub compress: Packing,
+    /// How the image is compressed; zstd if not given and the kernel can unpack it. Modules stay as the distribution packed them in any case
+    #[arg(long, value_enum, value_name = "HOW")]
+    pub compress: Option<Packing>,
     /// Overwrite an image that is already there
     #[arg(short, long)]
     pub force: bool,

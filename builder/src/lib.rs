@@ -26,6 +26,7 @@
 //! | [`host`] | sysroot, kernel, device chain, mounts |
 //! | [`target`] | where the dump goes |
 //! | [`network`] | how it gets there, if it leaves the machine |
+//! | [`scripts`] | the administrator's programs that run in the capture kernel |
 //! | [`build`] | the story of an image, step by step: read this first |
 //! | [`gather`] | one module per kind of content; each returns entries, none writes |
 //! | [`plan`], [`cpio`], [`mod@image`] | entries, archive, file: whole or not at all |
@@ -51,5 +52,6 @@ pub mod kexec;
 pub mod mkdumprd;
 pub mod network;
 pub mod plan;
+pub mod scripts;
 pub mod target;
 pub mod unpack;

@@ -8,6 +8,7 @@ use crate::host::{SystemHost, Tree, mounts, sysfs};
 use anyhow::{Context, bail};
 use kdump_hooks::filesystem::Filesystem;
 use kdump_hooks::nfs::Nfs;
+use kdump_hooks::rootfs::Rootfs;
 use kdump_hooks::virtiofs::Virtiofs;
 use kdump_hooks::{DeviceSpec, Target};
 use std::path::{Path, PathBuf};
@@ -91,22 +92,39 @@ fn unnamed(path: &Path, line: &Given<TargetLine>, warnings: &mut Vec<String>) ->
     Ok(DeviceSpec::Path(path.to_owned()))
 }
 
+/// The root file system of this host as the last target, for `dump_to_rootfs`.
+///
+/// # Errors
+/// The host does not tell where it is, or it is where no dump can go.
+pub fn rootfs(host: &SystemHost) -> anyhow::Result<Target> {
+    let (filesystem, root) = holder_of(Path::new("/"), host).context("cannot tell what the root file system is")?;
+    Ok(Target::Rootfs(Rootfs { path: root.join("var/crash"), filesystem }))
+}
+
 fn holder(conf: &KdumpConf, host: &SystemHost) -> anyhow::Result<(Target, PathBuf)> {
+    if host.devices_are_here {
+        let holder = mounts::holder(&host.tree, &conf.path.value)?;
+        let path = Path::new("/").join(&holder.path);
+        if holder.fstype == "virtiofs" {
+            return Ok((Target::Virtiofs(Virtiofs { tag: holder.source }), path));
+        }
+        if holder.fstype.starts_with("nfs") {
+            let nfs: Nfs = holder.source.parse().map_err(anyhow::Error::msg)?;
+            let nfs = Nfs { options: nfs_options(&host.tree, &nfs), ..nfs };
+            nfs.check()?;
+            return Ok((Target::Nfs(nfs), path));
+        }
+    }
+    let (filesystem, path) = holder_of(&conf.path.value, host)?;
+    Ok((Target::Filesystem(filesystem), path))
+}
+
+fn holder_of(path: &Path, host: &SystemHost) -> anyhow::Result<(Filesystem, PathBuf)> {
     let remedy = "name the target in kdump.conf, such as `ext4 UUID=…`";
     if !host.devices_are_here {
         bail!("the image is for another machine or kernel; {remedy}");
     }
-    let holder = mounts::holder(&host.tree, &conf.path.value)?;
-    if holder.fstype == "virtiofs" {
-        let path = Path::new("/").join(holder.path);
-        return Ok((Target::Virtiofs(Virtiofs { tag: holder.source }), path));
-    }
-    if holder.fstype.starts_with("nfs") {
-        let nfs: Nfs = holder.source.parse().map_err(anyhow::Error::msg)?;
-        let nfs = Nfs { options: nfs_options(&host.tree, &nfs), ..nfs };
-        nfs.check()?;
-        return Ok((Target::Nfs(nfs), Path::new("/").join(holder.path)));
-    }
+    let holder = mounts::holder(&host.tree, path)?;
     if !Filesystem::is_known(&holder.fstype) {
         bail!("it is on {}, where this version cannot put a dump; {remedy}", holder.fstype);
     }
@@ -122,5 +140,5 @@ fn holder(conf: &KdumpConf, host: &SystemHost) -> anyhow::Result<(Target, PathBu
         _ => Vec::new(),
     };
     let path = Path::new("/").join(holder.path);
-    Ok((Target::Filesystem(Filesystem { fstype: holder.fstype, device, options }), path))
+    Ok((Filesystem { fstype: holder.fstype, device, options }, path))
 }

@@ -8,6 +8,7 @@ use kdump_builder::host::Tree;
 use kdump_builder::kdumpctl;
 use kdump_builder::kexec::fake::FakeKexec;
 use std::fs::{self, File};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
@@ -98,6 +99,24 @@ fn an_image_older_than_its_configuration_is_built_again_if_the_modules_are_here(
         assert_eq!(fs::metadata(machine.image()).unwrap().modified().unwrap() != old, built_again);
         assert_eq!(machine.kexec.journal.borrow().len(), 2);
     }
+}
+
+#[test]
+fn an_image_older_than_a_program_of_the_administrator_is_built_again() {
+    let machine = Machine::new();
+    machine.run("start").0.unwrap();
+    let hour_ago = |hours: u64| SystemTime::now() - Duration::from_secs(3600 * hours);
+    let age = |path: &Path, hours| File::open(path).unwrap().set_modified(hour_ago(hours)).unwrap();
+    for file in ["etc/kdump.conf", "boot/vmlinuz-6.1-test", "lib/modules/6.1-test/modules.dep"] {
+        age(&machine.system.root.join(file), 3);
+    }
+    age(&machine.image(), 2);
+    machine.run("start").0.unwrap();
+    let modified = || fs::metadata(machine.image()).unwrap().modified().unwrap();
+    assert!(modified() < hour_ago(1), "it was built for nothing");
+    machine.system.write("etc/kdump/post.d/10", b"").unwrap();
+    machine.run("start").0.unwrap();
+    assert!(modified() > hour_ago(1));
 }
 
 #[test]

@@ -29,6 +29,8 @@ pub struct FakeMachine {
     pub missing_modules: BTreeSet<String>,
     /// How programs end, by their first argument's file name; well, if nothing is said.
     pub programs: BTreeMap<String, Ended>,
+    /// Programs, by file name, that are killed because their time is over.
+    pub stuck: BTreeSet<String>,
     /// Everything that was asked, one line each.
     pub journal: Vec<String>,
     /// Its network.
@@ -87,7 +89,11 @@ impl Machine for FakeMachine {
         let env: String = program.env.iter().map(|(name, value)| format!("{name}={value} ")).collect();
         self.journal.push(format!("run {env}{}", program.argv.join(" ")));
         let name = program.argv.first().and_then(|path| Path::new(path).file_name()).unwrap_or_default();
-        Ok(self.programs.get(&*name.to_string_lossy()).cloned().unwrap_or_default())
+        let name = name.to_string_lossy();
+        if self.stuck.contains(&*name) {
+            bail!("{name} was not done within {} s and has been killed", program.limit.as_secs());
+        }
+        Ok(self.programs.get(&*name).cloned().unwrap_or_default())
     }
 
     fn unmount(&mut self, point: &Path) -> anyhow::Result<()> {
@@ -128,5 +134,9 @@ impl Host for FakeHost {
 
     fn interface_chain(&self, name: &str) -> anyhow::Result<Option<Vec<String>>> {
         Ok(self.cards.get(name).cloned())
+    }
+
+    fn has_file(&self, path: &Path) -> bool {
+        self.files.contains_key(path)
     }
 }

@@ -28,6 +28,9 @@ pub trait Host {
     /// # Errors
     /// The card is there but its place in sysfs cannot be read.
     fn interface_chain(&self, name: &str) -> anyhow::Result<Option<Vec<String>>>;
+
+    /// Whether the machine has a file at that absolute path.
+    fn has_file(&self, path: &Path) -> bool;
 }
 
 /// What a hook wants in the image.

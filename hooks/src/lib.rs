@@ -7,7 +7,7 @@
 //!   ([`Hook::stages`], [`Hook::act`]). A dump target is a hook that is opened and closed instead ([`TargetHook`]).
 //! - **Settings**: what the configuration asks of the hooks; it travels from builder to init inside `image.toml`.
 //! - **Target**: where a dump goes. A **destination** is an opened target.
-//! - **Stage**: a step of the capture boot.
+//! - **Stage**: a step of the capture boot. **Moment**: how things stand when a hook acts at one.
 //! - **Host**: what the builder knows of the machine that it builds for. **Machine**: what a hook may do to the machine
 //!   that has just crashed. Both are traits; both have fakes ([`fake`]) that tests of any crate use.
 //!
@@ -15,7 +15,7 @@
 //!
 //! ```text
 //!   builder:  Settings ─▶ hooks() ─▶ gather(host) ─▶ Contribution { modules, files, each with its reason }
-//!   init:     Settings ─▶ hooks() ─▶ act(stage, machine)
+//!   init:     Settings ─▶ hooks() ─▶ act(moment, machine) ─▶ Next: go on, or stop
 //!             Settings ─▶ targets ─▶ open(machine) ─▶ Destination ─▶ close(machine)
 //! ```
 //!
@@ -28,10 +28,15 @@
 //! | [`virtiofs`] | the hook for a directory that the hypervisor shares |
 //! | [`nfs`] | the hook for a dump target that is an NFS export |
 //! | [`net`] | the hook that brings a network up, for targets that need one |
+//! | [`rootfs`] | `dump_to_rootfs`: the host's root file system as the last target |
+//! | [`user`] | `kdump_pre`, `kdump_post`, `kdump_emergency` and their directories |
+//! | [`shell`] | a shell on the console, when all else has failed |
+//! | [`watchdog`] | the watchdog of the running system, kept alive while dumping |
+//! | [`fence`] | fence_kdump messages: the cluster waits while the dump is taken |
 //! | [`kmod`] | what modprobe knows: indexes, modprobe.d, aliases, order of loading; both sides need it |
 //! | [`cmdline`] | the kernel command line |
 //! | [`device`] | how a configuration names a block device |
-//! | [`mod@stage`] | the stages and their order |
+//! | [`mod@stage`], [`moment`] | the stages and their order; how things stand at one |
 //!
 //! A new capability is one module here and one line in [`Settings::hooks`] (and, for a target, one in [`Target`]).
 //! PID 1 links this crate: nothing heavy that only the builder needs belongs here.
@@ -39,25 +44,32 @@
 pub mod cmdline;
 pub mod device;
 pub mod fake;
+pub mod fence;
 pub mod filesystem;
 pub mod host;
 pub mod kmod;
 pub mod machine;
+pub mod moment;
 pub mod net;
 pub mod nfs;
+pub mod rootfs;
+pub mod shell;
 pub mod stage;
 pub mod storage;
+pub mod user;
 pub mod virtiofs;
+pub mod watchdog;
 
 pub use device::DeviceSpec;
 pub use host::{Contribution, FileNeed, Host, ModuleNeed, ProgramNeed};
 pub use machine::{Ended, Machine, MountPlan, Program, Refused};
+pub use moment::{Moment, Next, Outcome};
 pub use stage::Stage;
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// One capability of an image.
@@ -76,12 +88,12 @@ pub trait Hook: fmt::Debug + Sync {
         &[]
     }
 
-    /// Boot side: what it does at one of its stages, within `limit`.
+    /// Boot side: what it does at one of its stages, and what is to follow.
     ///
     /// # Errors
-    /// What could not be done. The log has it and `status.json` too; the boot goes on unless the stage says otherwise.
-    fn act(&self, _stage: Stage, _machine: &mut dyn Machine, _limit: Duration) -> anyhow::Result<()> {
-        Ok(())
+    /// What could not be done. The log has it and `status.json` too; the boot goes on.
+    fn act(&self, _moment: &Moment, _machine: &mut dyn Machine) -> anyhow::Result<Next> {
+        Ok(Next::GoOn)
     }
 }
 
@@ -104,6 +116,16 @@ pub trait TargetHook: Hook {
     fn client(&self, _machine: &mut dyn Machine) -> Option<IpAddr> {
         None
     }
+
+    /// The directory of all dumps in it, if it is not the one that is configured for all targets.
+    fn path(&self) -> Option<&Path> {
+        None
+    }
+
+    /// Whether it is tried only after everything that belongs to a failure has been done.
+    fn is_last_resort(&self) -> bool {
+        false
+    }
 }
 
 /// An opened target.
@@ -123,6 +145,8 @@ pub enum Target {
     Virtiofs(virtiofs::Virtiofs),
     /// An NFS export.
     Nfs(nfs::Nfs),
+    /// The host's root file system, when all other targets have failed.
+    Rootfs(rootfs::Rootfs),
 }
 
 impl Target {
@@ -130,6 +154,7 @@ impl Target {
     pub fn device(&self) -> Option<&DeviceSpec> {
         match self {
             Target::Filesystem(filesystem) => Some(&filesystem.device),
+            Target::Rootfs(rootfs) => Some(&rootfs.filesystem.device),
             Target::Virtiofs(_) | Target::Nfs(_) => None,
         }
     }
@@ -140,6 +165,7 @@ impl Target {
             Target::Filesystem(filesystem) => filesystem,
             Target::Virtiofs(share) => share,
             Target::Nfs(nfs) => nfs,
+            Target::Rootfs(rootfs) => rootfs,
         }
     }
 }
@@ -151,6 +177,7 @@ impl fmt::Display for Target {
             Target::Filesystem(filesystem) => filesystem.fmt(f),
             Target::Virtiofs(share) => share.fmt(f),
             Target::Nfs(nfs) => nfs.fmt(f),
+            Target::Rootfs(rootfs) => rootfs.fmt(f),
         }
     }
 }
@@ -170,6 +197,18 @@ pub struct Settings {
     /// The network, if something needs one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<net::Network>,
+    /// The administrator's programs.
+    #[serde(default, skip_serializing_if = "user::User::is_empty")]
+    pub user: user::User,
+    /// A shell, if the failure action is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shell: Option<shell::Shell>,
+    /// The watchdog that was at work when the image was built.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watchdog: Option<watchdog::Watchdog>,
+    /// Nodes of a cluster that are told that a dump is taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence: Option<fence::Fence>,
 }
 
 impl Settings {
@@ -178,6 +217,12 @@ impl Settings {
         let network = self.network.iter().map(|network| network as &dyn Hook);
         let storage = self.storage.iter().map(storage::Layer::hook);
         let targets = self.targets.iter().map(|target| target.hook() as &dyn Hook);
-        storage.chain(network).chain(targets).collect()
+        let user = (!self.user.is_empty()).then_some(&self.user as &dyn Hook);
+        let shell = self.shell.as_ref().map(|shell| shell as &dyn Hook);
+        let watchdog = self.watchdog.as_ref().map(|watchdog| watchdog as &dyn Hook);
+        let fence = self.fence.as_ref().map(|fence| fence as &dyn Hook);
+        // The watchdog first: its time runs. The fence after whatever brings up the network.
+        let first = watchdog.into_iter().chain(storage).chain(network);
+        first.chain(targets).chain(user).chain(shell).chain(fence).collect()
     }
 }

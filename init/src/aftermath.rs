@@ -1,11 +1,12 @@
 //! Saves what is left to save after the worker died or hung: its status, the log of the capture environment, and the
-//! file system from being left dirty. PID 1 gives it a limited time.
+//! file system from being left dirty; then the emergency programs run, if they have not. PID 1 gives it a limited time.
 
 use crate::boot::{self, Places};
+use crate::config::{self, ImageConfig};
 use crate::dump_dir::DumpDir;
-use crate::kmsg;
 use crate::status::{self, Legacy, StageReport, TargetReport};
-use crate::sys;
+use crate::{kmsg, program, sys};
+use kdump_hooks::{Moment, Outcome, Program, Stage};
 use log::{error, info, warn};
 use std::path::Path;
 use std::process::ExitCode;
@@ -20,11 +21,16 @@ const MOST: u64 = 64 << 20;
 /// Entry of the process.
 pub fn main(reason: &str) -> ExitCode {
     kmsg::install();
+    sys::spare_this_process();
     let places = Places::real();
     let Some(legacy) = Legacy::load(&places.state) else {
         warn!("the worker left nothing behind");
+        emergency(reason, None);
         return ExitCode::FAILURE;
     };
+    let begun = legacy.stage.iter().map(|(stage, _)| stage).chain(legacy.status.stages.iter().map(|stage| &stage.name));
+    let emergency_begun = begun.into_iter().any(|stage| stage == Stage::Emergency.name());
+    let kernel_release = legacy.status.capture_kernel.clone();
     if let Some(dump_dir) = legacy.dump_dir.clone() {
         save(legacy, DumpDir::existing(dump_dir), reason);
     }
@@ -32,7 +38,29 @@ pub fn main(reason: &str) -> ExitCode {
     if let Err(error) = sys::unmount(point) {
         warn!("{error:#}");
     }
+    if !emergency_begun {
+        emergency(reason, Some(kernel_release));
+    }
     ExitCode::SUCCESS
+}
+
+/// Runs the administrator's programs for an emergency.
+fn emergency(reason: &str, kernel_release: Option<String>) {
+    let Ok(config) = ImageConfig::read(Path::new(config::PATH)) else { return };
+    let moment = Moment {
+        kernel_release: kernel_release.unwrap_or(config.kernel_release),
+        outcome: Some(Outcome::Failed),
+        reason: Some(reason.to_owned()),
+        ..Moment::at(Stage::Emergency, config.limits.stage())
+    };
+    for Program { argv, env, limit } in config.hooks.user.programs(&moment) {
+        let late = |life: program::Life| (life.age > limit).then(|| "its time was over".to_owned());
+        match program::run(&argv, &env, &mut { late }) {
+            Ok(ended) if ended.code() == 0 => {}
+            Ok(ended) => warn!("{} ended with {}", argv.join(" "), ended.code()),
+            Err(error) => warn!("{error:#}"),
+        }
+    }
 }
 
 /// Writes what the worker could not write any more.
@@ -41,7 +69,8 @@ fn save(legacy: Legacy, dump_dir: DumpDir, reason: &str) {
     status.outcome = boot::outcome_on_disk(&dump_dir);
     status.reason = Some(reason.to_owned());
     if let Some((stage, since)) = legacy.stage {
-        status.stages.push(StageReport::new(&stage, since.elapsed().unwrap_or_default(), reason.to_owned()));
+        let available = sys::memory_available().unwrap_or_default();
+        status.stages.push(StageReport::new(&stage, since.elapsed().unwrap_or_default(), reason.to_owned(), available));
     }
     status.targets.extend(legacy.target.map(|target| TargetReport::new(target, Some(reason.to_owned()))));
     info!("saving the status to {}", dump_dir.path().display());

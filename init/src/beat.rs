@@ -14,6 +14,8 @@ pub enum Beat {
     Complete,
     /// All is done, and there is no complete dump: why.
     Failed(String),
+    /// All is done, and no dump was wanted: why.
+    Declined(String),
 }
 
 impl Beat {
@@ -23,7 +25,8 @@ impl Beat {
             Beat::Stage(name, limit) => format!("stage {} {name}", limit.as_secs()),
             Beat::Still(limit) => format!("still {}", limit.as_secs()),
             Beat::Complete => "complete".to_owned(),
-            Beat::Failed(reason) => format!("failed {}", reason.replace('\n', " ")),
+            Beat::Failed(reason) => format!("failed {}", one_line(reason)),
+            Beat::Declined(reason) => format!("declined {}", one_line(reason)),
         }
     }
 
@@ -39,9 +42,19 @@ impl Beat {
             "still" => Some(Beat::Still(seconds(rest)?)),
             "complete" => Some(Beat::Complete),
             "failed" => Some(Beat::Failed(rest.to_owned())),
+            "declined" => Some(Beat::Declined(rest.to_owned())),
             _ => None,
         }
     }
+}
+
+/// The supervisor reads no more of a line than it needs for a good reason.
+pub const LONGEST: usize = 4096;
+
+fn one_line(reason: &str) -> String {
+    let reason = reason.replace(['\n', '\r'], " ");
+    let end = reason.floor_char_boundary(LONGEST - 16);
+    reason.get(..end).unwrap_or_default().to_owned()
 }
 
 /// Where beats go.
@@ -80,9 +93,11 @@ mod tests {
             Beat::Still(Duration::from_secs(1)),
             Beat::Complete,
             Beat::Failed("UUID=1 did not appear: really".into()),
+            Beat::Declined("kdump_pre ended with 1".into()),
         ] {
             assert_eq!(Beat::parse(&beat.line()), Some(beat));
         }
+        assert!(Beat::Failed("ä".repeat(LONGEST)).line().len() <= LONGEST);
         assert_eq!(Beat::parse("stage x y"), None);
         assert_eq!(Beat::parse(""), None);
     }

@@ -15,7 +15,7 @@ use crate::sys::{self, CaptureMachine, LinuxModules, LinuxNet};
 use anyhow::{Context, anyhow, bail};
 use kdump_hooks::cmdline::Cmdline;
 use kdump_hooks::kmod::{Config, Index};
-use kdump_hooks::{Destination, Machine, Stage, Target};
+use kdump_hooks::{Destination, Machine, Moment, Next, Stage, Target};
 use log::{error, info, warn};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -67,25 +67,16 @@ impl Places {
 /// Entry of the worker process.
 pub fn main() -> ExitCode {
     kmsg::install();
+    sys::spare_this_process();
     std::panic::set_hook(Box::new(|panic| error!("the worker has a bug: {panic}")));
-    match boot() {
-        Ok(status) if status.outcome == Outcome::Complete => {
-            ToSupervisor.beat(Beat::Complete);
-            ExitCode::SUCCESS
-        }
-        Ok(status) => {
-            ToSupervisor.beat(Beat::Failed(status.reason.unwrap_or_else(|| "no target is configured".to_owned())));
-            ExitCode::FAILURE
-        }
-        Err(error) => {
-            ToSupervisor.beat(Beat::Failed(format!("{error:#}")));
-            ExitCode::FAILURE
-        }
-    }
+    let last_word = boot().unwrap_or_else(|error| Beat::Failed(format!("{error:#}")));
+    let complete = last_word == Beat::Complete;
+    ToSupervisor.beat(last_word);
+    if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Sets the machine up and dumps.
-fn boot() -> anyhow::Result<Status> {
+fn boot() -> anyhow::Result<Beat> {
     let places = Places::real();
     let release = nix::sys::utsname::uname().context("uname")?.release().to_string_lossy().into_owned();
     let mut run = Run::new(Status::new(release.clone()), places, Box::new(ToSupervisor));
@@ -141,15 +132,16 @@ fn boot() -> anyhow::Result<Status> {
 
     // Should the worker die, the aftermath has this much to tell.
     run.status.modules = loader.report();
-    let mut machine = CaptureMachine { loader: loader.clone(), devices, net: LinuxNet::default() };
+    let net = LinuxNet::default();
+    let mut machine = CaptureMachine { loader: loader.clone(), devices, net, patience: limit };
     for stage in [Stage::Early, Stage::Modules, Stage::Devices, Stage::Network] {
         act(&mut run, &config, stage, &mut machine);
     }
     let state = run.places.state.clone();
-    dump(run, &config, &mut machine, &mut |status| {
+    Ok(dump(&mut run, &config, &mut machine, &mut |status| {
         status.modules = loader.report().with_journal(&state);
         status.modules.say();
-    })
+    }))
 }
 
 /// Waits for the modules that have been asked for. A driver that takes long is no reason not to look for the target.
@@ -197,11 +189,26 @@ struct Run {
     /// The target in hand.
     target: Option<String>,
     dump_dir: Option<DumpDir>,
+    /// Whether the hooks have acted that do so once, before the first dump and after the first failure.
+    pre_done: bool,
+    emergency_done: bool,
 }
 
 impl Run {
     fn new(status: Status, places: Places, pulse: Box<dyn Pulse>) -> Run {
-        Run { status, places, pulse, target: None, dump_dir: None }
+        Run { status, places, pulse, target: None, dump_dir: None, pre_done: false, emergency_done: false }
+    }
+
+    /// How things stand.
+    fn moment(&self, stage: Stage, limit: Duration, outcome: Option<Outcome>) -> Moment {
+        Moment {
+            kernel_release: self.status.capture_kernel.clone(),
+            target: self.target.clone(),
+            dump_dir: self.dump_dir.as_ref().map(|dir| dir.path().to_owned()),
+            outcome,
+            reason: outcome.and(self.status.reason.clone()),
+            ..Moment::at(stage, limit)
+        }
     }
 
     /// Does one stage: announced, timed, noted.
@@ -221,12 +228,7 @@ impl Run {
             Ok(()) => info!("stage {stage} done in {:.2} s, {} MiB available", took.as_secs_f32(), available / 1024),
             Err(error) => error!("stage {stage} failed after {:.2} s: {error:#}", took.as_secs_f32()),
         }
-        let memory = &mut self.status.memory;
-        memory.available_least = match memory.available_least {
-            0 => available,
-            least => least.min(available),
-        };
-        self.status.stage(stage, took, &outcome);
+        self.status.stage(stage, took, &outcome, available);
         self.leave_legacy(None);
         outcome
     }
@@ -243,34 +245,79 @@ impl Run {
 }
 
 /// Lets the hooks act that have something to do at `stage`; what one cannot do stops nothing.
-fn act(run: &mut Run, config: &ImageConfig, stage: Stage, machine: &mut dyn Machine) {
-    // What waits for devices is not to wait longer than the target would.
-    let limit = if stage == Stage::Devices { config.limits.device() } else { config.limits.stage() };
-    for hook in config.hooks.hooks().into_iter().filter(|hook| hook.stages().contains(&stage)) {
-        let acted =
-            run.stage(stage, limit + config.limits.stage(), |_| hook.act(stage, machine, limit).context(hook.name()));
-        acted.unwrap_or_else(|error| warn!("{error:#}"));
-    }
+fn act(run: &mut Run, config: &ImageConfig, stage: Stage, machine: &mut dyn Machine) -> Next {
+    act_knowing(run, config, stage, None, machine)
 }
 
-/// Tries target by target until one has a complete dump. `last_words` may add to the status before it is written.
+/// As [`act`], when it is known how the dump came out. The first reason to stop is the one that counts.
+fn act_knowing(
+    run: &mut Run,
+    config: &ImageConfig,
+    stage: Stage,
+    outcome: Option<Outcome>,
+    machine: &mut dyn Machine,
+) -> Next {
+    // What waits for devices is not to wait longer than the target would.
+    let limit = if stage == Stage::Devices { config.limits.device() } else { config.limits.stage() };
+    let moment = run.moment(stage, limit, outcome);
+    let mut next = Next::GoOn;
+    for hook in config.hooks.hooks().into_iter().filter(|hook| hook.stages().contains(&stage)) {
+        let acted = run.stage(stage, limit + config.limits.stage(), |_| {
+            match hook.act(&moment, machine).context(hook.name())? {
+                Next::Stop(reason) if next == Next::GoOn => {
+                    next = Next::Stop(reason.clone());
+                    bail!("{reason}")
+                }
+                _ => Ok(()),
+            }
+        });
+        acted.unwrap_or_else(|error| warn!("{error:#}"));
+    }
+    next
+}
+
+/// What came of one target.
+enum Came {
+    /// A complete dump is on it.
+    Complete,
+    /// A complete dump is on it, and yet it counts as failed: why.
+    Spoilt(String),
+    /// No dump is wanted: why.
+    Declined(String),
+}
+
+/// Tries target by target until one has a complete dump, and gives the worker's last word. `last_words` may add to the
+/// status before it is written.
 fn dump(
-    mut run: Run,
+    run: &mut Run,
     config: &ImageConfig,
     machine: &mut dyn Machine,
     last_words: &mut dyn FnMut(&mut Status),
-) -> anyhow::Result<Status> {
+) -> Beat {
     let mut reasons = Vec::new();
     let mut targets = config.hooks.targets.iter().peekable();
     while let Some(target) = targets.next() {
-        let outcome = dump_to(&mut run, config, target, machine, last_words);
-        let error = outcome.as_ref().err().map(|error| format!("{error:#}"));
+        if target.hook().is_last_resort() && !reasons.is_empty() {
+            run.status.reason = Some(reasons.join("; "));
+            emergency(run, config, machine);
+        }
+        let came = dump_to(run, config, target, machine, last_words);
+        let error = match &came {
+            Ok(Came::Complete) => None,
+            Ok(Came::Spoilt(reason) | Came::Declined(reason)) => Some(reason.clone()),
+            Err(error) => Some(format!("{error:#}")),
+        };
         run.status.targets.push(target_report(target, error.as_deref()));
-        match outcome {
-            Ok(()) => {
+        match came {
+            Ok(Came::Complete) => {
                 run.status.outcome = Outcome::Complete;
-                return Ok(run.status);
+                return Beat::Complete;
             }
+            Ok(Came::Spoilt(reason)) => {
+                emergency(run, config, machine);
+                return Beat::Failed(reason);
+            }
+            Ok(Came::Declined(reason)) => return Beat::Declined(reason),
             Err(error) => {
                 reasons.push(format!("target {target}: {error:#}"));
                 if let Some(next) = targets.peek() {
@@ -280,8 +327,16 @@ fn dump(
         }
     }
     run.status.reason = (!reasons.is_empty()).then(|| reasons.join("; "));
-    act(&mut run, config, Stage::Emergency, machine);
-    Ok(run.status)
+    emergency(run, config, machine);
+    Beat::Failed(run.status.reason.clone().unwrap_or_else(|| "no target is configured".to_owned()))
+}
+
+/// What belongs to a failure, once.
+fn emergency(run: &mut Run, config: &ImageConfig, machine: &mut dyn Machine) {
+    if !std::mem::replace(&mut run.emergency_done, true) {
+        let outcome = run.status.outcome;
+        act_knowing(run, config, Stage::Emergency, Some(outcome), machine);
+    }
 }
 
 /// Everything that is done with one target.
@@ -291,13 +346,14 @@ fn dump_to(
     target: &Target,
     machine: &mut dyn Machine,
     last_words: &mut dyn FnMut(&mut Status),
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Came> {
     let hook = target.hook();
     let (stage_limit, device_limit) = (config.limits.stage(), config.limits.device());
     run.target = Some(target.to_string());
     run.stage(Stage::Target, stage_limit + device_limit, |run| {
         let Destination::Directory(root) = hook.open(machine, device_limit)?;
-        let root = run.places.root.join(relative(&root)).join(relative(&config.dump.path));
+        let path = hook.path().unwrap_or(&config.dump.path);
+        let root = run.places.root.join(relative(&root)).join(relative(path));
         let client = hook.client(machine).map_or(LOCAL.to_owned(), |address| address.to_string());
         run.dump_dir = Some(DumpDir::create(&root, &client, SystemTime::now()).inspect_err(|_| {
             // Whatever goes wrong after the target has been opened, it is let go.
@@ -307,39 +363,78 @@ fn dump_to(
     })?;
     let dump_dir = run.dump_dir.clone().context("no dump directory")?;
     info!("writing to {}", dump_dir.path().display());
-    act(run, config, Stage::Pre, machine);
+    let came = match before(run, config, machine) {
+        Next::Stop(reason) => {
+            warn!("no dump is taken: {reason}");
+            run.status.outcome = Outcome::Failed;
+            run.status.reason = Some(reason.clone());
+            run.status.ending = Some(config.endings.final_action.into());
+            Ok(Came::Declined(reason))
+        }
+        Next::GoOn => save(run, config, &dump_dir, machine),
+    };
 
-    // The log is worth having without the dump, and the dump without the log.
-    let stall = config.limits.stall();
-    let log = run.stage(Stage::Log, stage_limit, |run| save_log(run, &dump_dir, stall));
-    let vmcore = run.stage(Stage::Vmcore, stall + stage_limit, |run| save_vmcore(run, config, &dump_dir));
-    act(run, config, Stage::Post, machine);
-
-    let outcome = vmcore.map_err(|error| error.context("the dump was not saved"));
-    run.status.outcome = outcome_on_disk(&dump_dir);
-    run.status.reason = outcome.as_ref().err().or(log.as_ref().err()).map(|error| format!("{error:#}"));
-    let endings = config.endings;
-    run.status.ending = Some(if outcome.is_ok() { endings.final_action } else { endings.failure_action });
-
+    let error = match &came {
+        Ok(Came::Complete) => None,
+        Ok(Came::Spoilt(reason) | Came::Declined(reason)) => Some(reason.clone()),
+        Err(error) => Some(format!("{error:#}")),
+    };
     let ending = run.stage(Stage::Ending, stage_limit, |run| {
         last_words(&mut run.status);
         save_environment_log(&dump_dir).unwrap_or_else(|error| warn!("{error:#}"));
         run.status.files = digests(&dump_dir, &mut *run.pulse, stage_limit);
         let mut status = run.status.clone();
-        status.targets.push(target_report(target, status.reason.as_deref().filter(|_| outcome.is_err())));
+        status.targets.push(target_report(target, error.as_deref()));
         // A disk that is too full for the status has the dump all the same.
         dump_dir.write(status::FILE, &status.json()).unwrap_or_else(|error| warn!("{error:#}"));
         hook.close(machine)
     });
     (run.dump_dir, run.target) = (None, None);
-    match (outcome, ending) {
-        (Ok(()), Ok(())) => {
+    match (came, ending) {
+        (Ok(Came::Complete), Ok(())) => {
             info!("dump complete: {}", dump_dir.path().display());
-            Ok(())
+            Ok(Came::Complete)
         }
+        (Ok(Came::Declined(reason)), _) => Ok(Came::Declined(reason)),
         (Err(error), Err(also)) => Err(anyhow!("{error:#}; and {also:#}")),
-        (outcome, ending) => outcome.and(ending),
+        (came, ending) => ending.and(came),
     }
+}
+
+/// The hooks that act before the first dump, once.
+fn before(run: &mut Run, config: &ImageConfig, machine: &mut dyn Machine) -> Next {
+    match std::mem::replace(&mut run.pre_done, true) {
+        true => Next::GoOn,
+        false => act(run, config, Stage::Pre, machine),
+    }
+}
+
+/// Log, dump, and the hooks that act after them.
+fn save(run: &mut Run, config: &ImageConfig, dump_dir: &DumpDir, machine: &mut dyn Machine) -> anyhow::Result<Came> {
+    // The log is worth having without the dump, and the dump without the log.
+    let (stall, stage_limit) = (config.limits.stall(), config.limits.stage());
+    let log = run.stage(Stage::Log, stage_limit, |run| save_log(run, dump_dir, stall));
+    let vmcore = run.stage(Stage::Vmcore, stall + stage_limit, |run| save_vmcore(run, config, dump_dir));
+    let saved = vmcore.map_err(|error| error.context("the dump was not saved"));
+    run.status.outcome = outcome_on_disk(dump_dir);
+    run.status.reason = saved.as_ref().err().or(log.as_ref().err()).map(|error| format!("{error:#}"));
+
+    let outcome = if saved.is_ok() { Outcome::Complete } else { run.status.outcome };
+    let next = act_knowing(run, config, Stage::Post, Some(outcome), machine);
+    let came = match (saved, next) {
+        (Ok(()), Next::GoOn) => Ok(Came::Complete),
+        (Ok(()), Next::Stop(reason)) => {
+            run.status.reason = Some(reason.clone());
+            Ok(Came::Spoilt(reason))
+        }
+        (Err(error), _) => Err(error),
+    };
+    let endings = config.endings;
+    run.status.ending = Some(match came {
+        Ok(Came::Complete) => endings.final_action.into(),
+        _ => endings.failure_action,
+    });
+    came
 }
 
 fn target_report(target: &Target, error: Option<&str>) -> TargetReport {
@@ -382,12 +477,7 @@ fn read_report(path: &Path) -> Option<serde_json::Value> {
 /// The kernel log cannot be read or the file not be written.
 pub fn save_environment_log(dump_dir: &DumpDir) -> anyhow::Result<()> {
     let mut log = KernelLog::from_start().context("cannot read the log of the capture environment")?;
-    let mut text = String::new();
-    while let Some(line) = log.next_line() {
-        text.push_str(&line);
-        text.push('\n');
-    }
-    dump_dir.write(ENVIRONMENT_LOG, text.as_bytes())
+    dump_dir.write_lines(ENVIRONMENT_LOG, std::iter::from_fn(|| log.next_line().map(|line| line + "\n")))
 }
 
 /// How much of a dump there is.
@@ -433,6 +523,8 @@ mod tests {
     use kdump_hooks::fake::{FakeMachine, FakeNet};
     use kdump_hooks::filesystem::Filesystem;
     use kdump_hooks::net::Net;
+    use kdump_hooks::rootfs::Rootfs;
+    use kdump_hooks::user::Script;
     use kdump_hooks::{DeviceSpec, Settings};
     use std::os::unix::fs::PermissionsExt;
 
@@ -462,7 +554,7 @@ mod tests {
                 kernel_release: "6.1".into(),
                 built_by: "test".into(),
                 dump: Dump { path: "/var/crash".into(), collector: vec![script.display().to_string(), "-z".into()] },
-                endings: Endings { failure_action: Ending::Halt, final_action: Ending::Reboot },
+                endings: Endings { failure_action: Ending::Halt.into(), final_action: Ending::Reboot },
                 limits: Limits { device: 5, stall: 20, stage: 30, driver: 5 },
                 hooks: Settings { targets: vec![target("first"), target("second")], ..Settings::default() },
             };
@@ -475,14 +567,19 @@ mod tests {
         }
 
         fn run(&mut self) -> Status {
+            self.end().0
+        }
+
+        fn end(&mut self) -> (Status, Beat) {
             let places = Places {
                 root: self.tree.path().to_owned(),
                 vmcore: "/dev/null".into(),
                 collector: self.tree.path().join("collector"),
                 state: self.tree.path().join("state"),
             };
-            let run = Run::new(Status::new("6.1".into()), places, Box::<Vec<Beat>>::default());
-            dump(run, &self.config, &mut self.machine, &mut |_| {}).unwrap()
+            let mut run = Run::new(Status::new("6.1".into()), places, Box::<Vec<Beat>>::default());
+            let last_word = dump(&mut run, &self.config, &mut self.machine, &mut |_| {});
+            (run.status, last_word)
         }
 
         /// The files of the only dump directory, and its status.
@@ -591,6 +688,80 @@ mod tests {
         let mut rehearsal = Rehearsal::new(script).with_device("first");
         assert_eq!(rehearsal.run().outcome, Outcome::Complete);
         assert_eq!(unmounted(&rehearsal), 1);
+    }
+
+    fn script(path: &str) -> Script {
+        Script { argv: vec![path.into()], named_by: "here".into(), decides: true }
+    }
+
+    fn ends_badly(rehearsal: &mut Rehearsal, program: &str) {
+        rehearsal.machine.programs.insert(program.into(), kdump_hooks::Ended { code: 7, said: String::new() });
+    }
+
+    #[test]
+    fn kdump_pre_can_say_no_and_the_final_action_follows() {
+        let mut rehearsal = Rehearsal::new("echo data > $out").with_device("first").with_device("second");
+        rehearsal.config.hooks.user.pre.push(script("/bin/pre"));
+        ends_badly(&mut rehearsal, "pre");
+        let (status, last_word) = rehearsal.end();
+        assert_eq!(last_word, Beat::Declined("here /bin/pre ended with 7".into()));
+        assert_eq!((status.outcome, status.targets.len()), (Outcome::Failed, 1));
+        let (names, status) = rehearsal.files();
+        assert_eq!(names, ["status.json"]);
+        assert_eq!(status["ending"], "reboot");
+        assert_eq!(status["reason"], "here /bin/pre ended with 7");
+        assert_eq!(rehearsal.machine.journal.last().unwrap(), "unmount /kdump/target");
+    }
+
+    #[test]
+    fn kdump_post_can_spoil_a_good_dump_and_the_failure_action_follows_without_another_target() {
+        let mut rehearsal = Rehearsal::new("echo data > $out").with_device("first").with_device("second");
+        rehearsal.config.hooks.user.post.push(script("/bin/post"));
+        rehearsal.config.hooks.user.emergency.push(script("/bin/emergency"));
+        ends_badly(&mut rehearsal, "post");
+        let (_, last_word) = rehearsal.end();
+        assert_eq!(last_word, Beat::Failed("here /bin/post ended with 7".into()));
+        let (names, status) = rehearsal.files();
+        assert_eq!(names, ["status.json", "vmcore", "vmcore-dmesg.txt"]);
+        assert_eq!((&status["outcome"], &status["ending"]), (&"complete".into(), &"halt".into()));
+        assert!(
+            rehearsal.machine.journal.last().unwrap().contains("/bin/emergency"),
+            "{:?}",
+            rehearsal.machine.journal
+        );
+    }
+
+    #[test]
+    fn hooks_before_the_dump_run_once_and_those_of_a_failure_before_the_last_resort() {
+        let mut rehearsal =
+            Rehearsal::new("case $out in *rootdumps*) echo data > $out;; *) exit 1;; esac").with_device("first");
+        let user = &mut rehearsal.config.hooks.user;
+        (user.pre, user.post) = (vec![script("/bin/pre")], vec![script("/bin/post")]);
+        user.emergency = vec![script("/bin/emergency")];
+        let Target::Filesystem(filesystem) = rehearsal.config.hooks.targets.remove(0) else { panic!() };
+        rehearsal.config.hooks.targets = vec![
+            Target::Filesystem(filesystem.clone()),
+            Target::Rootfs(Rootfs { path: "/rootdumps".into(), filesystem }),
+        ];
+        let (status, last_word) = rehearsal.end();
+        assert_eq!((status.outcome, last_word), (Outcome::Complete, Beat::Complete));
+        let order: Vec<&str> = rehearsal
+            .machine
+            .journal
+            .iter()
+            .filter_map(|line| line.split(' ').find(|word| word.starts_with("/bin/")))
+            .collect();
+        assert_eq!(order, ["/bin/pre", "/bin/post", "/bin/emergency", "/bin/post"]);
+        let dumps = rehearsal.tree.path().join("kdump/target/rootdumps");
+        assert_eq!(fs::read_dir(dumps).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn each_stage_notes_the_memory_that_is_left_at_its_end() {
+        let mut rehearsal = Rehearsal::new("echo data > $out").with_device("first");
+        rehearsal.run();
+        let (_, status) = rehearsal.files();
+        assert!(status["stages"].as_array().unwrap().iter().all(|stage| stage["available"].as_u64().unwrap() > 0));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! neither happens for the stall limit it is killed.
 
 use crate::beat::{Beat, Pulse};
+use crate::kmsg::KernelLog;
 use crate::program;
 use anyhow::bail;
 use std::path::{Path, PathBuf};
@@ -52,6 +53,7 @@ impl Collection {
         let start = Instant::now();
         let (mut moved, mut told) = (start, start.checked_sub(PULSE).unwrap_or(start));
         let mut mark = (0, 0);
+        let mut log = KernelLog::from_now().ok();
         let ended = program::run(&self.command, &[], &mut |life| {
             let length = std::fs::metadata(&self.output).map_or(0, |metadata| metadata.len());
             let now = (length, life.said);
@@ -70,12 +72,24 @@ impl Collection {
                 None
             }
         })?;
-        match (ended.status.success(), ended.said) {
-            (true, _) => Ok(()),
-            (false, said) if said.is_empty() => bail!("{program} failed: {}", ended.status),
-            (false, said) => bail!("{program} failed ({said}): {}", ended.status),
+        if ended.status.success() {
+            return Ok(());
+        }
+        let said = if ended.said.is_empty() { String::new() } else { format!(" ({})", ended.said) };
+        let killed = std::iter::from_fn(|| log.as_mut()?.next_line()).find(|line| is_want_of_memory(line));
+        match killed {
+            Some(line) => bail!(
+                "{program} failed{said}: {}; memory ran out, reserve more with crashkernel=; the kernel says: {line}",
+                ended.status
+            ),
+            None => bail!("{program} failed{said}: {}", ended.status),
         }
     }
+}
+
+/// Whether the kernel log tells that a process was killed because there was no memory left.
+fn is_want_of_memory(line: &str) -> bool {
+    line.contains("Out of memory: Killed process") || line.contains("oom-kill:")
 }
 
 #[cfg(test)]

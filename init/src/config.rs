@@ -55,6 +55,25 @@
 //!
 //! [hooks.network.names]
 //! eno1 = "52:54:00:12:34:56"
+//!
+//! [[hooks.targets]]
+//! kind = "rootfs"
+//! path = "/var/crash"
+//! filesystem = { fstype = "ext4", device = "UUID=0b5c2ff4-8d7f-4a4e-9d0c-1f2a3b4c5d6e" }
+//!
+//! [[hooks.user.pre]]
+//! argv = ["/usr/local/sbin/before-the-dump"]
+//! named_by = "/etc/kdump.conf:7: kdump_pre"
+//! decides = true
+//!
+//! [hooks.watchdog]
+//! drivers = ["pci:v00008086d000025AB*", "i6300esb"]
+//!
+//! [hooks.fence]
+//! nodes = ["192.0.2.7"]
+//! port = 7410
+//! interval = 10
+//! count = 0
 //! ```
 //!
 //! Layers of storage stand in the order in which they are put together; `mdraid` and `multipath` are the others.
@@ -110,9 +129,35 @@ pub struct Dump {
 #[serde(deny_unknown_fields)]
 pub struct Endings {
     /// After anything but a complete dump.
-    pub failure_action: Ending,
-    /// After a complete dump.
+    pub failure_action: FailureAction,
+    /// After a complete dump, when a shell is left, and when `kdump_pre` wants no dump.
     pub final_action: Ending,
+}
+
+/// What follows a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FailureAction {
+    /// A shell on every console, and the final action when it is left. It waits for as long as nobody comes.
+    Shell,
+    /// The machine ends.
+    #[serde(untagged)]
+    End(Ending),
+}
+
+impl fmt::Display for FailureAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FailureAction::Shell => f.write_str("shell"),
+            FailureAction::End(ending) => ending.fmt(f),
+        }
+    }
+}
+
+impl From<Ending> for FailureAction {
+    fn from(ending: Ending) -> FailureAction {
+        FailureAction::End(ending)
+    }
 }
 
 /// The last thing that the capture kernel does.
@@ -274,6 +319,19 @@ mod tests {
         assert_eq!(limits, Limits { device: 7, driver: 9, ..Limits::default() });
         limits.follow(&Cmdline::parse("rd.timeout=18446744073709551615 rd.kdump.stall=0"));
         assert_eq!(limits, Limits { device: 86_400, stall: 86_400, driver: 9, ..Limits::default() });
+    }
+
+    #[test]
+    fn a_shell_or_any_ending_can_follow_a_failure() {
+        for action in [FailureAction::Shell, Ending::Reboot.into(), Ending::Halt.into(), Ending::Poweroff.into()] {
+            let mut config = example();
+            config.endings.failure_action = action;
+            let text = toml::to_string(&config).unwrap();
+            assert!(text.contains(&format!("failure_action = \"{action}\"")), "{text}");
+            assert_eq!(ImageConfig::parse(&text).unwrap(), config);
+        }
+        let text = toml::to_string(&example()).unwrap();
+        assert!(ImageConfig::parse(&text.replace("final_action = \"reboot\"", "final_action = \"shell\"")).is_err());
     }
 
     #[test]

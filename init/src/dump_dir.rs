@@ -7,7 +7,7 @@
 use anyhow::{Context, bail};
 use sha2::{Digest, Sha256};
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufWriter, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -87,6 +87,14 @@ impl DumpDir {
     /// # Errors
     /// It could not be written, flushed or renamed.
     pub fn write(&self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
+        self.write_lines(name, [bytes])
+    }
+
+    /// Writes a file whole, piece by piece.
+    ///
+    /// # Errors
+    /// As [`DumpDir::write`].
+    pub fn write_lines<P: AsRef<[u8]>>(&self, name: &str, pieces: impl IntoIterator<Item = P>) -> anyhow::Result<()> {
         let pending = self.pending(name);
         OpenOptions::new()
             .write(true)
@@ -94,7 +102,11 @@ impl DumpDir {
             .truncate(true)
             .mode(0o600)
             .open(&pending)
-            .and_then(|mut file| file.write_all(bytes))
+            .and_then(|file| {
+                let mut file = BufWriter::new(file);
+                pieces.into_iter().try_for_each(|piece| file.write_all(piece.as_ref()))?;
+                file.flush()
+            })
             .with_context(|| format!("cannot write {}", pending.display()))?;
         self.finish(name)
     }

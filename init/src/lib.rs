@@ -19,6 +19,7 @@
 //!                │                              Index + Config   coldplug   hooks: TargetHook::open
 //!                │                                         └─▶ Loader ◀── uevents, modprobe (by the kernel)
 //!                ├─ worker dead or late: kill all ─▶ aftermath (limited too)
+//!                ├─ failure action: a shell on every console, for as long as somebody wants it
 //!                └─▶ reboot | halt | poweroff
 //! ```
 //!
@@ -28,10 +29,12 @@
 //! |---|---|
 //! | [`boot`] | the story: what happens between panic and reboot, in order |
 //! | [`supervisor`] | why it always ends |
+//! | [`guard`] | the running system's watchdog, kept alive within the limits of the boot |
+//! | [`shell`] | the shell of the failure action |
 //! | [`config`] | the contract with the builder |
 //! | [`modules`] | loading, and what a refusal means |
 //! | [`devices`] | coldplug, uevents, finding the target by its superblock |
-//! | [`program`], [`collect`] | a program run; the collector run |
+//! | [`program`], [`collect`], [`start`] | a program run; the collector run; started where memory is short |
 //! | [`dump_dir`], [`status`] | the files, the report |
 //! | [`sys`] | the only calls of the kernel |
 
@@ -42,10 +45,13 @@ pub mod collect;
 pub mod config;
 pub mod devices;
 pub mod dump_dir;
+pub mod guard;
 pub mod kmsg;
 pub mod modprobe;
 pub mod modules;
 pub mod program;
+pub mod shell;
+pub mod start;
 pub mod status;
 pub mod supervisor;
 pub mod sys;

@@ -1,16 +1,18 @@
 //! `/init` of every image, and `modprobe` when called by that name.
 
-use kdump_init::{aftermath, boot, modprobe, supervisor};
+use kdump_init::{aftermath, boot, modprobe, shell, supervisor};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args();
     let program = arguments.next().unwrap_or_default();
     let arguments: Vec<String> = arguments.collect();
+    let argument = |index| arguments.get(index).map_or("", String::as_str);
     match (program.rsplit('/').next(), arguments.first().map(String::as_str)) {
         (Some("modprobe"), _) => modprobe::main(&arguments),
         (_, Some(boot::ROLE)) => boot::main(),
-        (_, Some(aftermath::ROLE)) => aftermath::main(arguments.get(1).map_or("", String::as_str)),
+        (_, Some(aftermath::ROLE)) => aftermath::main(argument(1)),
+        (_, Some(shell::ROLE)) => shell::main(argument(1), argument(2)),
         _ if std::process::id() == 1 => supervisor::main(),
         _ => {
             eprintln!(

@@ -4,6 +4,7 @@
 //! what it said; every line of that goes to the log.
 //! May surprise: a process in uninterruptible sleep does not die. It is left to the reboot.
 
+use crate::{start, sys};
 use anyhow::{Context, bail};
 use log::{info, warn};
 use nix::sys::signal::{Signal, killpg};
@@ -19,7 +20,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Where programs of an image are.
-const PATH: &str = "/usr/bin:/usr/sbin:/bin:/sbin";
+pub const PATH: &str = "/usr/bin:/usr/sbin:/bin:/sbin";
 /// How often the child is looked at.
 const GLANCE: Duration = Duration::from_millis(50);
 /// How many of the child's last lines an error shows.
@@ -65,16 +66,18 @@ pub fn run(
 ) -> anyhow::Result<Ended> {
     let Some((program, arguments)) = argv.split_first() else { bail!("no program is named") };
     info!("running {}", argv.join(" "));
-    let mut child = Command::new(program)
+    let mut command = Command::new(program);
+    command
         .args(arguments)
         .env("PATH", PATH)
         .envs(env.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .process_group(0)
-        .spawn()
-        .with_context(|| format!("cannot start {program}"))?;
+        .process_group(0);
+    let mut child = start::patiently(|| command.spawn()).with_context(|| format!("cannot start {program}"))?;
+    // Where memory runs out, who can tell of it outlives who needs it.
+    sys::offer_process(child.id());
     let words = Words::default();
     let (at_work, at_rest) = mpsc::channel();
     if let Some(pipe) = child.stdout.take() {
@@ -128,7 +131,7 @@ impl Words {
     /// pipe is closed.
     fn relay(&self, mut pipe: impl Read + Send + 'static, at_work: Sender<()>) {
         let words = self.clone();
-        thread::spawn(move || {
+        let relay = start::in_thread("words", move || {
             let _at_work = at_work;
             let mut chunk = [0; LONGEST_LINE];
             let mut line = Vec::new();
@@ -147,6 +150,8 @@ impl Words {
                 }
             }
         });
+        // Its work can be done without being heard; if it minds, it says so by its exit code.
+        relay.unwrap_or_else(|error| warn!("what it says is lost: {error}"));
     }
 
     fn say(&self, line: &[u8]) {

@@ -1,12 +1,14 @@
 //! What `status.json` says, whatever happened.
 
-use crate::config::Ending;
+use crate::config::FailureAction;
 use crate::modules::Report;
 use kdump_hooks::Stage;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
+
+pub use kdump_hooks::Outcome;
 
 /// The file's name in a dump directory.
 pub const FILE: &str = "status.json";
@@ -35,19 +37,7 @@ pub struct Status {
     /// Memory of the capture environment, KiB.
     pub memory: Memory,
     /// What the capture kernel does in the end.
-    pub ending: Option<Ending>,
-}
-
-/// How a capture boot came out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Outcome {
-    /// A complete dump is on a target.
-    Complete,
-    /// There is a dump with pages missing.
-    Incomplete,
-    /// There is no dump.
-    Failed,
+    pub ending: Option<FailureAction>,
 }
 
 /// One stage.
@@ -59,12 +49,15 @@ pub struct StageReport {
     pub seconds: f64,
     /// `ok`, or why not.
     pub outcome: String,
+    /// `MemAvailable` at its end, KiB.
+    pub available: u64,
 }
 
 impl StageReport {
     /// Of a stage that took that long.
-    pub fn new(name: &str, took: Duration, outcome: String) -> StageReport {
-        StageReport { name: name.to_owned(), seconds: (took.as_secs_f64() * 1000.0).round() / 1000.0, outcome }
+    pub fn new(name: &str, took: Duration, outcome: String, available: u64) -> StageReport {
+        let seconds = (took.as_secs_f64() * 1000.0).round() / 1000.0;
+        StageReport { name: name.to_owned(), seconds, outcome, available }
     }
 }
 
@@ -126,9 +119,14 @@ impl Status {
     }
 
     /// Notes how a stage came out.
-    pub fn stage(&mut self, stage: Stage, took: Duration, outcome: &anyhow::Result<()>) {
+    pub fn stage(&mut self, stage: Stage, took: Duration, outcome: &anyhow::Result<()>, available: u64) {
+        let memory = &mut self.memory;
+        memory.available_least = match memory.available_least {
+            0 => available,
+            least => least.min(available),
+        };
         let outcome = outcome.as_ref().err().map_or_else(|| "ok".to_owned(), |error| format!("{error:#}"));
-        self.stages.push(StageReport::new(stage.name(), took, outcome));
+        self.stages.push(StageReport::new(stage.name(), took, outcome, available));
     }
 
     /// The text of `status.json`.
@@ -156,15 +154,37 @@ impl Legacy {
     /// Where it lies, in the memory of the capture environment.
     pub const FILE: &str = "legacy.json";
 
-    /// Writes it below `state`. If that fails, the aftermath has less to say.
+    /// Writes it below `state`, in the place of the one before only when it is whole: where there is no room left the
+    /// aftermath has less to say, but not nothing.
     pub fn save(&self, state: &Path) {
-        if let Ok(text) = serde_json::to_vec(self) {
-            let _ = std::fs::write(state.join(Legacy::FILE), text);
+        let (file, new) = (state.join(Legacy::FILE), state.join("legacy.new"));
+        if let Ok(text) = serde_json::to_vec(self)
+            && std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, file)).is_err()
+        {
+            let _ = std::fs::remove_file(&new);
         }
     }
 
     /// Reads what the worker left below `state`.
     pub fn load(state: &Path) -> Option<Legacy> {
         serde_json::from_slice(&std::fs::read(state.join(Legacy::FILE)).ok()?).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_written_leaves_the_legacy_before_it() {
+        let state = tempfile::tempdir().unwrap();
+        let mut legacy = Legacy { status: Status::new("6.1".into()), stage: None, target: None, dump_dir: None };
+        legacy.target = Some("first".into());
+        legacy.save(state.path());
+        // A directory in the way is as good as a full file system.
+        std::fs::create_dir(state.path().join("legacy.new")).unwrap();
+        legacy.target = Some("second".into());
+        legacy.save(state.path());
+        assert_eq!(Legacy::load(state.path()).unwrap().target.as_deref(), Some("first"));
     }
 }

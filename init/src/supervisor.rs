@@ -4,15 +4,17 @@
 //! which are processes that it can kill, each with a time limit. Even the reboot is watched.
 
 use crate::beat::Beat;
-use crate::config::{self, Ending, Endings, ImageConfig};
-use crate::{aftermath, boot, kmsg, sys};
+use crate::config::{self, Ending, Endings, FailureAction, ImageConfig};
+use crate::guard::Guard;
+use crate::{aftermath, beat, boot, kmsg, shell, start, sys};
 use log::{error, info, warn};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{ChildStdout, Command, ExitCode, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::OnceLock;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -25,8 +27,21 @@ const AFTERMATH: Duration = Duration::from_secs(60);
 /// For the kernel to shut down devices before it is made to restart at once.
 const LAST_CALL: Duration = Duration::from_secs(30);
 
+/// For the whole boot, whatever its limits are.
+const LONGEST: Duration = Duration::from_secs(48 * 3600);
+/// A shell that ends sooner has found nobody: its terminal is not there.
+const NOBODY: Duration = Duration::from_secs(2);
+/// The watchdog may be late by that much.
+const GRACE: Duration = Duration::from_secs(10);
+/// How many messages may wait for PID 1; who has more to say waits.
+const INBOX: usize = 256;
+
 /// What is used while no configuration could be read.
-const DEFAULT_ENDINGS: Endings = Endings { failure_action: Ending::Reboot, final_action: Ending::Reboot };
+const DEFAULT_ENDINGS: Endings =
+    Endings { failure_action: FailureAction::End(Ending::Reboot), final_action: Ending::Reboot };
+
+/// For the ending of a PID 1 that has a bug.
+static ENDINGS: OnceLock<Endings> = OnceLock::new();
 
 /// What reaches the supervisor.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,6 +56,8 @@ enum Event {
 enum Verdict {
     Complete,
     Failed(String),
+    /// No dump was wanted.
+    Declined(String),
     /// The worker could not say it itself; the aftermath has to.
     Broken(String),
 }
@@ -49,72 +66,140 @@ enum Verdict {
 pub fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|panic| {
         error!("PID 1 has a bug: {panic}");
-        end(DEFAULT_ENDINGS.failure_action);
+        let endings = ENDINGS.get().unwrap_or(&DEFAULT_ENDINGS);
+        end(match endings.failure_action {
+            // Who has a bug is nobody to serve a shell.
+            FailureAction::Shell => endings.final_action,
+            FailureAction::End(ending) => ending,
+        });
     }));
     let mounted = sys::mount_kernel_filesystems();
     sys::restart_on_panic();
+    sys::ignore_restart_keys();
     kmsg::install();
     for problem in mounted {
         warn!("{problem:#}");
     }
-    let endings = ImageConfig::read(Path::new(config::PATH)).map_or(DEFAULT_ENDINGS, |config| config.endings);
-    let (events, inbox) = mpsc::channel();
-    reap(events.clone());
-    let verdict = supervise(&events, &inbox);
-    // From here on even a console that takes nothing any more cannot keep the machine down.
-    last_call(AFTERMATH + LAST_CALL);
+    let config = ImageConfig::read(Path::new(config::PATH)).ok();
+    let endings = *ENDINGS.get_or_init(|| config.as_ref().map_or(DEFAULT_ENDINGS, |config| config.endings));
+    let guard = Guard::new(from_now(FIRST_BEAT) + GRACE);
+    if config.is_some_and(|config| config.hooks.watchdog.is_some()) {
+        guard.begin();
+    }
+    let (events, inbox) = mpsc::sync_channel(INBOX);
+    let verdict = supervise(&events, &inbox, &guard);
     let ending = match verdict {
         Verdict::Complete => {
             info!("the dump is complete; final action: {}", endings.final_action);
             endings.final_action
         }
+        Verdict::Declined(reason) => {
+            warn!("NO DUMP WANTED: {reason}; final action: {}", endings.final_action);
+            endings.final_action
+        }
         Verdict::Failed(reason) => {
             error!("NO COMPLETE DUMP: {reason}; failure action: {}", endings.failure_action);
-            endings.failure_action
+            after_failure(endings, &reason, &inbox, &guard)
         }
         Verdict::Broken(reason) => {
             error!("NO COMPLETE DUMP: {reason}");
+            guard.until(from_now(AFTERMATH + GRACE));
             sys::kill_everything();
             clean_up(&inbox, &reason);
             error!("failure action: {}", endings.failure_action);
-            endings.failure_action
+            after_failure(endings, &reason, &inbox, &guard)
         }
     };
+    // From here on even a console that takes nothing any more cannot keep the machine down.
+    last_call(LAST_CALL * 2);
+    match ending {
+        Ending::Reboot => guard.until(from_now(LAST_CALL)),
+        Ending::Halt | Ending::Poweroff => guard.part(),
+    }
     end(ending);
     ExitCode::FAILURE
 }
 
-/// Runs the worker to its end or to the end of its time.
-fn supervise(events: &Sender<Event>, inbox: &Receiver<Event>) -> Verdict {
-    let child = Command::new("/proc/self/exe").arg(boot::ROLE).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
-    let mut child = match child {
-        Ok(child) => child,
-        Err(error) => return Verdict::Broken(format!("the worker cannot be started: {error}")),
-    };
-    if let Some(stdout) = child.stdout.take() {
-        listen(stdout, events.clone());
+/// Does what follows a failure, up to the ending of the machine.
+fn after_failure(endings: Endings, reason: &str, inbox: &Receiver<Event>, guard: &Guard) -> Ending {
+    match endings.failure_action {
+        FailureAction::End(ending) => ending,
+        FailureAction::Shell => {
+            guard.attended();
+            serve_shells(&shell::consoles(), inbox, |console| {
+                let mut command = Command::new("/proc/self/exe");
+                command.args([shell::ROLE, console, reason]).stdin(Stdio::null());
+                start::patiently(|| command.spawn()).map(|child| child.id().cast_signed())
+            });
+            info!("the shell is left; final action: {}", endings.final_action);
+            sys::kill_everything();
+            endings.final_action
+        }
     }
-    watch(inbox, child.id().cast_signed(), FIRST_BEAT)
+}
+
+/// A shell on every console, until one of them is left. Nothing else ends it.
+fn serve_shells(consoles: &[String], inbox: &Receiver<Event>, mut begin: impl FnMut(&str) -> io::Result<i32>) {
+    let began = Instant::now();
+    let mut shells = Vec::new();
+    for console in consoles {
+        match begin(console) {
+            Ok(shell) => shells.push(shell),
+            Err(error) => error!("no shell on {console}: {error}"),
+        }
+    }
+    while !shells.is_empty() {
+        match inbox.recv() {
+            Ok(Event::Ended(pid, _)) if shells.contains(&pid) => {
+                shells.retain(|shell| *shell != pid);
+                if began.elapsed() > NOBODY {
+                    return;
+                }
+            }
+            Ok(_) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// Runs the worker to its end or to the end of its time.
+fn supervise(events: &SyncSender<Event>, inbox: &Receiver<Event>, guard: &Guard) -> Verdict {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg(boot::ROLE).stdin(Stdio::null()).stdout(Stdio::piped());
+    let started = reap(events.clone()).and_then(|()| {
+        let mut child = start::patiently(|| command.spawn())?;
+        match child.stdout.take() {
+            Some(stdout) => listen(stdout, events.clone())?,
+            None => return Err(io::Error::other("it has no output")),
+        }
+        Ok(child.id())
+    });
+    match started {
+        Ok(worker) => watch(inbox, worker.cast_signed(), FIRST_BEAT, guard),
+        Err(error) => Verdict::Broken(format!("the worker cannot be started: {error}; reserve more with crashkernel=")),
+    }
 }
 
 /// Follows the worker's beats until it ends or is late.
-fn watch(inbox: &Receiver<Event>, worker: i32, first: Duration) -> Verdict {
+fn watch(inbox: &Receiver<Event>, worker: i32, first: Duration, guard: &Guard) -> Verdict {
+    let end_of_all = from_now(LONGEST);
     let mut stage = "start".to_owned();
     let mut limit = first;
     let mut deadline = from_now(limit);
     let mut said: Option<Verdict> = None;
     loop {
+        guard.until(deadline + GRACE);
         match inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(Event::Beat(Beat::Stage(name, time))) => {
                 stage = name;
                 limit = time;
-                deadline = from_now(limit);
+                deadline = from_now(limit).min(end_of_all);
             }
             Ok(Event::Beat(Beat::Still(time))) => {
                 limit = time;
-                deadline = from_now(limit);
+                deadline = from_now(limit).min(end_of_all);
             }
-            Ok(Event::Beat(last_word @ (Beat::Complete | Beat::Failed(_)))) => {
+            Ok(Event::Beat(last_word)) => {
                 said = verdict_of(last_word);
                 deadline = from_now(FAREWELL.min(limit));
             }
@@ -144,7 +229,7 @@ fn watch(inbox: &Receiver<Event>, worker: i32, first: Duration) -> Verdict {
 
 /// No limit is longer than two days, whoever sets it.
 fn from_now(limit: Duration) -> Instant {
-    Instant::now() + limit.min(Duration::from_secs(48 * 3600))
+    Instant::now() + limit.min(LONGEST)
 }
 
 /// What a beat says about the whole run, if it does.
@@ -152,14 +237,16 @@ fn verdict_of(beat: Beat) -> Option<Verdict> {
     match beat {
         Beat::Complete => Some(Verdict::Complete),
         Beat::Failed(reason) => Some(Verdict::Failed(reason)),
+        Beat::Declined(reason) => Some(Verdict::Declined(reason)),
         Beat::Stage(..) | Beat::Still(_) => None,
     }
 }
 
 /// Gives the aftermath its time.
 fn clean_up(inbox: &Receiver<Event>, reason: &str) {
-    let child = Command::new("/proc/self/exe").args([aftermath::ROLE, reason]).stdin(Stdio::null()).spawn();
-    let child = match child {
+    let mut command = Command::new("/proc/self/exe");
+    command.args([aftermath::ROLE, reason]).stdin(Stdio::null());
+    let child = match start::patiently(|| command.spawn()) {
         Ok(child) => child.id().cast_signed(),
         Err(error) => return error!("the aftermath cannot be started: {error}"),
     };
@@ -177,19 +264,30 @@ fn clean_up(inbox: &Receiver<Event>, reason: &str) {
 }
 
 /// Sends on what the worker says.
-fn listen(stdout: ChildStdout, events: Sender<Event>) {
-    thread::spawn(move || {
-        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-            if let Some(beat) = Beat::parse(&line) {
-                let _ = events.send(Event::Beat(beat));
-            }
+fn listen(stdout: ChildStdout, events: SyncSender<Event>) -> io::Result<()> {
+    start::in_thread("beats", move || {
+        each_line(BufReader::new(stdout), |line| {
+            let beat = Beat::parse(line);
+            beat.is_none_or(|beat| events.send(Event::Beat(beat)).is_ok())
+        })
+    })
+}
+
+/// Calls `tell` with every line, in parts where one is too long, for as long as it wants more.
+fn each_line(mut from: impl BufRead, mut tell: impl FnMut(&str) -> bool) {
+    let mut line = Vec::new();
+    let longest = u64::try_from(beat::LONGEST).unwrap_or(u64::MAX);
+    while from.by_ref().take(longest).read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+        if !tell(&String::from_utf8_lossy(&line)) {
+            return;
         }
-    });
+        line.clear();
+    }
 }
 
 /// Takes leave of every process that ends; orphans come to PID 1.
-fn reap(events: Sender<Event>) {
-    thread::spawn(move || {
+fn reap(events: SyncSender<Event>) -> io::Result<()> {
+    start::in_thread("reaper", move || {
         loop {
             let event = match waitpid(None::<Pid>, None) {
                 Ok(WaitStatus::Exited(pid, code)) => Event::Ended(pid.as_raw(), format!("exited with {code}")),
@@ -207,7 +305,7 @@ fn reap(events: Sender<Event>) {
                 return;
             }
         }
-    });
+    })
 }
 
 /// Restarts the machine at once if it is still there after `time`.
@@ -239,11 +337,11 @@ mod tests {
     const WORKER: i32 = 7;
 
     fn verdict(events: Vec<Event>) -> Verdict {
-        let (sender, inbox) = mpsc::channel();
+        let (sender, inbox) = mpsc::sync_channel(INBOX);
         for event in events {
             sender.send(event).unwrap();
         }
-        let verdict = watch(&inbox, WORKER, Duration::from_millis(50));
+        let verdict = watch(&inbox, WORKER, Duration::from_millis(50), &Guard::new(Instant::now()));
         drop(sender);
         verdict
     }
@@ -285,6 +383,45 @@ mod tests {
     #[test]
     fn a_worker_that_said_its_last_word_and_does_not_end_is_not_waited_for() {
         assert_eq!(verdict(vec![Event::Beat(Beat::Complete)]), Verdict::Complete);
+    }
+
+    #[test]
+    fn a_worker_that_wants_no_dump_is_believed() {
+        let declined = Beat::Declined("kdump_pre".into());
+        assert_eq!(verdict(vec![Event::Beat(declined), ended(WORKER)]), Verdict::Declined("kdump_pre".into()));
+    }
+
+    #[test]
+    fn a_line_without_end_takes_no_memory_without_end() {
+        let flood = vec![b'x'; 10 * beat::LONGEST + 1];
+        let (mut parts, mut longest) = (0, 0);
+        each_line(&[&flood[..], b"\ncomplete\n"].concat()[..], |line| {
+            parts += 1;
+            longest = longest.max(line.len());
+            true
+        });
+        assert_eq!((parts, longest), (12, beat::LONGEST));
+    }
+
+    #[test]
+    fn shells_that_end_at_once_have_found_nobody_and_all_of_them_must() {
+        let (sender, inbox) = mpsc::sync_channel(INBOX);
+        for pid in [5, 99, 6] {
+            sender.send(ended(pid)).unwrap();
+        }
+        let mut pid = 4;
+        serve_shells(&["tty1".into(), "ttyS0".into()], &inbox, |_| {
+            pid += 1;
+            Ok(pid)
+        });
+        assert!(inbox.try_recv().is_err(), "it did not wait for the second one");
+    }
+
+    #[test]
+    fn consoles_without_a_shell_are_not_waited_for() {
+        let (_sender, inbox) = mpsc::sync_channel(INBOX);
+        serve_shells(&[], &inbox, |_| Ok(5));
+        serve_shells(&["tty1".into()], &inbox, |_| Err(io::Error::from_raw_os_error(nix::libc::ENOMEM)));
     }
 
     #[test]

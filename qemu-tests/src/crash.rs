@@ -109,8 +109,12 @@ fn run(scenario: &Scenario) -> Result<Outcome> {
     }
     let (marker, machine) = stage(&mut stages, "disks", || make_machine(scenario, &programs, &folder, accel))?;
 
-    let running = machine.clone().append("guest.mode=crash").start(&folder)?;
+    let mut running = machine.clone().append("guest.mode=crash").start(&folder)?;
     stages.extend(follow_to_the_panic(scenario, &running)?);
+    for (words, keys) in &scenario.dialogue {
+        running.console().wait_for(words, LIMIT)?;
+        running.press(keys)?;
+    }
     let console = running.console().clone();
     let ending = running.wait_for_ending(LIMIT)?;
     progress::note(&format!("{}: the capture kernel's ending: {ending:?}", scenario.name));
@@ -175,17 +179,24 @@ pub fn fill_disk(scenario: &Scenario, programs: &Programs, tree: &Path) -> Resul
     }
     let vmlinuz = tree.join("boot").join(format!("vmlinuz-{}", scenario.kernel.release));
     tools::copy(&scenario.kernel.vmlinuz, &vmlinuz)?;
+    let config = scenario.kernel.vmlinuz.with_file_name(format!("config-{}", scenario.kernel.release));
+    if config.exists() {
+        tools::copy(&config, &vmlinuz.with_file_name(config.file_name().unwrap_or_default()))?;
+    }
     for name in ["kdumpctl", "mkdumprd", "kdump-init", "kdump-capture"] {
         tools::copy(&programs.path(name), &tree.join("usr/sbin").join(name))?;
     }
     for name in ["keep-raw", "page-kinds", "saboteur"] {
         tools::copy(&programs.path(name), &tree.join(COLLECTORS.trim_start_matches('/')).join(name))?;
     }
+    if scenario.busybox {
+        tools::copy(&provision::busybox()?, &tree.join("bin/busybox"))?;
+    }
+    for file in &scenario.files {
+        file.make(tree).with_context(|| format!("unable to make the guest's {}", file.path))?;
+    }
     fs::write(tree.join("etc/kdump.conf"), scenario.kdump_conf())?;
     fs::write(tree.join("etc/sysconfig/kdump"), scenario.sysconfig())?;
-    for (path, text) in &scenario.files {
-        fs::write(tree.join(path), text).with_context(|| format!("unable to write {path}"))?;
-    }
     Ok(())
 }
 
@@ -194,6 +205,9 @@ pub fn mkdumprd(scenario: &Scenario, programs: &Programs, tree: &Path, image: &P
     let mut command = Command::new(programs.path("mkdumprd"));
     command.args(["--kver", &scenario.kernel.release]).arg("--modules-dir").arg(&scenario.kernel.modules);
     command.arg("--sysroot").arg(tree).arg("--config").arg(tree.join("etc/kdump.conf"));
+    if let Some(packing) = scenario.packing {
+        command.args(["--compress", packing]);
+    }
     command.arg("--sysconfig").arg(tree.join("etc/sysconfig/kdump")).arg(image);
     command
 }

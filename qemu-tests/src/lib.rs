@@ -67,7 +67,7 @@ pub mod prelude {
     pub use crate::judge;
     pub use crate::machine::Ending;
     pub use crate::provision::{Codec, Suite, kernel};
-    pub use crate::scenario::{LABEL, PageTables, Scenario, UUID};
+    pub use crate::scenario::{GuestFile, LABEL, PageTables, Scenario, UUID};
     pub use crate::source::{self, Source};
     pub use crate::stack::{Bus, Spare, Stack};
 }

@@ -159,7 +159,7 @@ impl Machine {
         let monitor = tempfile::tempdir().context("unable to make a folder for QEMU's monitor")?;
         command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", comma_safe(&monitor.path().join("qmp"))));
         let errors = std::fs::File::create(folder.join("qemu.log")).context("unable to write QEMU's log")?;
-        command.stdout(Stdio::piped()).stderr(errors);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(errors);
         sys::die_with_parent(&mut command);
         let mut child = command.spawn().with_context(|| format!("unable to start {}", tools::shown(&command)))?;
         let pipe = child.stdout.take().context("QEMU has no standard output")?;
@@ -219,6 +219,12 @@ impl Running {
             Ok(())
         };
         ask().with_context(|| format!("unable to ask QEMU's monitor for a balloon that leaves {mib} MiB"))
+    }
+
+    /// Presses keys on its console.
+    pub fn press(&mut self, keys: &str) -> Result<()> {
+        let stdin = self.qemu.child.stdin.as_mut().context("QEMU has no standard input")?;
+        stdin.write_all(keys.as_bytes()).and_then(|()| stdin.flush()).context("unable to type on the console")
     }
 
     /// Waits for the guest's end and says which one it was.

@@ -1,6 +1,10 @@
 //! What is to be tried: one crash, described by the few things in which it differs from the ordinary one.
 
-use std::path::PathBuf;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
 
 use crate::console::Echo;
 use crate::folders;
@@ -63,6 +67,73 @@ impl Filling {
     }
 }
 
+/// A file of the guest.
+#[derive(Clone, Debug)]
+pub struct GuestFile {
+    /// Where it is, from `/` on.
+    pub path: String,
+    /// What is in it, or what it is a link to.
+    pub content: Content,
+}
+
+/// What a file of the guest is.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// A text that is read.
+    Text(String),
+    /// A script that is run.
+    Script(String),
+    /// A symbolic link.
+    Link(String),
+}
+
+impl GuestFile {
+    /// A text.
+    pub fn text(path: &str, text: &str) -> GuestFile {
+        GuestFile { path: path.into(), content: Content::Text(text.into()) }
+    }
+
+    /// A script for busybox's shell.
+    pub fn script(path: &str, lines: &str) -> GuestFile {
+        GuestFile { path: path.into(), content: Content::Script(format!("#!/bin/busybox sh\n{lines}\n")) }
+    }
+
+    /// A symbolic link.
+    pub fn link(path: &str, to: &str) -> GuestFile {
+        GuestFile { path: path.into(), content: Content::Link(to.into()) }
+    }
+
+    /// What a host with one virtio disk shows of it, so that an image gets its drivers and no others.
+    pub fn virtio_disk() -> Vec<GuestFile> {
+        let virtio = "/sys/devices/pci0000:00/0000:00:02.0/virtio0";
+        vec![
+            GuestFile::text("/dev/vda", ""),
+            GuestFile::link(&format!("/dev/disk/by-label/{LABEL}"), "../../vda"),
+            GuestFile::link("/sys/class/block/vda", &format!("{virtio}/block/vda")),
+            GuestFile::text(&format!("{virtio}/block/vda/dev"), "254:0\n"),
+            GuestFile::text(&format!("{virtio}/modalias"), "virtio:d00000002v00001AF4\n"),
+            GuestFile::text(
+                &format!("{virtio}/../modalias"),
+                "pci:v00001AF4d00001042sv00001AF4sd00001100bc01sc00i00\n",
+            ),
+        ]
+    }
+
+    /// Makes it below `tree`.
+    pub(crate) fn make(&self, tree: &Path) -> Result<()> {
+        let place = tree.join(self.path.trim_start_matches('/'));
+        if let Some(folder) = place.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        let mode = match &self.content {
+            Content::Link(to) => return Ok(std::os::unix::fs::symlink(to, &place)?),
+            Content::Text(text) => fs::write(&place, text).map(|()| 0o644)?,
+            Content::Script(text) => fs::write(&place, text).map(|()| 0o755)?,
+        };
+        Ok(fs::set_permissions(&place, fs::Permissions::from_mode(mode))?)
+    }
+}
+
 /// One crash. Start from [`Scenario::of`] and say what is different.
 #[derive(Clone, Debug)]
 pub struct Scenario {
@@ -92,12 +163,20 @@ pub struct Scenario {
     pub append: String,
     /// Files that are laid over the finished capture image: their names in it, and what is in them.
     pub overlay: Vec<(String, Vec<u8>)>,
+    /// What is appended to the capture kernel's command line is what is when nobody configures it; `append` comes before.
+    pub default_command_line: bool,
+    /// Further files of the guest, that mkdumprd sees as well.
+    pub files: Vec<GuestFile>,
+    /// busybox on the guest's disk.
+    pub busybox: bool,
+    /// What is typed on the console after the panic, each when the words before it have been printed.
+    pub dialogue: Vec<(&'static str, &'static str)>,
+    /// How the image is packed, if not as mkdumprd thinks best.
+    pub packing: Option<&'static str>,
     /// Further devices of the machine.
     pub devices: Vec<String>,
     /// Further words of QEMU's command line.
     pub qemu: Vec<String>,
-    /// Further files of the guest, path and text.
-    pub files: Vec<(String, String)>,
     /// What the first kernel's memory is filled with.
     pub filling: Filling,
     /// A target that the guest puts together itself.
@@ -126,9 +205,13 @@ impl Scenario {
             capture_cpus: 1,
             append: String::new(),
             overlay: Vec::new(),
+            default_command_line: false,
+            files: Vec::new(),
+            busybox: false,
+            dialogue: Vec::new(),
+            packing: None,
             devices: Vec::new(),
             qemu: Vec::new(),
-            files: Vec::new(),
             filling: Filling::Ordinary,
             stack: None,
             keep_raw: false,
@@ -158,6 +241,9 @@ impl Scenario {
 
     /// The text of /etc/sysconfig/kdump.
     pub(crate) fn sysconfig(&self) -> String {
+        if self.default_command_line {
+            return format!("KDUMP_COMMANDLINE=\"console=ttyS0 loglevel=5 {}\"\n", self.append.trim());
+        }
         let words = format!("irqpoll nr_cpus={} reset_devices console=ttyS0 {}", self.capture_cpus, self.append);
         format!("KDUMP_COMMANDLINE_APPEND=\"{}\"\n", words.trim())
     }

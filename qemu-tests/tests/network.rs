@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 use qemu_tests::folders;
 use qemu_tests::nfs_server::NfsServer;
 use qemu_tests::prelude::*;
+use qemu_tests::scenario::GuestFile;
 use qemu_tests::vlan_switch::VlanSwitch;
 
 const FOUR: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -34,7 +35,7 @@ fn scenario(name: &str, host: &str, server: &NfsServer, append: &str, qemu: Vec<
         target: format!("nfs {host}:/export"),
         append: append.into(),
         qemu,
-        files: vec![("etc/fstab".into(), server.fstab(host))],
+        files: vec![GuestFile::text("/etc/fstab", &server.fstab(host))],
         ..Scenario::of(kernel(Suite::Own)?, name)
     })
 }

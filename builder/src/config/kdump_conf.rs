@@ -5,11 +5,11 @@
 //! that this version cannot do it.
 
 use super::collector::Collector;
-use super::{Given, Origin};
+use super::{Given, Origin, fence};
 use anyhow::bail;
 use kdump_hooks::DeviceSpec;
 use kdump_hooks::nfs::Nfs;
-use kdump_init::config::Ending;
+use kdump_init::config::{Ending, FailureAction};
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
@@ -23,13 +23,32 @@ pub struct KdumpConf {
     /// The program that writes the dump.
     pub collector: Given<Collector>,
     /// After anything but a complete dump.
-    pub failure_action: Given<Ending>,
+    pub failure_action: Given<OnFailure>,
     /// After a complete dump.
     pub final_action: Given<Ending>,
+    /// Run before the dump; its exit status can call it off.
+    pub kdump_pre: Option<Given<PathBuf>>,
+    /// Run after the dump; its exit status can call it failed.
+    pub kdump_post: Option<Given<PathBuf>>,
+    /// Run when there is no complete dump.
+    pub kdump_emergency: Option<Given<PathBuf>>,
+    /// Nodes of a cluster that are told that a dump is taken.
+    pub fence_nodes: Option<Given<Vec<String>>>,
+    /// How they are told.
+    pub fence_args: Option<Given<fence::Options>>,
     /// Modules that must be in the image.
     pub extra_modules: Vec<Given<String>>,
     /// Programs and files that must be in the image.
     pub extra_bins: Vec<Given<PathBuf>>,
+}
+
+/// What `failure_action` asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFailure {
+    /// The capture kernel does this.
+    Action(FailureAction),
+    /// A dump to the root file system of this host; then the final action.
+    DumpToRootfs,
 }
 
 /// A target directive.
@@ -55,7 +74,7 @@ const NETWORK_TARGETS: [&str; 1] = ["nfs"];
 const FILESYSTEMS: [&str; 7] = ["ext2", "ext3", "ext4", "xfs", "btrfs", "minix", "virtiofs"];
 
 /// The other directives that are followed.
-const FOLLOWED: [&str; 8] = [
+const FOLLOWED: [&str; 13] = [
     "path",
     "core_collector",
     "failure_action",
@@ -64,22 +83,22 @@ const FOLLOWED: [&str; 8] = [
     "extra_modules",
     "extra_bins",
     "auto_reset_crashkernel",
+    "kdump_pre",
+    "kdump_post",
+    "kdump_emergency",
+    "fence_kdump_nodes",
+    "fence_kdump_args",
 ];
 
 /// What RHEL follows and this version does not, or no version does any more, and what to do instead.
-const REFUSED: [(&str, &str); 19] = [
+const REFUSED: [(&str, &str); 14] = [
     ("vfat", "cannot hold a dump: it knows no `:` in names and no file of 4 GiB; write another file system"),
     ("raw", UNSUPPORTED_TARGET),
     ("ssh", UNSUPPORTED_TARGET),
     ("sshkey", UNSUPPORTED_TARGET),
-    ("kdump_pre", UNSUPPORTED),
-    ("kdump_post", UNSUPPORTED),
-    ("kdump_emergency", UNSUPPORTED),
     ("force_rebuild", "is not supported by this version; run mkdumprd -f to build the image again"),
     ("force_no_rebuild", "is not supported by this version; kdumpctl start only builds what is missing or too old"),
     ("dracut_args", "is not supported: the image is not built by dracut; name a target, extra_modules or extra_bins"),
-    ("fence_kdump_args", UNSUPPORTED),
-    ("fence_kdump_nodes", UNSUPPORTED),
     ("net", "was removed from kdump.conf; this version needs a file system such as `ext4 UUID=…` in its place"),
     ("options", "was removed from kdump.conf; write a modprobe.d file with an `options` line instead"),
     ("link_delay", "was removed from kdump.conf; take the line out"),
@@ -89,7 +108,6 @@ const REFUSED: [(&str, &str); 19] = [
     ("override_resettable", "never had an effect; take the line out"),
 ];
 
-const UNSUPPORTED: &str = "is not supported by this version; take the line out";
 const UNSUPPORTED_TARGET: &str = "is not supported by this version; write a file system instead, such as `ext4 UUID=…`";
 
 impl KdumpConf {
@@ -102,8 +120,13 @@ impl KdumpConf {
             path: Given::default("/var/crash".into()),
             target: None,
             collector: Given::default(Collector::default()),
-            failure_action: Given::default(Ending::Reboot),
+            failure_action: Given::default(OnFailure::Action(Ending::Reboot.into())),
             final_action: Given::default(Ending::Reboot),
+            kdump_pre: None,
+            kdump_post: None,
+            kdump_emergency: None,
+            fence_nodes: None,
+            fence_args: None,
             extra_modules: Vec::new(),
             extra_bins: Vec::new(),
         };
@@ -135,6 +158,9 @@ impl KdumpConf {
             }
             conf.follow(name, value, &place, warnings).map_err(|error| error.context(format!("{place}: {name}")))?;
         }
+        if let (None, Some(args)) = (&conf.fence_nodes, &conf.fence_args) {
+            warnings.push(format!("{}: fence_kdump_args has no effect without fence_kdump_nodes", args.origin));
+        }
         Ok(conf)
     }
 
@@ -142,12 +168,19 @@ impl KdumpConf {
         match name {
             "path" => self.path = given(directory(value)?, place),
             "core_collector" => self.collector = given(Collector::parse(value)?, place),
-            "failure_action" => self.failure_action = given(ending(value)?, place),
+            "failure_action" => self.failure_action = given(on_failure(value)?, place),
             "default" => {
                 warnings.push(format!("{place}: `default` is the old name of `failure_action`; write that"));
-                self.failure_action = given(ending(value)?, place);
+                self.failure_action = given(on_failure(value)?, place);
             }
-            "final_action" => self.final_action = given(ending(value)?, place),
+            "final_action" => self.final_action = given(value.parse().map_err(anyhow::Error::msg)?, place),
+            "kdump_pre" => self.kdump_pre = Some(given(program(value)?, place)),
+            "kdump_post" => self.kdump_post = Some(given(program(value)?, place)),
+            "kdump_emergency" => self.kdump_emergency = Some(given(program(value)?, place)),
+            "fence_kdump_nodes" => {
+                self.fence_nodes = Some(given(value.split_whitespace().map(str::to_owned).collect(), place));
+            }
+            "fence_kdump_args" => self.fence_args = Some(given(fence::Options::parse(value)?, place)),
             "extra_modules" => {
                 self.extra_modules = value.split_whitespace().map(|module| given(module.to_owned(), place)).collect();
             }
@@ -219,13 +252,23 @@ fn check_known(name: &str, place: &Origin) -> anyhow::Result<()> {
     }
 }
 
-fn ending(value: &str) -> anyhow::Result<Ending> {
+fn on_failure(value: &str) -> anyhow::Result<OnFailure> {
     match value {
-        "shell" | "dump_to_rootfs" => {
-            bail!("`{value}` is not supported by this version; write reboot, halt or poweroff")
-        }
-        _ => value.parse().map_err(anyhow::Error::msg),
+        "shell" => Ok(OnFailure::Action(FailureAction::Shell)),
+        "dump_to_rootfs" => Ok(OnFailure::DumpToRootfs),
+        _ => match value.parse::<Ending>() {
+            Ok(ending) => Ok(OnFailure::Action(ending.into())),
+            Err(_) => bail!("`{value}` is none; write reboot, halt, poweroff, shell or dump_to_rootfs"),
+        },
     }
+}
+
+/// One executable; RHEL gives it no arguments either.
+fn program(value: &str) -> anyhow::Result<PathBuf> {
+    if !value.starts_with('/') {
+        bail!("`{value}` is not an absolute path; write it from / on");
+    }
+    normal(value).ok_or_else(|| anyhow::anyhow!("`{value}` has `..` in it; write the path without"))
 }
 
 /// An absolute directory without doubled slashes; a relative one is taken from the root of the target.
@@ -286,7 +329,8 @@ mod tests {
         let ext4 = TargetLine::Filesystem { fstype: "ext4".into(), device: DeviceSpec::Label("crash".into()) };
         assert_eq!(conf.target.unwrap().value, ext4);
         assert_eq!(conf.collector.value.argv, ["kdump-capture", "-l", "-d", "31"]);
-        assert_eq!((conf.failure_action.value, conf.final_action.value), (Ending::Halt, Ending::Poweroff));
+        assert_eq!(conf.failure_action.value, OnFailure::Action(Ending::Halt.into()));
+        assert_eq!(conf.final_action.value, Ending::Poweroff);
         assert_eq!(conf.extra_modules.len(), 2);
         assert_eq!(conf.extra_bins[1].value, Path::new("/bin/b"));
     }
@@ -302,9 +346,29 @@ mod tests {
     }
 
     #[test]
+    fn what_follows_a_failure_and_who_is_told_is_understood() {
+        let (conf, warnings) = parse(
+            "failure_action dump_to_rootfs\nkdump_pre /usr/bin/pre\nkdump_post /usr/bin/my post\n\
+             kdump_emergency /usr/bin/help\nfence_kdump_nodes node1 192.0.2.2\nfence_kdump_args -p 7411 -i 5\n",
+        )
+        .unwrap();
+        assert!(warnings.is_empty(), "{warnings:?}");
+        assert_eq!(conf.failure_action.value, OnFailure::DumpToRootfs);
+        assert_eq!(conf.kdump_pre.unwrap().value, Path::new("/usr/bin/pre"));
+        assert_eq!(conf.kdump_post.unwrap().value, Path::new("/usr/bin/my post"));
+        assert_eq!(conf.kdump_emergency.unwrap().origin.to_string(), "kdump.conf:4");
+        assert_eq!(conf.fence_nodes.unwrap().value, ["node1", "192.0.2.2"]);
+        assert_eq!(conf.fence_args.unwrap().value.port, 7411);
+        let shell = parse("failure_action shell").unwrap().0;
+        assert_eq!(shell.failure_action.value, OnFailure::Action(FailureAction::Shell));
+        let (_, warnings) = parse("fence_kdump_args -i 5").unwrap();
+        assert_eq!(warnings, ["kdump.conf:1: fence_kdump_args has no effect without fence_kdump_nodes"]);
+    }
+
+    #[test]
     fn the_old_name_of_the_failure_action_still_works_with_a_warning() {
         let (conf, warnings) = parse("default poweroff\n").unwrap();
-        assert_eq!(conf.failure_action.value, Ending::Poweroff);
+        assert_eq!(conf.failure_action.value, OnFailure::Action(Ending::Poweroff.into()));
         assert_eq!(warnings, ["kdump.conf:1: `default` is the old name of `failure_action`; write that"]);
     }
 
@@ -352,14 +416,20 @@ mod tests {
                 "kdump.conf:1: `blacklist` was removed from kdump.conf; put rd.driver.blacklist=MODULE in \
                  KDUMP_COMMANDLINE_APPEND instead",
             ),
-            ("kdump_pre /bin/x", "kdump.conf:1: `kdump_pre` is not supported by this version; take the line out"),
+            ("kdump_pre bin/x", "kdump.conf:1: kdump_pre: `bin/x` is not an absolute path; write it from / on"),
+            ("kdump_post /bin/../x", "kdump.conf:1: kdump_post: `/bin/../x` has `..` in it; write the path without"),
             (
-                "failure_action shell",
-                "kdump.conf:1: failure_action: `shell` is not supported by this version; write reboot, halt or poweroff",
+                "final_action shell",
+                "kdump.conf:1: final_action: `shell` is not an ending; write reboot, halt or poweroff",
             ),
             (
                 "failure_action explode",
-                "kdump.conf:1: failure_action: `explode` is not an ending; write reboot, halt or poweroff",
+                "kdump.conf:1: failure_action: `explode` is none; write reboot, halt, poweroff, shell or dump_to_rootfs",
+            ),
+            (
+                "fence_kdump_args -z 1",
+                "kdump.conf:1: fence_kdump_args: `-z` is not supported; -p PORT, -i SECONDS, -c COUNT and \
+                 -f ipv4|ipv6|auto are",
             ),
             ("ext4 vda", "kdump.conf:1: ext4: `vda` is not a block device; write /dev/NAME, UUID=… or LABEL=…"),
             ("path /a/../b", "kdump.conf:1: path: `/a/../b` has `..` in it; write the directory without"),

@@ -5,11 +5,12 @@
 //! a machine that has just crashed.
 
 mod collector;
+pub mod fence;
 mod kdump_conf;
 mod sysconfig;
 
 pub use collector::{Collector, DEFAULT_COLLECTOR, OURS};
-pub use kdump_conf::{KdumpConf, TargetLine};
+pub use kdump_conf::{KdumpConf, OnFailure, TargetLine};
 pub use sysconfig::Sysconfig;
 
 use anyhow::{Context, bail};

@@ -27,6 +27,12 @@ pub struct Sysconfig {
     pub img_ext: Option<Given<String>>,
     /// `KDUMP_NETCONFIG` of SUSE: how the network is made.
     pub netconfig: Option<Given<NetConfig>>,
+    /// SUSE's `KDUMP_PRESCRIPT`: run before the dump.
+    pub prescript: Option<Given<Vec<String>>>,
+    /// SUSE's `KDUMP_POSTSCRIPT`: run after the dump.
+    pub postscript: Option<Given<Vec<String>>>,
+    /// SUSE's `KDUMP_REQUIRED_PROGRAMS`: what these need.
+    pub required_programs: Vec<Given<PathBuf>>,
 }
 
 /// Accepted and without effect here: how much RHEL's scripts print, and a notice that this version does not give.
@@ -57,6 +63,17 @@ impl Sysconfig {
                     let value = NetConfig::parse(&value).with_context(|| format!("{origin}: KDUMP_NETCONFIG"))?;
                     system.netconfig = Some(Given { value, origin });
                 }
+                "KDUMP_PRESCRIPT" => system.prescript = command(&name, some(value))?,
+                "KDUMP_POSTSCRIPT" => system.postscript = command(&name, some(value))?,
+                "KDUMP_REQUIRED_PROGRAMS" => {
+                    let program = |path: &str| Given { value: path.into(), origin: origin.clone() };
+                    system.required_programs = value.split_whitespace().map(program).collect();
+                }
+                "KDUMP_TRANSFER" if !value.is_empty() => bail!(
+                    "{origin}: KDUMP_TRANSFER is not supported: nothing but the collector takes the dump; write \
+                     KDUMP_POSTSCRIPT for what is to be done with it afterwards"
+                ),
+                "KDUMP_TRANSFER" => {}
                 "KEXEC_ARGS" => {
                     if let Some(word) = value.split_whitespace().find(|word| *word != "-s") {
                         bail!(
@@ -71,6 +88,20 @@ impl Sysconfig {
             }
         }
         Ok(system)
+    }
+}
+
+/// A command, which SUSE would give to a shell and which is run without one here.
+fn command(name: &str, given: Option<Given<String>>) -> anyhow::Result<Option<Given<Vec<String>>>> {
+    let Some(Given { value, origin }) = given else { return Ok(None) };
+    if let Some(mark) = value.chars().find(|mark| "|&;<>()$`\\\"'*?[]~{}#!\n".contains(*mark)) {
+        bail!("{origin}: {name}: `{mark}` asks for a shell, and none is run here; write a script and name it instead");
+    }
+    let argv: Vec<String> = value.split_whitespace().map(str::to_owned).collect();
+    match argv.first() {
+        Some(program) if program.starts_with('/') => Ok(Some(Given { value: argv, origin })),
+        Some(program) => bail!("{origin}: {name}: `{program}` is not an absolute path; write it from / on"),
+        None => Ok(None),
     }
 }
 
@@ -229,6 +260,19 @@ mod tests {
             ),
             ("A=(b)", "kdump:1: `(` is a command to a shell; put the value in quotes"),
             ("A=1\nB='x\ny", "kdump:2: the ' that opens here is never closed"),
+            (
+                "KDUMP_PRESCRIPT=\"/bin/a; /bin/b\"",
+                "kdump:1: KDUMP_PRESCRIPT: `;` asks for a shell, and none is run here; write a script and name it instead",
+            ),
+            (
+                "KDUMP_POSTSCRIPT=\"mail root\"",
+                "kdump:1: KDUMP_POSTSCRIPT: `mail` is not an absolute path; write it from / on",
+            ),
+            (
+                "KDUMP_TRANSFER=/bin/x",
+                "kdump:1: KDUMP_TRANSFER is not supported: nothing but the collector takes the dump; write \
+                 KDUMP_POSTSCRIPT for what is to be done with it afterwards",
+            ),
             ("A+=1", "kdump:1: `A+` is not the name of a variable; write NAME=\"value\""),
             (
                 "KEXEC_ARGS=\"-s --reset-vga\"",
@@ -238,6 +282,16 @@ mod tests {
         ] {
             assert_eq!(format!("{:#}", parse(text).unwrap_err()), message, "{text}");
         }
+    }
+
+    #[test]
+    fn suse_s_scripts_are_commands_without_a_shell() {
+        let text = "KDUMP_PRESCRIPT=\"/opt/pre -v\"\nKDUMP_POSTSCRIPT=\"\"\nKDUMP_REQUIRED_PROGRAMS=\"cat /bin/ls\"";
+        let (system, warnings) = parse(text).unwrap();
+        assert!(warnings.is_empty(), "{warnings:?}");
+        assert_eq!(system.prescript.unwrap().value, ["/opt/pre", "-v"]);
+        assert_eq!(system.postscript, None);
+        assert_eq!(system.required_programs[1].value, Path::new("/bin/ls"));
     }
 
     #[test]

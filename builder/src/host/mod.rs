@@ -11,6 +11,7 @@ pub mod mounts;
 pub mod stack;
 pub mod sysfs;
 pub mod tree;
+pub mod watchdog;
 
 pub use kernel::Kernel;
 pub use tree::Tree;
@@ -114,5 +115,9 @@ impl Host for SystemHost {
 
     fn interface_chain(&self, name: &str) -> anyhow::Result<Option<Vec<String>>> {
         Ok(if self.devices_are_here { sysfs::card_chain(&self.tree, name) } else { None })
+    }
+
+    fn has_file(&self, path: &Path) -> bool {
+        self.tree.resolve(path).is_ok_and(|file| file.is_file())
     }
 }

@@ -4,10 +4,11 @@ use super::kernel::OnDisk;
 use super::{Machine, kernel, keys, status};
 use crate::build::{self, Built, Request};
 use crate::config::{Config, Sysconfig};
-use crate::cpio::write::Packing;
+use crate::host::watchdog;
 use crate::inspect;
 use crate::kexec::cmdline::{self, DEFAULT_APPEND, DEFAULT_REMOVE, Parts};
 use crate::kexec::explain;
+use crate::scripts;
 use anyhow::{Context, bail};
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -32,7 +33,7 @@ pub(super) fn run(machine: &Machine, out: &mut dyn Write) -> anyhow::Result<()> 
         );
     }
     let disk = kernel::find(&machine.tree, &config.system)?;
-    if let Some(built) = bring_up_to_date(machine, &disk)? {
+    if let Some(built) = bring_up_to_date(machine, &config, &disk)? {
         for warning in built.warnings.iter().filter(|warning| !config.warnings.contains(warning)) {
             log::warn!("{warning}");
         }
@@ -64,10 +65,10 @@ enum Lack {
 }
 
 /// Plans the image anew if it is missing, of no use, or older than what it is made of.
-fn bring_up_to_date(machine: &Machine, disk: &OnDisk) -> anyhow::Result<Option<Built>> {
+fn bring_up_to_date(machine: &Machine, config: &Config, disk: &OnDisk) -> anyhow::Result<Option<Built>> {
     let lack = match modified(&disk.image) {
         None => Lack::Missing,
-        Some(built) => match (check(disk), newer_than(machine, disk, built)) {
+        Some(built) => match (check(disk), newer_than(machine, config, disk, built)) {
             (Err(error), _) => Lack::Useless(error),
             (Ok(()), Some(newer)) => Lack::Older(newer),
             (Ok(()), None) => return Ok(None),
@@ -101,7 +102,7 @@ fn bring_up_to_date(machine: &Machine, disk: &OnDisk) -> anyhow::Result<Option<B
         modules_dir: None,
         files: machine.files.clone(),
         programs: machine.programs.clone(),
-        packing: Packing::None,
+        packing: None,
     };
     build::plan(&request).map(Some).with_context(|| format!("cannot build {}", disk.image.display()))
 }
@@ -117,10 +118,19 @@ fn check(disk: &OnDisk) -> anyhow::Result<()> {
 }
 
 /// The first of the things that an image is made of that has changed since it was built.
-fn newer_than(machine: &Machine, disk: &OnDisk, built: SystemTime) -> Option<PathBuf> {
-    let index = machine.tree.path("lib/modules").join(&disk.release).join("modules.dep");
+fn newer_than(machine: &Machine, config: &Config, disk: &OnDisk, built: SystemTime) -> Option<PathBuf> {
+    let tree = &machine.tree;
+    let index = tree.path("lib/modules").join(&disk.release).join("modules.dep");
+    let user = scripts::find(config, tree).unwrap_or_default();
+    let scripts = user.scripts().filter_map(|script| tree.resolve(Path::new(script.argv.first()?)).ok());
+    // What is taken out of a directory changes the directory.
+    let dirs = scripts::DIRECTORIES.iter().map(|dir| tree.path(dir));
+    let extra = config.dump.extra_bins.iter().filter_map(|file| tree.resolve(&file.value).ok());
     [machine.files.kdump_conf.clone(), machine.files.sysconfig.clone(), disk.kernel.clone(), index]
         .into_iter()
+        .chain(dirs)
+        .chain(scripts)
+        .chain(extra)
         .find(|path| modified(path).is_some_and(|changed| changed > built))
 }
 
@@ -140,10 +150,13 @@ fn command_line(machine: &Machine, config: &Sysconfig) -> anyhow::Result<CString
         }
     };
     let cpuinfo = machine.tree.line("proc/cpuinfo").unwrap_or_default();
+    let append = config.append.as_ref().map_or(DEFAULT_APPEND, |given| given.value.as_str());
+    let watchdog = watchdog::active(&machine.tree).map(|watchdog| watchdog::options(&watchdog)).unwrap_or_default();
+    let append = [&[append.to_owned()], &watchdog[..]].concat().join(" ");
     cmdline::capture(Parts {
         base: &base,
         remove: &remove,
-        append: config.append.as_ref().map_or(DEFAULT_APPEND, |given| given.value.as_str()),
+        append: &append,
         boot_apicid: cmdline::boot_apicid(&cpuinfo),
     })
 }

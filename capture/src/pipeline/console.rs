@@ -74,18 +74,15 @@ pub(crate) fn say(text: &str, on_stderr: bool) {
     };
 }
 
-/// Writes the report, if one is wanted; returns 1 if it could not be.
-pub(crate) fn save(path: Option<&Path>, report: &impl serde::Serialize) -> u8 {
-    let Some(path) = path else { return 0 };
+/// Writes the report, if one is wanted. One that cannot be written is told, and nothing more: it lies in the little memory
+/// of a capture kernel, and a dump that is complete is so without it.
+pub(crate) fn save(path: Option<&Path>, report: &impl serde::Serialize) {
+    let Some(path) = path else { return };
     let written = serde_json::to_vec(report)
         .map_err(std::io::Error::other)
         .and_then(|json| output::create(path, true, &[]).map_err(std::io::Error::other)?.write_all(&json));
-    match written {
-        Ok(()) => 0,
-        Err(e) => {
-            log::error!("kdump-capture: unable to write the report to {}: {e}", path.display());
-            1
-        }
+    if let Err(e) = written {
+        log::error!("kdump-capture: unable to write the report to {}: {e}", path.display());
     }
 }
 

@@ -31,7 +31,8 @@ pub fn log(options: &LogOptions) -> u8 {
         let output = options.output.as_deref().unwrap_or(Path::new("STDOUT"));
         say(&ending("dmesg log", output, report.outcome), options.output.is_none());
     }
-    code.max(save(options.report.as_deref(), &report))
+    save(options.report.as_deref(), &report);
+    code
 }
 
 fn save_log(options: &LogOptions, report: &mut LogReport) -> Result<(), Error> {

@@ -77,7 +77,8 @@ pub fn dump(options: &DumpOptions) -> u8 {
         };
         say(&text, options.flattened);
     }
-    code.max(save(options.report.as_deref(), &report))
+    save(options.report.as_deref(), &report);
+    code
 }
 
 fn capture(options: &DumpOptions, report: &mut DumpReport) -> Result<(), Error> {

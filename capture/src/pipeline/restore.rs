@@ -25,7 +25,8 @@ pub fn rebuild(options: &RebuildOptions) -> u8 {
     if options.messages.shows(Messages::COMMON) {
         say(&ending("dumpfile", &options.output, report.outcome), false);
     }
-    u8::from(report.outcome != Outcome::Complete).max(save(options.report.as_deref(), &report))
+    save(options.report.as_deref(), &report);
+    u8::from(report.outcome != Outcome::Complete)
 }
 
 fn rebuild_from(
@@ -68,7 +69,8 @@ pub fn reassemble(options: &ReassembleOptions) -> u8 {
     if options.messages.shows(Messages::COMMON) {
         say(&ending("dumpfile", &options.output, report.outcome), false);
     }
-    u8::from(report.outcome != Outcome::Complete).max(save(options.report.as_deref(), &report))
+    save(options.report.as_deref(), &report);
+    u8::from(report.outcome != Outcome::Complete)
 }
 
 fn reassemble_parts(options: &ReassembleOptions, report: &mut ReassembleReport) -> Result<(), Error> {

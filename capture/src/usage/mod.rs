@@ -54,7 +54,8 @@ pub fn usage(options: &UsageOptions) -> u8 {
     } else if report.error.is_none() {
         say(&report.table(), false);
     }
-    code.max(save(options.report.as_deref(), &report))
+    save(options.report.as_deref(), &report);
+    code
 }
 
 /// Counts the pages of `system`, whose memory is the file that `options` name.

@@ -34,11 +34,11 @@ pub use kernel::{Address, Datagrams, KernelRoute, Link, LinkChange, Net, UdpPlan
 pub use model::{Cidr, Interface, Kind, Mac, Method, Network, Route, Waits};
 pub use netconfig::{NetConfig, Source};
 
-use crate::Hook;
 use crate::cmdline::Cmdline;
 use crate::host::{Contribution, Host, ModuleNeed};
 use crate::machine::Machine;
 use crate::stage::Stage;
+use crate::{Hook, Moment, Next};
 use anyhow::Context;
 use model::EVERY;
 use std::time::Duration;
@@ -97,7 +97,8 @@ impl Hook for Network {
         &[Stage::Network]
     }
 
-    fn act(&self, _stage: Stage, machine: &mut dyn Machine, limit: Duration) -> anyhow::Result<()> {
+    fn act(&self, moment: &Moment, machine: &mut dyn Machine) -> anyhow::Result<Next> {
+        let limit = moment.limit;
         let line = Cmdline::parse(&machine.network().read("/proc/cmdline").unwrap_or_default());
         let network = self.at_boot(&line)?;
         for module in network.interfaces.iter().filter_map(|interface| interface.kind.module()) {
@@ -107,7 +108,7 @@ impl Hook for Network {
         for line in bring_up::bring_up(&network, machine.network(), limit.saturating_sub(RESERVE))? {
             log::info!("network: {line}");
         }
-        Ok(())
+        Ok(Next::GoOn)
     }
 }
 
@@ -182,7 +183,7 @@ mod tests {
     fn at_its_stage_the_network_comes_up() {
         let net = FakeNet { dhcp: Some(FakeNet::OPTIONS.to_vec()), ..FakeNet::with_cards(&["eth0"]) };
         let mut machine = FakeMachine { net, ..FakeMachine::default() };
-        network("ip=dhcp").act(Stage::Network, &mut machine, Duration::from_secs(300)).unwrap();
+        network("ip=dhcp").act(&Moment::at(Stage::Network, Duration::from_secs(300)), &mut machine).unwrap();
         assert!(machine.net.journal().contains(&"address 2 10.0.2.15/24".to_owned()));
         assert_eq!(machine.net.files["/etc/resolv.conf"], "nameserver 10.0.2.3\n");
     }

@@ -11,11 +11,10 @@ use super::{STAGES, load, module, run, tool};
 use crate::device::DeviceSpec;
 use crate::host::{Contribution, FileNeed, Host};
 use crate::machine::{Machine, MountPlan};
-use crate::{Hook, Stage};
+use crate::{Hook, Moment, Next, Stage};
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// Where the kernel's keys are asked for, before and after the crash.
 const CONFIGFS: &str = "/sys/kernel/config";
@@ -103,7 +102,8 @@ impl Hook for Crypt {
         STAGES
     }
 
-    fn act(&self, _stage: Stage, machine: &mut dyn Machine, limit: Duration) -> anyhow::Result<()> {
+    fn act(&self, moment: &Moment, machine: &mut dyn Machine) -> anyhow::Result<Next> {
+        let limit = moment.limit;
         let what = || format!("cannot open the encrypted volume {}", self.name);
         for module in ["dm_crypt", "algif_skcipher"] {
             load(machine, module);
@@ -126,7 +126,8 @@ impl Hook for Crypt {
         let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
         run(machine, &argv).with_context(what)?;
         let node = DeviceSpec::from(Path::new("/dev/mapper").join(&self.name).as_path());
-        machine.wait_for_device(&node, limit).with_context(what).map(drop)
+        machine.wait_for_device(&node, limit).with_context(what)?;
+        Ok(Next::GoOn)
     }
 }
 
@@ -149,6 +150,7 @@ mod tests {
     use super::*;
     use crate::fake::{FakeHost, FakeMachine};
     use crate::machine::Ended;
+    use std::time::Duration;
 
     fn volume(key: Key) -> Crypt {
         Crypt { name: "secret".into(), device: DeviceSpec::Uuid("ab".into()), key }
@@ -162,7 +164,7 @@ mod tests {
         let mut machine = FakeMachine::default();
         machine.devices.insert("UUID=ab".into(), "/dev/vdb".into());
         machine.devices.insert("/dev/mapper/secret".into(), "/dev/dm-0".into());
-        volume(key).act(Stage::Devices, &mut machine, Duration::from_secs(9)).unwrap();
+        volume(key).act(&Moment::at(Stage::Devices, Duration::from_secs(9)), &mut machine).unwrap();
         machine.journal.split_off(2)
     }
 
@@ -200,7 +202,7 @@ mod tests {
         let mut machine = FakeMachine::default();
         machine.devices.insert("UUID=ab".into(), "/dev/vdb".into());
         machine.programs.insert("cryptsetup".into(), Ended { code: 2, said: "No key available".into() });
-        let error = volume(file()).act(Stage::Devices, &mut machine, Duration::from_secs(9)).unwrap_err();
+        let error = volume(file()).act(&Moment::at(Stage::Devices, Duration::from_secs(9)), &mut machine).unwrap_err();
         let expected = "cannot open the encrypted volume secret: cryptsetup failed: exit code 2 (No key available)";
         assert_eq!(format!("{error:#}"), expected);
     }

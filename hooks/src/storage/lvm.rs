@@ -12,12 +12,11 @@ use super::{STAGES, load, module, run, tool};
 use crate::device::DeviceSpec;
 use crate::host::{Contribution, FileNeed, Host};
 use crate::machine::Machine;
-use crate::{Hook, Stage};
+use crate::{Hook, Moment, Next, Stage};
 use anyhow::Context;
 use log::warn;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
-use std::time::Duration;
 
 const CONFIGURATION: &str = "/etc/lvm/lvm.conf";
 
@@ -138,7 +137,8 @@ impl Hook for Lvm {
         STAGES
     }
 
-    fn act(&self, _stage: Stage, machine: &mut dyn Machine, limit: Duration) -> anyhow::Result<()> {
+    fn act(&self, moment: &Moment, machine: &mut dyn Machine) -> anyhow::Result<Next> {
+        let limit = moment.limit;
         let name = self.full_name();
         load(machine, "dm_mod");
         for module in self.segments.iter().flat_map(|segment| segment.modules()) {
@@ -153,7 +153,8 @@ impl Hook for Lvm {
         let argv = ["lvm", "lvchange", "--activate", "y", "--sysinit", "--ignoreactivationskip", "--yes", &name];
         run(machine, &argv).with_context(|| format!("cannot activate the logical volume {name}"))?;
         let node = DeviceSpec::from(Path::new(&format!("/dev/{name}")));
-        machine.wait_for_device(&node, limit).map(drop)
+        machine.wait_for_device(&node, limit)?;
+        Ok(Next::GoOn)
     }
 }
 
@@ -162,6 +163,7 @@ mod tests {
     use super::*;
     use crate::fake::{FakeHost, FakeMachine};
     use crate::machine::Ended;
+    use std::time::Duration;
 
     fn volume() -> Lvm {
         Lvm {
@@ -178,7 +180,7 @@ mod tests {
         for device in ["UUID=pv1", "UUID=pv2", "/dev/vg/crash"] {
             machine.devices.insert(device.into(), "/dev/x".into());
         }
-        volume().act(Stage::Devices, &mut machine, Duration::from_secs(9)).unwrap();
+        volume().act(&Moment::at(Stage::Devices, Duration::from_secs(9)), &mut machine).unwrap();
         assert_eq!(
             machine.journal,
             [
@@ -197,7 +199,7 @@ mod tests {
     fn a_missing_disk_is_left_to_lvm_which_is_quoted() {
         let mut machine = FakeMachine::default();
         machine.programs.insert("lvm".into(), Ended { code: 5, said: "Refusing activation of partial LV".into() });
-        let error = volume().act(Stage::Devices, &mut machine, Duration::from_secs(1)).unwrap_err();
+        let error = volume().act(&Moment::at(Stage::Devices, Duration::from_secs(1)), &mut machine).unwrap_err();
         assert_eq!(
             format!("{error:#}"),
             "cannot activate the logical volume vg/crash: lvm failed: exit code 5 (Refusing activation of partial LV)"

@@ -7,7 +7,7 @@ use super::{STAGES, load, module, run, tool};
 use crate::device::DeviceSpec;
 use crate::host::{Contribution, Host};
 use crate::machine::Machine;
-use crate::{Hook, Stage};
+use crate::{Hook, Moment, Next, Stage};
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -75,7 +75,8 @@ impl Hook for Mdraid {
         STAGES
     }
 
-    fn act(&self, _stage: Stage, machine: &mut dyn Machine, limit: Duration) -> anyhow::Result<()> {
+    fn act(&self, moment: &Moment, machine: &mut dyn Machine) -> anyhow::Result<Next> {
+        let limit = moment.limit;
         let what = || format!("cannot start the RAID {}", self.node());
         load(machine, "md_mod");
         load(machine, Mdraid::personality(&self.level).unwrap_or(&self.level));
@@ -87,7 +88,8 @@ impl Hook for Mdraid {
         let mut argv = vec!["mdadm", "--assemble", "--config=none", "--run", node.as_str()];
         argv.extend(members.iter().map(|member| &**member));
         run(machine, &argv).with_context(what)?;
-        machine.wait_for_device(&DeviceSpec::from(Path::new(&node)), limit).with_context(what).map(drop)
+        machine.wait_for_device(&DeviceSpec::from(Path::new(&node)), limit).with_context(what)?;
+        Ok(Next::GoOn)
     }
 }
 
@@ -112,7 +114,7 @@ mod tests {
     fn members_are_awaited_and_an_array_is_started_with_what_is_there() {
         for members in [&["/dev/vdb", "/dev/vdc"] as &[_], &["/dev/vdc"]] {
             let mut machine = machine(members);
-            mirror().act(Stage::Devices, &mut machine, Duration::from_secs(90)).unwrap();
+            mirror().act(&Moment::at(Stage::Devices, Duration::from_secs(90)), &mut machine).unwrap();
             let run = format!(
                 "run DM_DISABLE_UDEV=1 MDADM_NO_UDEV=1 LVM_SUPPRESS_FD_WARNINGS=1 mdadm --assemble --config=none --run \
                  /dev/md127 {}",
@@ -134,11 +136,12 @@ mod tests {
 
     #[test]
     fn an_array_without_members_or_with_a_refusal_says_so() {
-        let error = mirror().act(Stage::Devices, &mut FakeMachine::default(), Duration::from_secs(3)).unwrap_err();
+        let error =
+            mirror().act(&Moment::at(Stage::Devices, Duration::from_secs(3)), &mut FakeMachine::default()).unwrap_err();
         assert_eq!(format!("{error:#}"), "cannot start the RAID /dev/md127: UUID=ab did not appear within 3 s");
         let mut machine = machine(&["/dev/vdb"]);
         machine.programs.insert("mdadm".into(), Ended { code: 1, said: "not enough drives".into() });
-        let error = mirror().act(Stage::Devices, &mut machine, Duration::from_secs(3)).unwrap_err();
+        let error = mirror().act(&Moment::at(Stage::Devices, Duration::from_secs(3)), &mut machine).unwrap_err();
         let expected = "cannot start the RAID /dev/md127: mdadm failed: exit code 1 (not enough drives)";
         assert_eq!(format!("{error:#}"), expected);
     }

@@ -11,7 +11,7 @@ use super::{STAGES, load, module, run, tool};
 use crate::device::DeviceSpec;
 use crate::host::{Contribution, Host};
 use crate::machine::Machine;
-use crate::{Hook, Stage};
+use crate::{Hook, Moment, Next, Stage};
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -78,7 +78,8 @@ impl Hook for Multipath {
         STAGES
     }
 
-    fn act(&self, _stage: Stage, machine: &mut dyn Machine, limit: Duration) -> anyhow::Result<()> {
+    fn act(&self, moment: &Moment, machine: &mut dyn Machine) -> anyhow::Result<Next> {
+        let limit = moment.limit;
         let what = || format!("cannot make the multipath device {}", self.name);
         for module in ["dm_multipath", "dm_service_time"] {
             load(machine, module);
@@ -93,7 +94,7 @@ impl Hook for Multipath {
             create(machine, name, &table, limit)
                 .with_context(|| format!("cannot make the partition {name} of a multipath device"))?;
         }
-        Ok(())
+        Ok(Next::GoOn)
     }
 }
 
@@ -117,7 +118,7 @@ mod tests {
         machine.members.insert("WWID=naa.5000".into(), vec!["/dev/sda".into(), "/dev/sdb".into()]);
         machine.devices.insert("/dev/mapper/mpatha".into(), "/dev/dm-0".into());
         machine.devices.insert("/dev/mapper/mpatha-part1".into(), "/dev/dm-1".into());
-        disk.act(Stage::Devices, &mut machine, Duration::from_secs(90)).unwrap();
+        disk.act(&Moment::at(Stage::Devices, Duration::from_secs(90)), &mut machine).unwrap();
         assert_eq!(
             machine.journal[2..],
             [

@@ -19,12 +19,12 @@ pub use superblock::{Superblock, probe};
 pub use uevent::Uevent;
 
 use crate::modules::Loader;
+use crate::start;
 use anyhow::{Context, bail};
 use kdump_hooks::DeviceSpec;
 use log::{info, warn};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 /// How often the wait for a device looks again without having been woken: devices may become readable late.
@@ -47,9 +47,9 @@ impl Devices {
     pub fn watch(loader: &Loader) -> (Devices, anyhow::Result<()>) {
         let devices = Devices { news: Arc::default() };
         let listener = uevent::Listener::open().context("cannot subscribe to the kernel's device events");
-        let subscribed = listener.map(|listener| {
+        let subscribed = listener.and_then(|listener| {
             let (loader, news) = (loader.clone(), Arc::clone(&devices.news));
-            thread::spawn(move || {
+            let listen = start::in_thread("uevents", move || {
                 while let Some(event) = listener.next() {
                     if let Some(alias) = event.modalias() {
                         loader.request(alias, &format!("/sys{}", event.device()));
@@ -60,6 +60,7 @@ impl Devices {
                     }
                 }
             });
+            listen.context("cannot listen to the kernel's device events")
         });
         for (alias, device) in modaliases(Path::new("/sys/devices")) {
             loader.request(&alias, &device.to_string_lossy());

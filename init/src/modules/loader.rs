@@ -6,6 +6,7 @@
 
 use super::report::{Missing, Refused, Report, Stuck};
 use super::{Modules, Refusal};
+use crate::start;
 use kdump_hooks::kmod::{Action, Config, Index, ModuleName, Plan, Reached, Step, plan};
 use log::{debug, info, warn};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -102,7 +103,9 @@ impl Loader {
     pub fn start(&self, count: usize) {
         for _ in 0..count {
             let loader = self.clone();
-            thread::spawn(move || loader.work());
+            if let Err(error) = start::in_thread("loader", move || loader.work()) {
+                warn!("one module loader less: {error}");
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! The capture environment over system calls.
 
 use super::{LinuxNet, mounts};
+use crate::beat::{Beat, Pulse, ToSupervisor};
 use crate::config::Ending;
 use crate::devices::Devices;
 use crate::modules::Loader;
@@ -24,6 +25,8 @@ pub struct CaptureMachine {
     pub devices: Devices,
     /// Knows its network.
     pub net: LinuxNet,
+    /// How long a stage may take beside the programs that are run in it.
+    pub patience: Duration,
 }
 
 impl Machine for CaptureMachine {
@@ -54,6 +57,8 @@ impl Machine for CaptureMachine {
 
     fn run(&mut self, program: &Program) -> anyhow::Result<Ended> {
         let limit = program.limit;
+        // Each program has its own time; the stage that runs several of them has the sum.
+        ToSupervisor.beat(Beat::Still(limit + self.patience));
         let late = || format!("it was not done within {} s and has been killed", limit.as_secs());
         let ended = program::run(&program.argv, &program.env, &mut |life| (life.age > limit).then(late))?;
         Ok(Ended { code: ended.code(), said: ended.said })
@@ -87,6 +92,21 @@ pub fn restart_on_panic() {
     if std::fs::read_to_string(FILE).is_ok_and(|seconds| seconds.trim() == "0") {
         let _ = std::fs::write(FILE, "10");
     }
+}
+
+/// Makes the keys that restart a machine (Ctrl-Alt-Del) a signal to PID 1, which does not listen.
+pub fn ignore_restart_keys() {
+    let _ = std::fs::write("/proc/sys/kernel/ctrl-alt-del", "0");
+}
+
+/// The kernel is to spare this process when memory runs out: it is the one that can tell what happened.
+pub fn spare_this_process() {
+    let _ = std::fs::write("/proc/self/oom_score_adj", "-900");
+}
+
+/// Where memory runs out, the kernel is to take it from this process first.
+pub fn offer_process(pid: u32) {
+    let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), "500");
 }
 
 /// Kills every process but PID 1, which must be the caller.

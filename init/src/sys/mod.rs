@@ -6,7 +6,10 @@ mod mounts;
 mod net;
 mod nodes;
 
-pub use machine::{CaptureMachine, end, kill_everything, memory_available, restart_on_panic};
+pub use machine::{
+    CaptureMachine, end, ignore_restart_keys, kill_everything, memory_available, offer_process, restart_on_panic,
+    spare_this_process,
+};
 pub use modules::{LinuxModules, explain};
 pub use mounts::{mount, mount_kernel_filesystems, unmount};
 pub use net::LinuxNet;

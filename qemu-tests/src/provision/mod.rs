@@ -7,12 +7,14 @@
 //! | the machine's own cloud kernel | the machine's apt, downloaded | `target/qemu/kernels/` |
 //! | LVM, mdadm, cryptsetup, mkfs for a guest | the machine's apt, downloaded | `target/qemu/storage-tools/` |
 //! | nfs-ganesha, as NFS server | the machine's apt, downloaded | `target/qemu/ganesha/` |
+//! | busybox, for guests with scripts or a shell | the machine's apt, downloaded | `target/qemu/busybox/` |
 //! | a newer cloud kernel, a newer makedumpfile | later suites of the same archive, private apt state | `target/qemu/{kernels,oracle}/` |
 //! | crash, kdumpid; drgn | the newest suite, likewise; PyPI | `target/qemu/{readers,drgn}/` |
 //!
 //! Surprising: only root can install. Anyone else gets one error that names the packages.
 
 mod apt;
+mod busybox;
 mod ganesha;
 mod headers;
 mod kernels;
@@ -22,6 +24,7 @@ mod packages;
 mod readers;
 pub(crate) mod storage;
 
+pub use busybox::busybox;
 pub use ganesha::ganesha;
 pub use headers::hanging_module;
 pub use kernels::{Kernel, Suite, debug_vmlinux, generic_kernel, kernel};
