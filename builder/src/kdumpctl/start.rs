@@ -121,6 +121,7 @@ fn newer_than(machine: &Machine, disk: &OnDisk, built: SystemTime) -> Option<Pat
     let index = machine.tree.path("lib/modules").join(&disk.release).join("modules.dep");
     [machine.files.kdump_conf.clone(), machine.files.sysconfig.clone(), disk.kernel.clone(), index]
         .into_iter()
+        .chain(keys::files(&machine.tree, &disk.image))
         .find(|path| modified(path).is_some_and(|changed| changed > built))
 }
 
