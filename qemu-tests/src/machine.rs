@@ -17,6 +17,7 @@ use tempfile::TempDir;
 
 use crate::accel::Accel;
 use crate::console::{Console, Echo};
+use crate::emulation;
 use crate::folders::{self, Lock};
 use crate::stack::Bus;
 use crate::{sys, tools};
@@ -135,7 +136,7 @@ impl Machine {
         command.args(["-machine", "q35", "-accel", self.accel.argument(), "-cpu", &self.accel.processor(&self.cpu)]);
         command.args(["-m", &self.memory_mib.to_string(), "-smp", &self.cpus.to_string()]);
         command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initrd);
-        command.args(["-append", &format!("console=ttyS0 {}", self.append)]);
+        command.args(["-append", &format!("console=ttyS0 {} {}", emulation::KERNEL_WORDS, self.append)]);
         if self.disks.iter().any(|disk| disk.bus != Bus::Virtio) {
             command.args(["-device", "virtio-scsi-pci"]);
         }

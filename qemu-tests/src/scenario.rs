@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use crate::console::Echo;
+use crate::emulation;
 use crate::folders;
 use crate::provision::{Codec, Kernel};
 use crate::stack::Stack;
@@ -242,7 +243,8 @@ impl Scenario {
     /// The text of /etc/sysconfig/kdump.
     pub(crate) fn sysconfig(&self) -> String {
         if self.default_command_line {
-            return format!("KDUMP_COMMANDLINE=\"console=ttyS0 loglevel=5 {}\"\n", self.append.trim());
+            let words = format!("console=ttyS0 loglevel=5 {} {}", emulation::KERNEL_WORDS, self.append);
+            return format!("KDUMP_COMMANDLINE=\"{}\"\n", words.trim());
         }
         let words = format!("irqpoll nr_cpus={} reset_devices console=ttyS0 {}", self.capture_cpus, self.append);
         format!("KDUMP_COMMANDLINE_APPEND=\"{}\"\n", words.trim())

@@ -94,7 +94,7 @@ impl Walk<'_> {
         let layer = match dm.as_deref() {
             Some(_) if own_group.is_some() => self.volume(name, &dm_name, own_group)?,
             Some(uuid) if uuid.starts_with("CRYPT-LUKS") => self.luks(uuid, &dm_name)?,
-            Some(uuid) if uuid.starts_with("mpath-") => self.multipath(name, &dm_name, &below)?,
+            Some(uuid) if uuid.starts_with("mpath-") => self.multipath(name, &dm_name, uuid, &below)?,
             Some(uuid) if uuid.starts_with("part") && uuid.contains("-mpath-") => {
                 return self.part(name, uuid, &dm_name, &below);
             }
@@ -159,12 +159,12 @@ impl Walk<'_> {
         }))
     }
 
-    fn multipath(&self, name: &str, dm_name: &str, paths: &[String]) -> anyhow::Result<Layer> {
+    fn multipath(&self, name: &str, dm_name: &str, dm_uuid: &str, paths: &[String]) -> anyhow::Result<Layer> {
         let wwid = paths.iter().find_map(|path| sysfs::finder(self.tree).facts_of(path).wwid);
         let wwid = wwid.with_context(|| format!("sysfs does not tell which disk {dm_name} is"))?;
         let sectors = self.sectors(name)?;
-        let paths = paths.len() as u64;
-        Ok(Layer::Multipath(Multipath { name: dm_name.to_owned(), wwid, paths, sectors, parts: Vec::new() }))
+        let (name, uuid) = (dm_name.to_owned(), dm_uuid.to_owned());
+        Ok(Layer::Multipath(Multipath { name, uuid, wwid, paths: paths.len() as u64, sectors, parts: Vec::new() }))
     }
 
     /// Adds a partition to the multipath device that it is on, which has just been walked over.
@@ -418,6 +418,7 @@ mod tests {
         machine.device("dm-1", &["dm-0"], &part);
         let expected = Multipath {
             name: "mpatha".into(),
+            uuid: "mpath-35000".into(),
             wwid: "naa.5000".into(),
             paths: 2,
             sectors: 4096,

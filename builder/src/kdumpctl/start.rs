@@ -131,6 +131,7 @@ fn newer_than(machine: &Machine, config: &Config, disk: &OnDisk, built: SystemTi
         .chain(dirs)
         .chain(scripts)
         .chain(extra)
+        .chain(keys::files(&machine.tree, &disk.image))
         .find(|path| modified(path).is_some_and(|changed| changed > built))
 }
 

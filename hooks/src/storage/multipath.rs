@@ -26,6 +26,8 @@ const MISSING: Duration = Duration::from_secs(10);
 pub struct Multipath {
     /// The name of the map, below `/dev/mapper`.
     pub name: String,
+    /// Device-mapper's UUID of the map, by which LVM knows that its paths are not to be looked at.
+    pub uuid: String,
     /// What sysfs says of each path in `device/wwid`.
     pub wwid: String,
     /// How many paths the host had.
@@ -88,10 +90,10 @@ impl Hook for Multipath {
         machine.wait_for_members(&disk, Some(1), limit).with_context(what)?;
         let paths = machine.wait_for_members(&disk, Some(self.paths), MISSING.min(limit)).with_context(what)?;
         let whole = format!("/dev/mapper/{}", self.name);
-        create(machine, &self.name, &self.table(&paths), limit).with_context(what)?;
+        create(machine, &self.name, Some(&self.uuid), &self.table(&paths), limit).with_context(what)?;
         for Part { name, start, sectors } in &self.parts {
             let table = format!("0 {sectors} linear {whole} {start}");
-            create(machine, name, &table, limit)
+            create(machine, name, None, &table, limit)
                 .with_context(|| format!("cannot make the partition {name} of a multipath device"))?;
         }
         Ok(Next::GoOn)
@@ -99,8 +101,17 @@ impl Hook for Multipath {
 }
 
 /// Makes a map and waits for its node.
-fn create(machine: &mut dyn Machine, name: &str, table: &str, limit: Duration) -> anyhow::Result<()> {
-    run(machine, &["dmsetup", "create", name, "--table", table])?;
+fn create(
+    machine: &mut dyn Machine,
+    name: &str,
+    uuid: Option<&str>,
+    table: &str,
+    limit: Duration,
+) -> anyhow::Result<()> {
+    let mut argv = vec!["dmsetup", "create", name];
+    argv.extend(uuid.into_iter().flat_map(|uuid| ["--uuid", uuid]));
+    argv.extend(["--table", table]);
+    run(machine, &argv)?;
     let node = DeviceSpec::from(Path::new("/dev/mapper").join(name).as_path());
     machine.wait_for_device(&node, limit).map(drop)
 }
@@ -113,7 +124,14 @@ mod tests {
     #[test]
     fn the_paths_that_are_there_become_one_device() {
         let parts = vec![Part { name: "mpatha-part1".into(), start: 63, sectors: 100 }];
-        let disk = Multipath { name: "mpatha".into(), wwid: "naa.5000".into(), paths: 2, sectors: 2048, parts };
+        let disk = Multipath {
+            name: "mpatha".into(),
+            uuid: "mpath-35000".into(),
+            wwid: "naa.5000".into(),
+            paths: 2,
+            sectors: 2048,
+            parts,
+        };
         let mut machine = FakeMachine::default();
         machine.members.insert("WWID=naa.5000".into(), vec!["/dev/sda".into(), "/dev/sdb".into()]);
         machine.devices.insert("/dev/mapper/mpatha".into(), "/dev/dm-0".into());
@@ -124,8 +142,8 @@ mod tests {
             [
                 "wait 1 of WWID=naa.5000 90s",
                 "wait 2 of WWID=naa.5000 10s",
-                "run DM_DISABLE_UDEV=1 MDADM_NO_UDEV=1 LVM_SUPPRESS_FD_WARNINGS=1 dmsetup create mpatha --table 0 2048 \
-                 multipath 1 retain_attached_hw_handler 0 1 1 service-time 0 2 1 /dev/sda 1 /dev/sdb 1",
+                "run DM_DISABLE_UDEV=1 MDADM_NO_UDEV=1 LVM_SUPPRESS_FD_WARNINGS=1 dmsetup create mpatha --uuid mpath-35000 \
+                 --table 0 2048 multipath 1 retain_attached_hw_handler 0 1 1 service-time 0 2 1 /dev/sda 1 /dev/sdb 1",
                 "wait /dev/mapper/mpatha 90s",
                 "run DM_DISABLE_UDEV=1 MDADM_NO_UDEV=1 LVM_SUPPRESS_FD_WARNINGS=1 dmsetup create mpatha-part1 --table \
                  0 100 linear /dev/mapper/mpatha 63",
