@@ -61,9 +61,7 @@ fn tail(console: &str) -> String {
 #[test]
 fn a_dump_goes_by_dhcp_and_nfs_when_nothing_is_known_of_the_network() -> Result<()> {
     let server = serve("dhcp", FOUR)?;
-    let mut scenario = scenario("nfs-dhcp", "10.0.2.2", &server, "", one_card())?;
-    // What a target on the network may cost.
-    scenario.crashkernel_mib = 96;
+    let scenario = scenario("nfs-dhcp", "10.0.2.2", &server, "", one_card())?;
     let console = check(&scenario, &server, "10.0.2.15")?;
     ensure!(
         console.contains("10.0.2.15/24 via 10.0.2.2"),
