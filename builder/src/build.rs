@@ -175,7 +175,9 @@ fn settings(
         }
     }
     warnings.extend(host.warnings_of(&storage));
-    let (targets, network) = network::find(config, host, targets, warnings)?;
+    let fence = fence::resolve(dump.fence_nodes.as_ref(), dump.fence_args.as_ref(), &own_name)?;
+    let nodes = fence.as_ref().map_or(&[][..], |fence| &fence.nodes);
+    let (targets, network) = network::find(config, host, targets, nodes, warnings)?;
     Ok(Settings {
         targets,
         storage,
@@ -183,7 +185,7 @@ fn settings(
         user: scripts::find(config, &host.tree)?,
         shell,
         watchdog: host.devices_are_here.then(|| watchdog::active(&host.tree)).flatten(),
-        fence: fence::resolve(dump.fence_nodes.as_ref(), dump.fence_args.as_ref(), &own_name)?,
+        fence,
         ..Settings::default()
     })
 }

@@ -13,10 +13,11 @@ use kdump_hooks::cmdline::Cmdline;
 use kdump_hooks::net::model::EVERY;
 use kdump_hooks::net::{Method, Net, Network, Source, dns, snapshot};
 use kdump_init::sys::LinuxNet;
+use std::net::IpAddr;
 
 const REMEDY: &str = "describe the network with ip= in KDUMP_COMMANDLINE_APPEND, such as ip=eth0:dhcp";
 
-/// The targets with their servers resolved, and the network that leads to them.
+/// The targets with their servers resolved, and the network that leads to them and to `others`.
 ///
 /// # Errors
 /// The network cannot be made in the image, or what is said of it cannot be followed.
@@ -24,17 +25,19 @@ pub fn find(
     config: &Config,
     host: &SystemHost,
     targets: Vec<Target>,
+    others: &[IpAddr],
     warnings: &mut Vec<String>,
 ) -> anyhow::Result<(Vec<Target>, Option<Network>)> {
     let mut net = LinuxNet::default();
     let here = host.devices_are_here && host.tree.is_this_machine();
     let net: Option<&mut dyn Net> = if here { Some(&mut net) } else { None };
-    find_with(&config.system, targets, net, warnings)
+    find_with(&config.system, targets, others, net, warnings)
 }
 
 fn find_with(
     system: &Sysconfig,
     mut targets: Vec<Target>,
+    others: &[IpAddr],
     mut net: Option<&mut dyn Net>,
     warnings: &mut Vec<String>,
 ) -> anyhow::Result<(Vec<Target>, Option<Network>)> {
@@ -53,6 +56,7 @@ fn find_with(
         };
         servers.push((nfs.to_string(), nfs.address));
     }
+    servers.extend(others.iter().map(|address| (address.to_string(), Some(*address))));
     if servers.is_empty() && asked.is_none() && !netconfig.is_some_and(|given| given.value.force) {
         return Ok((targets, None));
     }
@@ -137,7 +141,7 @@ mod tests {
         net: Option<&mut dyn Net>,
     ) -> (Vec<Target>, Option<Network>, Vec<String>) {
         let mut warnings = Vec::new();
-        let (targets, network) = find_with(system, targets, net, &mut warnings).unwrap();
+        let (targets, network) = find_with(system, targets, &[], net, &mut warnings).unwrap();
         (targets, network, warnings)
     }
 
@@ -186,7 +190,7 @@ mod tests {
 
     #[test]
     fn what_the_command_line_says_wrong_is_an_error_with_its_place() {
-        let error = find_with(&system("ip=ibft", ""), Vec::new(), None, &mut Vec::new()).unwrap_err();
+        let error = find_with(&system("ip=ibft", ""), Vec::new(), &[], None, &mut Vec::new()).unwrap_err();
         assert!(
             format!("{error:#}")
                 .starts_with("kdump:3: the command line of the capture kernel: cannot follow `ip=ibft`")
@@ -196,7 +200,7 @@ mod tests {
     #[test]
     fn a_server_that_is_this_machine_is_refused() {
         let target = vec![Target::Nfs("127.0.0.1:/srv".parse().unwrap())];
-        let error = find_with(&system("", ""), target, Some(&mut machine()), &mut Vec::new()).unwrap_err();
+        let error = find_with(&system("", ""), target, &[], Some(&mut machine()), &mut Vec::new()).unwrap_err();
         let text = format!("{error:#}");
         assert!(
             text.contains("cannot find the way to nfs 127.0.0.1:/srv") && text.contains("this machine itself"),

@@ -303,7 +303,7 @@ mod tests {
         let hooks = example().hooks;
         assert_eq!(hooks.targets[0].to_string(), "ext4 LABEL=crash");
         let names: Vec<_> = hooks.hooks().iter().map(|hook| hook.name()).collect();
-        assert_eq!(names, ["crypt", "lvm", "net", "filesystem", "nfs"]);
+        assert_eq!(names, ["watchdog", "crypt", "lvm", "net", "filesystem", "nfs", "rootfs", "user", "fence"]);
     }
 
     #[test]
