@@ -26,6 +26,7 @@
 //! | [`filesystem`] | the hook for a dump target that is a local file system |
 //! | [`storage`] | the hooks for what lies between a target and the disks: LVM, RAID, LUKS, multipath |
 //! | [`virtiofs`] | the hook for a directory that the hypervisor shares |
+//! | [`sysctl`] | sysctl.conf and sysctl.d |
 //! | [`kmod`] | what modprobe knows: indexes, modprobe.d, aliases, order of loading; both sides need it |
 //! | [`cmdline`] | the kernel command line |
 //! | [`device`] | how a configuration names a block device |
@@ -43,6 +44,7 @@ pub mod kmod;
 pub mod machine;
 pub mod stage;
 pub mod storage;
+pub mod sysctl;
 pub mod virtiofs;
 
 pub use device::DeviceSpec;
