@@ -26,6 +26,7 @@
 //! | [`filesystem`] | the hook for a dump target that is a local file system |
 //! | [`storage`] | the hooks for what lies between a target and the disks: LVM, RAID, LUKS, multipath |
 //! | [`virtiofs`] | the hook for a directory that the hypervisor shares |
+//! | [`early_kdump`] | the hook that loads the capture kernel in a normal boot, before the system does |
 //! | [`sysctl`] | sysctl.conf and sysctl.d |
 //! | [`kmod`] | what modprobe knows: indexes, modprobe.d, aliases, order of loading; both sides need it |
 //! | [`cmdline`] | the kernel command line |
@@ -37,6 +38,7 @@
 
 pub mod cmdline;
 pub mod device;
+pub mod early_kdump;
 pub mod fake;
 pub mod filesystem;
 pub mod host;
@@ -154,12 +156,18 @@ pub struct Settings {
     /// What is put together before the targets are looked for, in this order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub storage: Vec<storage::Layer>,
+    /// The capture kernel that a normal boot loads early.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub early_kdump: Option<early_kdump::EarlyKdump>,
 }
 
 impl Settings {
     /// The hooks that these settings call for.
     pub fn hooks(&self) -> Vec<&dyn Hook> {
+        let early_kdump = self.early_kdump.as_ref().map(|early| early as &dyn Hook);
         let storage = self.storage.iter().map(storage::Layer::hook);
-        storage.chain(self.targets.iter().map(|target| target.hook() as &dyn Hook)).collect()
+        let targets = self.targets.iter().map(|target| target.hook() as &dyn Hook);
+        // The earliest first: whatever crashes after it is dumped.
+        early_kdump.into_iter().chain(storage).chain(targets).collect()
     }
 }
