@@ -14,6 +14,8 @@ pub enum Beat {
     Complete,
     /// All is done, and there is no complete dump: why.
     Failed(String),
+    /// The root is mounted; PID 1 can become this init.
+    Ready(String),
 }
 
 impl Beat {
@@ -23,6 +25,7 @@ impl Beat {
             Beat::Stage(name, limit) => format!("stage {} {name}", limit.as_secs()),
             Beat::Still(limit) => format!("still {}", limit.as_secs()),
             Beat::Complete => "complete".to_owned(),
+            Beat::Ready(init) => format!("ready {init}"),
             Beat::Failed(reason) => format!("failed {}", reason.replace('\n', " ")),
         }
     }
@@ -38,6 +41,7 @@ impl Beat {
             }
             "still" => Some(Beat::Still(seconds(rest)?)),
             "complete" => Some(Beat::Complete),
+            "ready" => Some(Beat::Ready(rest.to_owned())),
             "failed" => Some(Beat::Failed(rest.to_owned())),
             _ => None,
         }
@@ -79,6 +83,7 @@ mod tests {
             Beat::Stage("target".into(), Duration::from_secs(90)),
             Beat::Still(Duration::from_secs(1)),
             Beat::Complete,
+            Beat::Ready("/sbin/my init".into()),
             Beat::Failed("UUID=1 did not appear: really".into()),
         ] {
             assert_eq!(Beat::parse(&beat.line()), Some(beat));

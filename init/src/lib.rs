@@ -1,4 +1,4 @@
-//! PID 1 of the capture image.
+//! PID 1 of every image. A kernel that has crashed is captured, any other boots its system: `/proc/vmcore` decides.
 //!
 //! # Nouns
 //!
@@ -27,6 +27,7 @@
 //! | module | is |
 //! |---|---|
 //! | [`boot`] | the story: what happens between panic and reboot, in order |
+//! | [`normal`] | the other boot: a system is started |
 //! | [`supervisor`] | why it always ends |
 //! | [`config`] | the contract with the builder |
 //! | [`modules`] | loading, and what a refusal means |
@@ -45,6 +46,7 @@ pub mod dump_dir;
 pub mod kmsg;
 pub mod modprobe;
 pub mod modules;
+pub mod normal;
 pub mod program;
 pub mod status;
 pub mod supervisor;

@@ -1,15 +1,18 @@
 //! PID 1: starts the worker, watches its time, and always reaches an ending.
 //!
 //! It touches nothing that can block: no disk, no network. Whatever could hang is done by the worker or the aftermath,
-//! which are processes that it can kill, each with a time limit. Even the reboot is watched.
+//! which are processes that it can kill, each with a time limit. Even the reboot is watched. In a normal boot the end is
+//! that PID 1 itself becomes the system's init ([`switch`]); that is watched, too.
 
 use crate::beat::Beat;
 use crate::config::{self, Ending, Endings, ImageConfig};
+use crate::normal::{self, Mode, switch};
 use crate::{aftermath, boot, kmsg, sys};
+use kdump_hooks::cmdline::Cmdline;
 use log::{error, info, warn};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{ChildStdout, Command, ExitCode, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -24,6 +27,11 @@ const FAREWELL: Duration = Duration::from_secs(5);
 const AFTERMATH: Duration = Duration::from_secs(60);
 /// For the kernel to shut down devices before it is made to restart at once.
 const LAST_CALL: Duration = Duration::from_secs(30);
+
+/// For the one who looks at the console of a system that cannot be booted, before the failure action clears it.
+const READING: Duration = Duration::from_secs(10);
+/// Where the kernel lets through what user space logs.
+const DEVKMSG: &str = "/proc/sys/kernel/printk_devkmsg";
 
 /// What is used while no configuration could be read.
 const DEFAULT_ENDINGS: Endings = Endings { failure_action: Ending::Reboot, final_action: Ending::Reboot };
@@ -40,6 +48,8 @@ enum Event {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Verdict {
     Complete,
+    /// The root is mounted, with this init.
+    Ready(String),
     Failed(String),
     /// The worker could not say it itself; the aftermath has to.
     Broken(String),
@@ -52,12 +62,20 @@ pub fn main() -> ExitCode {
         end(DEFAULT_ENDINGS.failure_action);
     }));
     let mounted = sys::mount_kernel_filesystems();
-    sys::restart_on_panic();
+    let mode = Mode::of(Path::new("/proc/vmcore"));
+    let devkmsg = std::fs::read_to_string(DEVKMSG);
+    if mode == Mode::Capture {
+        sys::restart_on_panic();
+    }
     kmsg::install();
     for problem in mounted {
         warn!("{problem:#}");
     }
-    let endings = ImageConfig::read(Path::new(config::PATH)).map_or(DEFAULT_ENDINGS, |config| config.endings);
+    let mut endings = ImageConfig::read(Path::new(config::PATH)).map_or(DEFAULT_ENDINGS, |config| config.endings);
+    if mode == Mode::Normal {
+        let cmdline = Cmdline::parse(&std::fs::read_to_string("/proc/cmdline").unwrap_or_default());
+        endings.failure_action = normal::failure_action(&cmdline, endings.failure_action);
+    }
     let (events, inbox) = mpsc::channel();
     reap(events.clone());
     let verdict = supervise(&events, &inbox);
@@ -68,18 +86,31 @@ pub fn main() -> ExitCode {
             info!("the dump is complete; final action: {}", endings.final_action);
             endings.final_action
         }
+        Verdict::Ready(init) => {
+            // The system is to find the kernel as it was.
+            let _ = devkmsg.map(|before| std::fs::write(DEVKMSG, before));
+            let error = switch::switch(Path::new(normal::SYSROOT), &init, std::env::args_os().skip(1).collect());
+            error!("{}: {error:#}; failure action: {}", mode.failure(), endings.failure_action);
+            endings.failure_action
+        }
         Verdict::Failed(reason) => {
-            error!("NO COMPLETE DUMP: {reason}; failure action: {}", endings.failure_action);
+            error!("{}: {reason}; failure action: {}", mode.failure(), endings.failure_action);
             endings.failure_action
         }
         Verdict::Broken(reason) => {
-            error!("NO COMPLETE DUMP: {reason}");
+            error!("{}: {reason}", mode.failure());
             sys::kill_everything();
-            clean_up(&inbox, &reason);
+            if mode == Mode::Capture {
+                clean_up(&inbox, &reason);
+            }
             error!("failure action: {}", endings.failure_action);
             endings.failure_action
         }
     };
+    if mode == Mode::Normal {
+        warn!("it is taken in {} s", READING.as_secs());
+        thread::sleep(READING);
+    }
     end(ending);
     ExitCode::FAILURE
 }
@@ -94,7 +125,12 @@ fn supervise(events: &Sender<Event>, inbox: &Receiver<Event>) -> Verdict {
     if let Some(stdout) = child.stdout.take() {
         listen(stdout, events.clone());
     }
-    watch(inbox, child.id().cast_signed(), FIRST_BEAT)
+    let verdict = watch(inbox, child.id().cast_signed(), FIRST_BEAT);
+    // One that is stuck after its last word must not come to the next init.
+    if Path::new(&format!("/proc/{}", child.id())).exists() {
+        let _ = child.kill();
+    }
+    verdict
 }
 
 /// Follows the worker's beats until it ends or is late.
@@ -114,7 +150,7 @@ fn watch(inbox: &Receiver<Event>, worker: i32, first: Duration) -> Verdict {
                 limit = time;
                 deadline = from_now(limit);
             }
-            Ok(Event::Beat(last_word @ (Beat::Complete | Beat::Failed(_)))) => {
+            Ok(Event::Beat(last_word @ (Beat::Complete | Beat::Ready(_) | Beat::Failed(_)))) => {
                 said = verdict_of(last_word);
                 deadline = from_now(FAREWELL.min(limit));
             }
@@ -151,6 +187,7 @@ fn from_now(limit: Duration) -> Instant {
 fn verdict_of(beat: Beat) -> Option<Verdict> {
     match beat {
         Beat::Complete => Some(Verdict::Complete),
+        Beat::Ready(init) => Some(Verdict::Ready(init)),
         Beat::Failed(reason) => Some(Verdict::Failed(reason)),
         Beat::Stage(..) | Beat::Still(_) => None,
     }
@@ -210,11 +247,13 @@ fn reap(events: Sender<Event>) {
     });
 }
 
-/// Restarts the machine at once if it is still there after `time`.
+/// Restarts the machine at once if it is still there after `time`. Where PID 1 becomes another program, this is gone.
 fn last_call(time: Duration) {
+    // The file is opened now: /proc may have moved by then.
+    let trigger = std::fs::OpenOptions::new().write(true).open("/proc/sysrq-trigger");
     let watch = thread::Builder::new().spawn(move || {
         thread::sleep(time);
-        let _ = std::fs::write("/proc/sysrq-trigger", "b");
+        let _ = trigger.and_then(|mut trigger| trigger.write_all(b"b"));
     });
     // Without memory for a thread there is nobody to wait.
     drop(watch);
@@ -255,6 +294,12 @@ mod tests {
     #[test]
     fn a_worker_that_says_complete_and_ends_is_complete() {
         assert_eq!(verdict(vec![Event::Beat(Beat::Complete), ended(WORKER)]), Verdict::Complete);
+    }
+
+    #[test]
+    fn a_worker_that_has_mounted_a_root_hands_over_its_init() {
+        let ready = Beat::Ready("/sbin/init".into());
+        assert_eq!(verdict(vec![Event::Beat(ready), ended(WORKER)]), Verdict::Ready("/sbin/init".into()));
     }
 
     #[test]
