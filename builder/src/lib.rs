@@ -26,6 +26,7 @@
 //! | [`host`] | sysroot, kernel, device chain, mounts |
 //! | [`target`] | where the dump goes |
 //! | [`build`] | the story of an image, step by step: read this first |
+//! | [`normal`] | the same for an image that boots the system itself |
 //! | [`gather`] | one module per kind of content; each returns entries, none writes |
 //! | [`plan`], [`cpio`], [`mod@image`] | entries, archive, file: whole or not at all |
 //! | [`inspect`] | lists images, ours or not |
@@ -48,6 +49,7 @@ pub mod inspect;
 pub mod kdumpctl;
 pub mod kexec;
 pub mod mkdumprd;
+pub mod normal;
 pub mod plan;
 pub mod target;
 pub mod unpack;

@@ -102,6 +102,7 @@ fn bring_up_to_date(machine: &Machine, disk: &OnDisk) -> anyhow::Result<Option<B
         files: machine.files.clone(),
         programs: machine.programs.clone(),
         packing: Packing::None,
+        normal: None,
     };
     build::plan(&request).map(Some).with_context(|| format!("cannot build {}", disk.image.display()))
 }
