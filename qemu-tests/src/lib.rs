@@ -28,7 +28,8 @@
 //!
 //! - [`provision`]: what has to be there, and where it comes from; [`folders`]: where it is kept.
 //! - [`stack`]: a target that the guest puts together from several disks.
-//! - [`scenario`], [`mod@crash`]: what is tried, and the story of trying it; [`mod@mem_usage`]: a story without a crash.
+//! - [`scenario`], [`mod@crash`]: what is tried, and the story of trying it; [`mod@mem_usage`]: a story without a crash;
+//!   [`normal`]: a whole system boots, and may crash.
 //! - [`machine`], [`console`], [`disk`], [`mod@accel`]: QEMU and what is around it.
 //! - [`source`], [`collector`], [`damage`]: kept memory, what is asked of it, and what is done to it.
 //! - [`oracle`], [`judge`], [`status`], [`initramfs`]: whether the dump, or the image, is right.
@@ -47,6 +48,7 @@ pub mod initramfs;
 pub mod judge;
 pub mod machine;
 pub mod mem_usage;
+pub mod normal;
 pub mod oracle;
 pub mod programs;
 pub mod progress;

@@ -7,11 +7,13 @@
 //! | the machine's own cloud kernel | the machine's apt, downloaded | `target/qemu/kernels/` |
 //! | LVM, mdadm, cryptsetup, mkfs for a guest | the machine's apt, downloaded | `target/qemu/storage-tools/` |
 //! | a newer cloud kernel, a newer makedumpfile | later suites of the same archive, private apt state | `target/qemu/{kernels,oracle}/` |
+//! | a small Debian with systemd | the machine's archive, by debootstrap | `target/qemu/debian-root/` |
 //! | crash, kdumpid; drgn | the newest suite, likewise; PyPI | `target/qemu/{readers,drgn}/` |
 //!
 //! Surprising: only root can install. Anyone else gets one error that names the packages.
 
 mod apt;
+mod debian_root;
 mod headers;
 mod kernels;
 mod later;
@@ -20,6 +22,7 @@ mod packages;
 mod readers;
 pub(crate) mod storage;
 
+pub use debian_root::debian_root;
 pub use headers::hanging_module;
 pub use kernels::{Kernel, Suite, debug_vmlinux, generic_kernel, kernel};
 pub use makedumpfile::{Codec, Makedumpfile, ORACLE_IN_GUEST, makedumpfile};
