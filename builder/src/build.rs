@@ -7,12 +7,12 @@ use crate::cpio::write::Packing;
 use crate::gather::{drivers, firmware, indexes, modprobe_d, modules, programs, programs::Programs, skeleton};
 use crate::host::{Kernel, SystemHost, Tree, watchdog};
 use crate::plan::{Entry, Plan};
-use crate::{image, network, scripts, target};
+use crate::{image, network, normal, scripts, target};
 use anyhow::{Context, bail};
 use kdump_hooks::cmdline::Cmdline;
 use kdump_hooks::shell::Shell;
 use kdump_hooks::{Contribution, FileNeed, Host, ModuleNeed, Settings, Target};
-use kdump_init::config::{self as contract, Dump, Endings, FailureAction, ImageConfig, Limits};
+use kdump_init::config::{self as contract, Dump, Endings, FailureAction, ImageConfig, Limits, Normal};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -31,6 +31,8 @@ pub struct Request {
     pub programs: Option<PathBuf>,
     /// How the image is to be written, if not as suits the kernel best.
     pub packing: Option<Packing>,
+    /// For a normal boot, and how; else it is for a capture kernel.
+    pub normal: Option<normal::Options>,
 }
 
 /// What was planned.
@@ -53,9 +55,10 @@ pub struct Built {
 /// # Errors
 /// Why there can be none, with the remedy.
 pub fn plan(request: &Request) -> anyhow::Result<Built> {
-    let config = Config::read(&request.files)?;
+    let config = request.normal.is_none().then(|| Config::read(&request.files)).transpose()?;
     let tree = Tree::new(&request.sysroot);
-    let kver = request.kver.clone().or_else(|| config.system.kernelver.as_ref().map(|given| given.value.clone()));
+    let configured = config.as_ref().and_then(|config| Some(config.system.kernelver.as_ref()?.value.clone()));
+    let kver = request.kver.clone().or(configured);
     let kernel = Kernel::find(&tree, kver.as_deref(), request.modules_dir.as_deref())?;
     let host = SystemHost::new(tree, kernel).with_context(|| {
         format!("cannot read the modules of kernel {}", kver.as_deref().unwrap_or("that is running"))
@@ -69,7 +72,11 @@ pub fn plan(request: &Request) -> anyhow::Result<Built> {
         bail!("kernel {} cannot unpack zstd (CONFIG_RD_ZSTD is not set); use --compress none", host.kernel.release);
     }
     let programs = Programs::find(request.programs.as_deref())?;
-    Ok(Built { packing, ..plan_for(&config, &host, &programs)? })
+    let built = match (config, request.normal) {
+        (Some(config), _) => plan_for(&config, &host, &programs)?,
+        (None, options) => normal::plan(options.unwrap_or_default(), &request.files, &host, &programs)?,
+    };
+    Ok(Built { packing, ..built })
 }
 
 /// Makes the plan of an image for a host that is known.
@@ -104,16 +111,28 @@ pub fn plan_for(config: &Config, host: &SystemHost, ours: &Programs) -> anyhow::
                 .with_context(|| format!("{}: KDUMP_REQUIRED_PROGRAMS", program.origin))?,
         )?;
     }
+    let asked = contributions(config, host, &image.hooks)?;
+    let append = config.system.append.as_ref().map_or("", |given| &given.value);
+    finish(plan, image, asked, &Cmdline::parse(append), host, warnings)
+}
+
+/// Adds what every image has: what is asked for, the indexes and settings of its modules, and what init is told.
+/// `cmdline` is what is known of its kernel command line.
+pub(crate) fn finish(
+    mut plan: Plan,
+    image: ImageConfig,
+    mut asked: Contribution,
+    cmdline: &Cmdline,
+    host: &SystemHost,
+    mut warnings: Vec<String>,
+) -> anyhow::Result<Built> {
     let (files, mut modprobe) = modprobe_d::gather(&host.tree, &mut warnings)?;
     plan.extend(files)?;
     modprobe.add_settings(&image.hooks.modules);
-    let append = config.system.append.as_ref().map_or("", |given| &given.value);
-    let (lists, listed) = modprobe_d::load_lists(&host.tree, &Cmdline::parse(append))?;
+    let (lists, listed) = modprobe_d::load_lists(&host.tree, cmdline)?;
     plan.extend(lists)?;
-    warnings.extend(host.index().problems.iter().cloned());
-
-    let mut asked = contributions(config, host, &image.hooks)?;
     asked.modules.extend(listed);
+    warnings.extend(host.index().problems.iter().cloned());
     for program in &asked.programs {
         plan.extend(programs::gather_first(&host.tree, program)?)?;
     }
@@ -193,7 +212,7 @@ fn settings(
 /// The list of what is in an image and why, in the image.
 pub const MANIFEST: &str = "etc/kdump/manifest";
 
-fn image_config(config: &Config, host: &SystemHost, hooks: Settings, path: PathBuf) -> ImageConfig {
+pub(crate) fn image_config(config: &Config, host: &SystemHost, hooks: Settings, path: PathBuf) -> ImageConfig {
     ImageConfig {
         version: contract::VERSION,
         kernel_release: host.kernel.release.clone(),
@@ -207,12 +226,13 @@ fn image_config(config: &Config, host: &SystemHost, hooks: Settings, path: PathB
             final_action: config.dump.final_action.value,
         },
         limits: Limits::default(),
+        normal: None,
         hooks,
     }
 }
 
 /// What the hooks and the configuration ask for.
-fn contributions(config: &Config, host: &dyn Host, settings: &Settings) -> anyhow::Result<Contribution> {
+pub(crate) fn contributions(config: &Config, host: &dyn Host, settings: &Settings) -> anyhow::Result<Contribution> {
     let mut all = Contribution::default();
     for hook in settings.hooks() {
         let Contribution { modules, programs, files } = hook.gather(host).context(hook.name())?;
@@ -243,15 +263,18 @@ fn contributions(config: &Config, host: &dyn Host, settings: &Settings) -> anyho
 pub fn write(built: &Built, output: &Path, force: bool) -> anyhow::Result<String> {
     let size = image::write(&built.plan, built.packing, output, force)?;
     let targets: Vec<String> = built.config.hooks.targets.iter().map(Target::to_string).collect();
+    let purpose = match &built.config.normal {
+        Some(Normal { root: Some(root), .. }) => format!("boots {root}"),
+        Some(_) => "boots the root that the kernel command line names".to_owned(),
+        None => format!("dumps go to {} of {}", built.config.dump.path.display(), targets.join(", then ")),
+    };
     Ok(format!(
-        "{}: {}, {} in memory; {} modules of kernel {}; dumps go to {} of {}",
+        "{}: {}, {} in memory; {} modules of kernel {}; {purpose}",
         output.display(),
         megabytes(size),
         megabytes(built.plan.unpacked_size()),
         built.modules,
         built.config.kernel_release,
-        built.config.dump.path.display(),
-        targets.join(", then ")
     ))
 }
 

@@ -4,7 +4,7 @@ use crate::cpio::write::Packing;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 
-/// Builds the image that saves a dump when the kernel has crashed.
+/// Builds the image that saves a dump when the kernel has crashed, or with --normal one that boots the system.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "mkdumprd", version, max_term_width = 100)]
 pub struct Mkdumprd {
@@ -29,6 +29,19 @@ pub struct Mkdumprd {
     /// How the image is compressed; zstd if not given and the kernel can unpack it. Modules stay as the distribution packed them in any case
     #[arg(long, value_enum, value_name = "HOW")]
     pub compress: Option<Packing>,
+    /// An image that boots this system, not one for the capture kernel; kdump.conf does not count then
+    #[arg(long)]
+    pub normal: bool,
+    /// With --normal: the drivers of most machines, not of this one alone
+    #[arg(long, requires = "normal")]
+    pub generic: bool,
+    /// With --normal: bring the capture kernel and its image along, to be loaded when the kernel command line has
+    /// rd.earlykdump; build this image again after a change of theirs
+    #[arg(long, requires = "normal")]
+    pub early_kdump: bool,
+    /// With --normal: bring sysctl.conf and sysctl.d along; they are applied before the root is looked for
+    #[arg(long, requires = "normal")]
+    pub sysctl: bool,
     /// Overwrite an image that is already there
     #[arg(short, long)]
     pub force: bool,

@@ -28,6 +28,7 @@
 //! | [`network`] | how it gets there, if it leaves the machine |
 //! | [`scripts`] | the administrator's programs that run in the capture kernel |
 //! | [`build`] | the story of an image, step by step: read this first |
+//! | [`normal`] | the same for an image that boots the system itself |
 //! | [`gather`] | one module per kind of content; each returns entries, none writes |
 //! | [`plan`], [`cpio`], [`mod@image`] | entries, archive, file: whole or not at all |
 //! | [`inspect`] | lists images, ours or not |
@@ -51,6 +52,7 @@ pub mod kdumpctl;
 pub mod kexec;
 pub mod mkdumprd;
 pub mod network;
+pub mod normal;
 pub mod plan;
 pub mod scripts;
 pub mod target;

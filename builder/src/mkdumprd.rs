@@ -3,6 +3,7 @@
 use crate::build::{self, Request};
 use crate::cli::{Lsinitrd, Mkdumprd};
 use crate::config::Files;
+use crate::normal::Options;
 use crate::{image, inspect};
 use anyhow::Context;
 use std::fs;
@@ -21,6 +22,11 @@ pub fn run(typed: &Mkdumprd) -> anyhow::Result<String> {
         modules_dir: typed.modules_dir.clone(),
         programs: typed.programs.clone(),
         packing: typed.compress,
+        normal: typed.normal.then_some(Options {
+            generic: typed.generic,
+            early_kdump: typed.early_kdump,
+            sysctl: typed.sysctl,
+        }),
     })?;
     for warning in &built.warnings {
         log::warn!("{warning}");

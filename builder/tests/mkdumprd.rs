@@ -220,6 +220,60 @@ fn the_target_is_what_holds_the_path_where_that_can_be_told() {
     assert!(toml.contains("path = \"/crash\"") && toml.contains("device = \"UUID=12-34\""), "{toml}");
 }
 
+/// A machine whose root can be seen.
+fn with_a_root(system: &FakeSystem) {
+    system.write("proc/self/mountinfo", b"1 0 254:1 / / rw - ext4 /dev/vda1 rw\n").unwrap();
+    system.write("sys/class/block/vda1/modalias", b"").unwrap();
+    system.write("dev/vda1", b"").unwrap();
+    fs::create_dir_all(system.root.join("dev/disk/by-uuid")).unwrap();
+    std::os::unix::fs::symlink("../../vda1", system.root.join("dev/disk/by-uuid/12-34")).unwrap();
+}
+
+#[test]
+fn an_image_for_a_normal_boot_has_what_the_root_needs_and_no_collector() {
+    let (_dir, system) = system();
+    with_a_root(&system);
+    system.write("etc/kdump.conf", b"this line counts for another image\n").unwrap();
+    system.write("etc/sysctl.conf", b"kernel.panic = 9\n").unwrap();
+    let output = mkdumprd(&system, &["--normal", "out/image"]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("boots UUID=12-34"), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    let reasons = reasons(&system);
+    assert_eq!(reasons[&format!("lib/modules/{RELEASE}/kernel/fs/ext4.ko")], "file system of the root");
+    for path in ["init", "sysroot", "etc/initrd-release", "sbin/modprobe"] {
+        assert!(reasons.contains_key(path), "{path}");
+    }
+    for path in ["usr/bin/kdump-capture", "usr/bin/kdumpctl", "etc/sysctl.conf"] {
+        assert!(!reasons.contains_key(path), "{path}");
+    }
+    let toml = lsinitrd(&[&system.root.join("out/image"), Path::new("etc/kdump/image.toml")]);
+    assert!(toml.contains("[normal]\nroot = \"UUID=12-34\"\nrootfstype = \"ext4\"\n"), "{toml}");
+}
+
+#[test]
+fn a_normal_image_brings_the_capture_kernel_and_sysctl_files_along_on_demand() {
+    let (_dir, system) = system();
+    system.write("etc/sysctl.d/10-x.conf", b"kernel.panic = 9\n").unwrap();
+    system.write("programs/kdumpctl", &kdump_builder::fake::object(&[])).unwrap();
+    let arguments = ["--normal", "--early-kdump", "--sysctl", "out/image"];
+    let error = String::from_utf8(mkdumprd(&system, &arguments).stderr).unwrap();
+    assert!(error.contains("there is no image of the capture kernel") && error.contains("kdumpctl start"), "{error}");
+    let image = format!("boot/initramfs-{RELEASE}kdump.img");
+    system.write(&image, b"image").unwrap();
+    built(&system, &arguments);
+    let reasons = reasons(&system);
+    let kernel = format!("boot/vmlinuz-{RELEASE}");
+    for path in ["usr/bin/kdumpctl", "etc/kdump.conf", "etc/sysctl.d/10-x.conf", &kernel, &image] {
+        assert!(reasons.contains_key(path), "{path}");
+    }
+    // The root is not on a machine made of files.
+    assert!(reasons[&format!("lib/modules/{RELEASE}/kernel/block/virtio_blk.ko")].contains("not on this machine"));
+    let toml = lsinitrd(&[&system.root.join("out/image"), Path::new("etc/kdump/image.toml")]);
+    assert!(toml.contains(&format!("[hooks.early_kdump]\nkernel = \"/{kernel}\"")), "{toml}");
+    let error = String::from_utf8(mkdumprd(&system, &["--sysctl", "out/image2"]).stderr).unwrap();
+    assert!(error.contains("--normal"), "{error}");
+}
+
 #[test]
 fn bad_input_gives_one_error_with_place_and_remedy_and_leaves_nothing() {
     type Spoil = fn(&FakeSystem) -> std::io::Result<()>;

@@ -33,6 +33,8 @@
 //! | [`shell`] | a shell on the console, when all else has failed |
 //! | [`watchdog`] | the watchdog of the running system, kept alive while dumping |
 //! | [`fence`] | fence_kdump messages: the cluster waits while the dump is taken |
+//! | [`early_kdump`] | the hook that loads the capture kernel in a normal boot, before the system does |
+//! | [`sysctl`] | sysctl.conf and sysctl.d |
 //! | [`kmod`] | what modprobe knows: indexes, modprobe.d, aliases, order of loading; both sides need it |
 //! | [`cmdline`] | the kernel command line |
 //! | [`device`] | how a configuration names a block device |
@@ -43,6 +45,7 @@
 
 pub mod cmdline;
 pub mod device;
+pub mod early_kdump;
 pub mod fake;
 pub mod fence;
 pub mod filesystem;
@@ -56,6 +59,7 @@ pub mod rootfs;
 pub mod shell;
 pub mod stage;
 pub mod storage;
+pub mod sysctl;
 pub mod user;
 pub mod virtiofs;
 pub mod watchdog;
@@ -209,6 +213,9 @@ pub struct Settings {
     /// Nodes of a cluster that are told that a dump is taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fence: Option<fence::Fence>,
+    /// The capture kernel that a normal boot loads early.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub early_kdump: Option<early_kdump::EarlyKdump>,
 }
 
 impl Settings {
@@ -221,8 +228,9 @@ impl Settings {
         let shell = self.shell.as_ref().map(|shell| shell as &dyn Hook);
         let watchdog = self.watchdog.as_ref().map(|watchdog| watchdog as &dyn Hook);
         let fence = self.fence.as_ref().map(|fence| fence as &dyn Hook);
-        // The watchdog first: its time runs. The fence after whatever brings up the network.
-        let first = watchdog.into_iter().chain(storage).chain(network);
+        let early_kdump = self.early_kdump.as_ref().map(|early| early as &dyn Hook);
+        // Early kdump before all: whatever crashes after it is dumped. Then the watchdog: its time runs. The fence after whatever brings up the network.
+        let first = early_kdump.into_iter().chain(watchdog).chain(storage).chain(network);
         first.chain(targets).chain(user).chain(shell).chain(fence).collect()
     }
 }

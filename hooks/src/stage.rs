@@ -1,8 +1,9 @@
-//! The stages of a capture boot, in the order in which it passes them.
+//! The stages of a boot, in the order in which it passes them. A normal boot ends with [`Stage::Root`], a capture boot has
+//! none of it.
 
 use std::fmt;
 
-/// A step of the capture boot. Each has a time limit, is logged and timed.
+/// A step of the boot. Each has a time limit, is logged and timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stage {
     /// Kernel file systems, log, image configuration.
@@ -13,6 +14,8 @@ pub enum Stage {
     Devices,
     /// Interfaces and addresses, if a target or a hook needs them.
     Network,
+    /// In a normal boot: the root file system is found and mounted.
+    Root,
     /// The dump target: found, opened.
     Target,
     /// The administrator's own work before anything is saved.
@@ -37,6 +40,7 @@ impl Stage {
             Stage::Modules => "modules",
             Stage::Devices => "devices",
             Stage::Network => "network",
+            Stage::Root => "root",
             Stage::Target => "target",
             Stage::Pre => "pre",
             Stage::Log => "log",

@@ -16,6 +16,8 @@ pub enum Beat {
     Failed(String),
     /// All is done, and no dump was wanted: why.
     Declined(String),
+    /// The root is mounted; PID 1 can become this init.
+    Ready(String),
 }
 
 impl Beat {
@@ -25,6 +27,7 @@ impl Beat {
             Beat::Stage(name, limit) => format!("stage {} {name}", limit.as_secs()),
             Beat::Still(limit) => format!("still {}", limit.as_secs()),
             Beat::Complete => "complete".to_owned(),
+            Beat::Ready(init) => format!("ready {init}"),
             Beat::Failed(reason) => format!("failed {}", one_line(reason)),
             Beat::Declined(reason) => format!("declined {}", one_line(reason)),
         }
@@ -41,6 +44,7 @@ impl Beat {
             }
             "still" => Some(Beat::Still(seconds(rest)?)),
             "complete" => Some(Beat::Complete),
+            "ready" => Some(Beat::Ready(rest.to_owned())),
             "failed" => Some(Beat::Failed(rest.to_owned())),
             "declined" => Some(Beat::Declined(rest.to_owned())),
             _ => None,
@@ -92,6 +96,7 @@ mod tests {
             Beat::Stage("target".into(), Duration::from_secs(90)),
             Beat::Still(Duration::from_secs(1)),
             Beat::Complete,
+            Beat::Ready("/sbin/my init".into()),
             Beat::Failed("UUID=1 did not appear: really".into()),
             Beat::Declined("kdump_pre ended with 1".into()),
         ] {

@@ -1,7 +1,8 @@
 //! The story: what happens between the panic and the reboot, in order. This is the worker's whole life.
 //!
 //! [`main`] sets the machine up (early, modules, devices); `dump` does what the image is for, against any
-//! [`Machine`], target by target, until one has a complete dump.
+//! [`Machine`], target by target, until one has a complete dump. Where nothing has crashed, [`normal`] mounts the root
+//! of a system instead.
 
 use crate::beat::{Beat, Pulse, ToSupervisor};
 use crate::collect::Collection;
@@ -10,6 +11,7 @@ use crate::devices::Devices;
 use crate::dump_dir::DumpDir;
 use crate::kmsg::{self, KernelLog};
 use crate::modules::{self, Loader};
+use crate::normal::{self, Mode};
 use crate::status::{self, FileReport, Legacy, Outcome, Status, TargetReport};
 use crate::sys::{self, CaptureMachine, LinuxModules, LinuxNet};
 use anyhow::{Context, anyhow, bail};
@@ -70,15 +72,16 @@ pub fn main() -> ExitCode {
     sys::spare_this_process();
     std::panic::set_hook(Box::new(|panic| error!("the worker has a bug: {panic}")));
     let last_word = boot().unwrap_or_else(|error| Beat::Failed(format!("{error:#}")));
-    let complete = last_word == Beat::Complete;
+    let is_well = !matches!(last_word, Beat::Failed(_));
     ToSupervisor.beat(last_word);
-    if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Sets the machine up and dumps.
+/// Sets the machine up and dumps, or mounts the root of a system; gives the worker's last word.
 fn boot() -> anyhow::Result<Beat> {
     let places = Places::real();
     let release = nix::sys::utsname::uname().context("uname")?.release().to_string_lossy().into_owned();
+    let mode = Mode::of(&places.vmcore);
     let mut run = Run::new(Status::new(release.clone()), places, Box::new(ToSupervisor));
     run.status.memory.available_first = sys::memory_available().unwrap_or_default();
 
@@ -86,13 +89,24 @@ fn boot() -> anyhow::Result<Beat> {
     run.stage(Stage::Early, Duration::from_secs(30), |run| {
         fs::create_dir_all(&run.places.state).context("cannot make the state directory")?;
         config = Some(ImageConfig::read(Path::new(config::PATH))?);
-        info!("kdump-rs {}, capture kernel {release}", env!("CARGO_PKG_VERSION"));
-        if !run.places.vmcore.exists() {
-            bail!("there is no {}: this kernel was not started by a panic", run.places.vmcore.display());
-        }
+        let which = if mode == Mode::Capture { "capture kernel" } else { "normal boot, kernel" };
+        info!("kdump-rs {}, {which} {release}", env!("CARGO_PKG_VERSION"));
         Ok(())
     })?;
     let mut config = config.context("no image configuration")?;
+    if mode == Mode::Normal {
+        if config.normal.is_none() {
+            bail!(
+                "there is no {}: this kernel was not started by a panic, and its image is not for a normal boot \
+                 (mkdumprd --normal)",
+                run.places.vmcore.display()
+            );
+        }
+        normal::begin(&command_line());
+    }
+    if mode == Mode::Capture || !normal::flag(&command_line(), "rd.earlykdump") {
+        config.hooks.early_kdump = None;
+    }
     run.status.ending = Some(config.endings.failure_action);
     if config.kernel_release != release {
         error!(
@@ -138,10 +152,27 @@ fn boot() -> anyhow::Result<Beat> {
         act(&mut run, &config, stage, &mut machine);
     }
     let state = run.places.state.clone();
+    if mode == Mode::Normal {
+        // What the image lacks may be why there is no root.
+        return mount_root(&mut run, &config, &mut machine).inspect_err(|_| loader.report().with_journal(&state).say());
+    }
     Ok(dump(&mut run, &config, &mut machine, &mut |status| {
         status.modules = loader.report().with_journal(&state);
         status.modules.say();
     }))
+}
+
+/// The last stage of a normal boot.
+fn mount_root(run: &mut Run, config: &ImageConfig, machine: &mut dyn Machine) -> anyhow::Result<Beat> {
+    let cmdline = command_line();
+    let known = config.normal.clone().unwrap_or_default();
+    let request = normal::Request::of(&cmdline, &known, config.limits.device())?;
+    let mut init = String::new();
+    run.stage(Stage::Root, request.limit + config.limits.stage(), |_| {
+        init = normal::prepare(&request, machine, Path::new(normal::SYSROOT), &normal::types_on)?;
+        Ok(())
+    })?;
+    Ok(Beat::Ready(init))
 }
 
 /// Waits for the modules that have been asked for. A driver that takes long is no reason not to look for the target.
@@ -556,6 +587,7 @@ mod tests {
                 dump: Dump { path: "/var/crash".into(), collector: vec![script.display().to_string(), "-z".into()] },
                 endings: Endings { failure_action: Ending::Halt.into(), final_action: Ending::Reboot },
                 limits: Limits { device: 5, stall: 20, stage: 30, driver: 5 },
+                normal: None,
                 hooks: Settings { targets: vec![target("first"), target("second")], ..Settings::default() },
             };
             Rehearsal { tree, config, machine: FakeMachine::default() }

@@ -77,10 +77,20 @@
 //! ```
 //!
 //! Layers of storage stand in the order in which they are put together; `mdraid` and `multipath` are the others.
+//!
+//! An image that also, or only, boots a system has a section for that. Each of its fields may be missing: the kernel
+//! command line says the same things (`root=`, `rootfstype=`, `rootflags=`) and wins.
+//!
+//! ```toml
+//! [normal]
+//! root = "UUID=6b64756d-7072-7364-8969-736b00000001"
+//! rootfstype = "ext4"
+//! rootflags = "noatime"
+//! ```
 
 use anyhow::{Context, bail};
-use kdump_hooks::Settings;
 use kdump_hooks::cmdline::Cmdline;
+use kdump_hooks::{DeviceSpec, Settings};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs;
@@ -110,8 +120,26 @@ pub struct ImageConfig {
     pub endings: Endings,
     /// How long things may take.
     pub limits: Limits,
+    /// What a normal boot needs to know; an image without it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub normal: Option<Normal>,
     /// What the hooks are asked for.
     pub hooks: Settings,
+}
+
+/// What the builder saw of the system that is to be booted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Normal {
+    /// The device of its root file system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<DeviceSpec>,
+    /// Its type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rootfstype: Option<String>,
+    /// How it is mounted, as fstab writes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rootflags: Option<String>,
 }
 
 /// What is collected, and how it is named.
@@ -309,6 +337,13 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back() {
         let config = example();
+        assert_eq!(ImageConfig::parse(&toml::to_string(&config).unwrap()).unwrap(), config);
+        let normal = Normal {
+            root: Some(DeviceSpec::Label("root".into())),
+            rootfstype: Some("xfs".into()),
+            rootflags: Some("noatime".into()),
+        };
+        let config = ImageConfig { normal: Some(normal), ..config };
         assert_eq!(ImageConfig::parse(&toml::to_string(&config).unwrap()).unwrap(), config);
     }
 

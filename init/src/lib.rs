@@ -1,4 +1,4 @@
-//! PID 1 of the capture image.
+//! PID 1 of every image. A kernel that has crashed is captured, any other boots its system: `/proc/vmcore` decides.
 //!
 //! # Nouns
 //!
@@ -28,6 +28,7 @@
 //! | module | is |
 //! |---|---|
 //! | [`boot`] | the story: what happens between panic and reboot, in order |
+//! | [`normal`] | the other boot: a system is started |
 //! | [`supervisor`] | why it always ends |
 //! | [`guard`] | the running system's watchdog, kept alive within the limits of the boot |
 //! | [`shell`] | the shell of the failure action |
@@ -49,6 +50,7 @@ pub mod guard;
 pub mod kmsg;
 pub mod modprobe;
 pub mod modules;
+pub mod normal;
 pub mod program;
 pub mod shell;
 pub mod start;

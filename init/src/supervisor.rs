@@ -1,16 +1,20 @@
 //! PID 1: starts the worker, watches its time, and always reaches an ending.
 //!
 //! It touches nothing that can block: no disk, no network. Whatever could hang is done by the worker or the aftermath,
-//! which are processes that it can kill, each with a time limit. Even the reboot is watched.
+//! which are processes that it can kill, each with a time limit. Even the reboot is watched. In a normal boot the end is
+//! that PID 1 itself becomes the system's init ([`switch`]); that is watched, too.
 
 use crate::beat::Beat;
 use crate::config::{self, Ending, Endings, FailureAction, ImageConfig};
 use crate::guard::Guard;
+use crate::normal::{self, Mode, switch};
 use crate::{aftermath, beat, boot, kmsg, shell, start, sys};
+use kdump_hooks::cmdline::Cmdline;
 use log::{error, info, warn};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{ChildStdout, Command, ExitCode, Stdio};
 use std::sync::OnceLock;
@@ -35,6 +39,10 @@ const NOBODY: Duration = Duration::from_secs(2);
 const GRACE: Duration = Duration::from_secs(10);
 /// How many messages may wait for PID 1; who has more to say waits.
 const INBOX: usize = 256;
+/// For the one who looks at the console of a system that cannot be booted, before the failure action clears it.
+const READING: Duration = Duration::from_secs(10);
+/// Where the kernel lets through what user space logs.
+const DEVKMSG: &str = "/proc/sys/kernel/printk_devkmsg";
 
 /// What is used while no configuration could be read.
 const DEFAULT_ENDINGS: Endings =
@@ -55,6 +63,8 @@ enum Event {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Verdict {
     Complete,
+    /// The root is mounted, with this init.
+    Ready(String),
     Failed(String),
     /// No dump was wanted.
     Declined(String),
@@ -74,14 +84,23 @@ pub fn main() -> ExitCode {
         });
     }));
     let mounted = sys::mount_kernel_filesystems();
-    sys::restart_on_panic();
-    sys::ignore_restart_keys();
+    let mode = Mode::of(Path::new("/proc/vmcore"));
+    let devkmsg = std::fs::read_to_string(DEVKMSG);
+    if mode == Mode::Capture {
+        sys::restart_on_panic();
+        sys::ignore_restart_keys();
+    }
     kmsg::install();
     for problem in mounted {
         warn!("{problem:#}");
     }
     let config = ImageConfig::read(Path::new(config::PATH)).ok();
-    let endings = *ENDINGS.get_or_init(|| config.as_ref().map_or(DEFAULT_ENDINGS, |config| config.endings));
+    let mut endings = config.as_ref().map_or(DEFAULT_ENDINGS, |config| config.endings);
+    if mode == Mode::Normal {
+        let cmdline = Cmdline::parse(&std::fs::read_to_string("/proc/cmdline").unwrap_or_default());
+        endings.failure_action = normal::failure_action(&cmdline, endings.failure_action);
+    }
+    let endings = *ENDINGS.get_or_init(|| endings);
     let guard = Guard::new(from_now(FIRST_BEAT) + GRACE);
     if config.is_some_and(|config| config.hooks.watchdog.is_some()) {
         guard.begin();
@@ -97,19 +116,34 @@ pub fn main() -> ExitCode {
             warn!("NO DUMP WANTED: {reason}; final action: {}", endings.final_action);
             endings.final_action
         }
+        Verdict::Ready(init) => {
+            // The system is to find the kernel as it was.
+            let _ = devkmsg.map(|before| std::fs::write(DEVKMSG, before));
+            // Gone when PID 1 is another program.
+            last_call(AFTERMATH + LAST_CALL);
+            let error = switch::switch(Path::new(normal::SYSROOT), &init, std::env::args_os().skip(1).collect());
+            error!("{}: {error:#}; failure action: {}", mode.failure(), endings.failure_action);
+            after_failure(endings, &format!("{error:#}"), &inbox, &guard)
+        }
         Verdict::Failed(reason) => {
-            error!("NO COMPLETE DUMP: {reason}; failure action: {}", endings.failure_action);
+            error!("{}: {reason}; failure action: {}", mode.failure(), endings.failure_action);
             after_failure(endings, &reason, &inbox, &guard)
         }
         Verdict::Broken(reason) => {
-            error!("NO COMPLETE DUMP: {reason}");
+            error!("{}: {reason}", mode.failure());
             guard.until(from_now(AFTERMATH + GRACE));
             sys::kill_everything();
-            clean_up(&inbox, &reason);
+            if mode == Mode::Capture {
+                clean_up(&inbox, &reason);
+            }
             error!("failure action: {}", endings.failure_action);
             after_failure(endings, &reason, &inbox, &guard)
         }
     };
+    if mode == Mode::Normal {
+        warn!("it is taken in {} s", READING.as_secs());
+        thread::sleep(READING);
+    }
     // From here on even a console that takes nothing any more cannot keep the machine down.
     last_call(LAST_CALL * 2);
     match ending {
@@ -175,7 +209,14 @@ fn supervise(events: &SyncSender<Event>, inbox: &Receiver<Event>, guard: &Guard)
         Ok(child.id())
     });
     match started {
-        Ok(worker) => watch(inbox, worker.cast_signed(), FIRST_BEAT, guard),
+        Ok(worker) => {
+            let verdict = watch(inbox, worker.cast_signed(), FIRST_BEAT, guard);
+            // One that is stuck after its last word must not come to the next init.
+            if Path::new(&format!("/proc/{worker}")).exists() {
+                let _ = kill(Pid::from_raw(worker.cast_signed()), Signal::SIGKILL);
+            }
+            verdict
+        }
         Err(error) => Verdict::Broken(format!("the worker cannot be started: {error}; reserve more with crashkernel=")),
     }
 }
@@ -236,6 +277,7 @@ fn from_now(limit: Duration) -> Instant {
 fn verdict_of(beat: Beat) -> Option<Verdict> {
     match beat {
         Beat::Complete => Some(Verdict::Complete),
+        Beat::Ready(init) => Some(Verdict::Ready(init)),
         Beat::Failed(reason) => Some(Verdict::Failed(reason)),
         Beat::Declined(reason) => Some(Verdict::Declined(reason)),
         Beat::Stage(..) | Beat::Still(_) => None,
@@ -308,11 +350,13 @@ fn reap(events: SyncSender<Event>) -> io::Result<()> {
     })
 }
 
-/// Restarts the machine at once if it is still there after `time`.
+/// Restarts the machine at once if it is still there after `time`. Where PID 1 becomes another program, this is gone.
 fn last_call(time: Duration) {
+    // The file is opened now: /proc may have moved by then.
+    let trigger = std::fs::OpenOptions::new().write(true).open("/proc/sysrq-trigger");
     let watch = thread::Builder::new().spawn(move || {
         thread::sleep(time);
-        let _ = std::fs::write("/proc/sysrq-trigger", "b");
+        let _ = trigger.and_then(|mut trigger| trigger.write_all(b"b"));
     });
     // Without memory for a thread there is nobody to wait.
     drop(watch);
@@ -353,6 +397,12 @@ mod tests {
     #[test]
     fn a_worker_that_says_complete_and_ends_is_complete() {
         assert_eq!(verdict(vec![Event::Beat(Beat::Complete), ended(WORKER)]), Verdict::Complete);
+    }
+
+    #[test]
+    fn a_worker_that_has_mounted_a_root_hands_over_its_init() {
+        let ready = Beat::Ready("/sbin/init".into());
+        assert_eq!(verdict(vec![Event::Beat(ready), ended(WORKER)]), Verdict::Ready("/sbin/init".into()));
     }
 
     #[test]

@@ -212,7 +212,7 @@ pub fn mkdumprd(scenario: &Scenario, programs: &Programs, tree: &Path, image: &P
     command
 }
 
-fn make_image(scenario: &Scenario, programs: &Programs, tree: &Path) -> Result<()> {
+pub(crate) fn make_image(scenario: &Scenario, programs: &Programs, tree: &Path) -> Result<()> {
     let image = tree.join("boot").join(format!("initramfs-{}kdump.img", scenario.kernel.release));
     tools::run(&mut mkdumprd(scenario, programs, tree, &image))?;
     guest_image::lay_over(&scenario.overlay, &image)?;
@@ -275,7 +275,7 @@ fn fetch(scenario: &Scenario, machine: &Machine, folder: &Path) -> Result<()> {
 }
 
 /// Takes the crash folder off the disk and returns the dump in it.
-fn take_dump(folder: &Path) -> Result<Option<PathBuf>> {
+pub(crate) fn take_dump(folder: &Path) -> Result<Option<PathBuf>> {
     disk::take_off(&folder.join("vda.img"), CRASH_FOLDER, folder)?;
     let crash = folder.join("crash");
     let mut dumps = Vec::new();

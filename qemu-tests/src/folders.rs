@@ -4,6 +4,7 @@
 //! target/qemu/kernels/NAME/   an unpacked kernel package, with modules.dep
 //! target/qemu/oracle/         makedumpfile with the libraries it needs
 //! target/qemu/readers/        crash and kdumpid, likewise; drgn/ beside it
+//! target/qemu/debian-root/    the files of a small Debian system
 //! target/qemu/sources/NAME/   a raw vmcore that serves many tests
 //! target/qemu/apt/            a private apt state for Debian's later suites
 //! target/qemu/slots/          one lock file per core: a guest holds one

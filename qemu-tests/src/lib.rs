@@ -28,7 +28,8 @@
 //!
 //! - [`provision`]: what has to be there, and where it comes from; [`folders`]: where it is kept.
 //! - [`stack`]: a target that the guest puts together from several disks.
-//! - [`scenario`], [`mod@crash`]: what is tried, and the story of trying it; [`mod@mem_usage`]: a story without a crash.
+//! - [`scenario`], [`mod@crash`]: what is tried, and the story of trying it; [`mod@mem_usage`]: a story without a crash;
+//!   [`normal`]: a whole system boots, and may crash.
 //! - [`nfs_server`], [`vlan_switch`]: what a guest finds on its network.
 //! - [`machine`], [`console`], [`disk`], [`mod@accel`]: QEMU and what is around it.
 //! - [`source`], [`collector`], [`damage`]: kept memory, what is asked of it, and what is done to it.
@@ -49,6 +50,7 @@ pub mod judge;
 pub mod machine;
 pub mod mem_usage;
 pub mod nfs_server;
+pub mod normal;
 pub mod oracle;
 pub mod programs;
 pub mod progress;

@@ -52,23 +52,31 @@ impl Programs {
         Ok(Programs { init: find("kdump-init")?, capture: find(OURS)? })
     }
 
-    /// Our programs as entries; the kernel calls `modprobe`, which is init under another name.
+    /// The programs of a capture image as entries.
     ///
     /// # Errors
     /// A program cannot be read, or init needs libraries.
     pub fn gather(&self, modprobe: &str) -> anyhow::Result<Vec<Entry>> {
-        let init = read(&self.init)?;
-        if !elf::is_static(&init).with_context(|| format!("cannot use {}", self.init.display()))? {
-            bail!("{} needs shared libraries, which PID 1 of an image cannot; build it static", self.init.display());
-        }
-        let mut entries = vec![
-            Entry::program("init", init, "PID 1"),
-            Entry::symlink(modprobe, "/init", "the kernel asks for modules through it"),
-        ];
+        let mut entries = self.gather_init(modprobe)?;
         let capture = read(&self.capture)?;
         entries.extend(with_needs(&Tree::new(Path::new("/")), &self.capture, &capture, 0)?);
         entries.push(Entry::program(&format!("usr/bin/{OURS}"), capture, "the collector"));
         Ok(entries)
+    }
+
+    /// Init as entries; the kernel calls `modprobe`, which is init under another name.
+    ///
+    /// # Errors
+    /// It cannot be read, or needs libraries.
+    pub fn gather_init(&self, modprobe: &str) -> anyhow::Result<Vec<Entry>> {
+        let init = read(&self.init)?;
+        if !elf::is_static(&init).with_context(|| format!("cannot use {}", self.init.display()))? {
+            bail!("{} needs shared libraries, which PID 1 of an image cannot; build it static", self.init.display());
+        }
+        Ok(vec![
+            Entry::program("init", init, "PID 1"),
+            Entry::symlink(modprobe, "/init", "the kernel asks for modules through it"),
+        ])
     }
 }
 

@@ -11,20 +11,20 @@ use std::path::PathBuf;
 
 /// A capture kernel on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct OnDisk {
+pub(crate) struct OnDisk {
     /// As `uname -r` will print it.
-    pub(super) release: String,
+    pub(crate) release: String,
     /// The kernel.
-    pub(super) kernel: PathBuf,
+    pub(crate) kernel: PathBuf,
     /// Its image, which may not be there yet.
-    pub(super) image: PathBuf,
+    pub(crate) image: PathBuf,
 }
 
 /// Where an image goes if the boot directory cannot be written to.
 const STATE_DIR: &str = "var/lib/kdump";
 
 /// Finds the kernel and says where its image belongs.
-pub(super) fn find(tree: &Tree, config: &Sysconfig) -> anyhow::Result<OnDisk> {
+pub(crate) fn find(tree: &Tree, config: &Sysconfig) -> anyhow::Result<OnDisk> {
     let release = match &config.kernelver {
         Some(given) => given.value.clone(),
         None => running_release(tree)?,

@@ -4,7 +4,7 @@
 //! RHEL's exit codes. All files are found below one root and all system calls go through [`Kexec`], so that a test can
 //! be a machine.
 
-mod kernel;
+pub(crate) mod kernel;
 mod keys;
 mod start;
 mod status;

@@ -103,6 +103,7 @@ fn bring_up_to_date(machine: &Machine, config: &Config, disk: &OnDisk) -> anyhow
         files: machine.files.clone(),
         programs: machine.programs.clone(),
         packing: None,
+        normal: None,
     };
     build::plan(&request).map(Some).with_context(|| format!("cannot build {}", disk.image.display()))
 }

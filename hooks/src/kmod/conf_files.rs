@@ -1,4 +1,4 @@
-//! Configuration directories that exist several times: modprobe.d, modules-load.d.
+//! Configuration directories that exist several times: modprobe.d, modules-load.d, sysctl.d.
 
 use anyhow::Context;
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ const PARENTS: [&str; 5] = ["etc", "run", "usr/local/lib", "usr/lib", "lib"];
 ///
 /// # Errors
 /// A directory is there but cannot be listed.
-pub(super) fn conf_files(root: &Path, name: &str) -> anyhow::Result<Vec<PathBuf>> {
+pub(crate) fn conf_files(root: &Path, name: &str) -> anyhow::Result<Vec<PathBuf>> {
     let mut files: BTreeMap<OsString, PathBuf> = BTreeMap::new();
     for directory in PARENTS.map(|parent| root.join(parent).join(name)) {
         let entries = match fs::read_dir(&directory) {

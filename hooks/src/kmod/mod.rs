@@ -12,7 +12,7 @@
 //! --show-depends` show it; where ours is meant to differ, the text says so.
 
 mod binary;
-mod conf_files;
+pub(crate) mod conf_files;
 mod config;
 mod index;
 mod load_list;

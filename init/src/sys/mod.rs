@@ -5,6 +5,7 @@ mod modules;
 mod mounts;
 mod net;
 mod nodes;
+mod root;
 
 pub use machine::{
     CaptureMachine, end, ignore_restart_keys, kill_everything, memory_available, offer_process, restart_on_panic,
@@ -14,3 +15,4 @@ pub use modules::{LinuxModules, explain};
 pub use mounts::{mount, mount_kernel_filesystems, unmount};
 pub use net::LinuxNet;
 pub use nodes::make_device_nodes;
+pub use root::{detach, is_in_memory, make_root, move_mount};

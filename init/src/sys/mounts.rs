@@ -71,6 +71,7 @@ pub fn mount(plan: &MountPlan) -> anyhow::Result<()> {
 /// The options that are flags of mount(2). Those that only fstab's readers know have no effect.
 fn flag(option: &str) -> Option<MsFlags> {
     Some(match option {
+        "ro" => MsFlags::MS_RDONLY,
         "noatime" => MsFlags::MS_NOATIME,
         "nodiratime" => MsFlags::MS_NODIRATIME,
         "relatime" => MsFlags::MS_RELATIME,

@@ -53,18 +53,25 @@ fn private(state: &Path, release: &str) -> Apt {
     ])
 }
 
+/// Where the machine's main Debian archive is.
+pub(super) fn archive_uri() -> Result<String> {
+    archive().map(|archive| archive.uri)
+}
+
+fn archive() -> Result<Archive> {
+    if let Some(archive) = main_archive()? {
+        return Ok(archive);
+    }
+    update_machine_once();
+    main_archive()?.context(
+        "apt has no list of the machine's main Debian archive, from which the rest would be derived; \
+         run as root: apt-get update",
+    )
+}
+
 /// The private source file's text.
 fn sources() -> Result<String> {
-    let archive = match main_archive()? {
-        Some(archive) => archive,
-        None => {
-            update_machine_once();
-            main_archive()?.context(
-                "apt has no list of the machine's main Debian archive, from which the later suites would be derived; \
-                 run as root: apt-get update",
-            )?
-        }
-    };
+    let archive = archive()?;
     let text = fs::read_to_string(&archive.file).with_context(|| format!("unable to read {}", archive.file))?;
     let signed_by = if archive.file.ends_with(".sources") {
         stanza_signed_by(&text, archive.entry)
@@ -75,11 +82,16 @@ fn sources() -> Result<String> {
     Ok(format!("Types: deb\nURIs: {}\nSuites: {SUITES}\nComponents: main\n{signed_by}", archive.uri))
 }
 
-/// The archive whose origin is Debian and whose release is the machine's own, not its updates or security fixes.
-fn main_archive() -> Result<Option<Archive>> {
+/// The name of the machine's release.
+pub(super) fn codename() -> Result<String> {
     let release = fs::read_to_string("/etc/os-release").context("unable to read /etc/os-release")?;
     let codename = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
-    let codename = codename.context("/etc/os-release has no VERSION_CODENAME")?.trim_matches('"');
+    Ok(codename.context("/etc/os-release has no VERSION_CODENAME")?.trim_matches('"').to_owned())
+}
+
+/// The archive whose origin is Debian and whose release is the machine's own, not its updates or security fixes.
+fn main_archive() -> Result<Option<Archive>> {
+    let codename = codename()?;
     let format = "$(ORIGIN) $(RELEASE) $(REPO_URI) $(SOURCESENTRY)";
     let targets =
         tools::text(tools::command("apt-get").args(["indextargets", "--format", format, "Identifier: Packages"]))?;

@@ -9,12 +9,14 @@
 //! | nfs-ganesha, as NFS server | the machine's apt, downloaded | `target/qemu/ganesha/` |
 //! | busybox, for guests with scripts or a shell | the machine's apt, downloaded | `target/qemu/busybox/` |
 //! | a newer cloud kernel, a newer makedumpfile | later suites of the same archive, private apt state | `target/qemu/{kernels,oracle}/` |
+//! | a small Debian with systemd | the machine's archive, by debootstrap | `target/qemu/debian-root/` |
 //! | crash, kdumpid; drgn | the newest suite, likewise; PyPI | `target/qemu/{readers,drgn}/` |
 //!
 //! Surprising: only root can install. Anyone else gets one error that names the packages.
 
 mod apt;
 mod busybox;
+mod debian_root;
 mod ganesha;
 mod headers;
 mod kernels;
@@ -25,6 +27,7 @@ mod readers;
 pub(crate) mod storage;
 
 pub use busybox::busybox;
+pub use debian_root::debian_root;
 pub use ganesha::ganesha;
 pub use headers::hanging_module;
 pub use kernels::{Kernel, Suite, debug_vmlinux, generic_kernel, kernel};

@@ -31,6 +31,11 @@ pub(super) fn compiler() -> Result<()> {
     ensure(&[("gcc-12", "gcc-12"), ("make", "make"), ("strip", "binutils")])
 }
 
+/// Sees to it that there is what makes a whole Debian system.
+pub(super) fn for_debian_root() -> Result<()> {
+    ensure(&[("debootstrap", "debootstrap")])
+}
+
 fn missing(wanted: &[(&str, &'static str)]) -> Vec<&'static str> {
     let mut packages: Vec<&str> =
         wanted.iter().filter(|(program, _)| tools::find(program).is_none()).map(|(_, package)| *package).collect();

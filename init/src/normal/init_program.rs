@@ -1,0 +1,143 @@
+//! The init of the root that has been mounted, looked at before it is too late to go back.
+//!
+//! In: the root and `init=`. Out: the path by which it is to be started once the root is `/`. Links are followed as they
+//! will be then: an absolute one starts at the root.
+//! May surprise: a shell is not taken in place of an init that is missing, as the kernel would; `init=/bin/sh` asks for
+//! one.
+
+use anyhow::bail;
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Component, Path, PathBuf};
+
+/// Where an init may be, as the kernel looks for one.
+const PLACES: [&str; 3] = ["/sbin/init", "/etc/init", "/bin/init"];
+
+/// The links that one path may lead over, as in the kernel.
+const MAX_LINKS: usize = 40;
+
+/// Finds the init below `root`: the one that is asked for and no other, or the first of the usual ones.
+///
+/// # Errors
+/// There is none that can be run.
+pub(super) fn find(root: &Path, asked: Option<&str>) -> anyhow::Result<String> {
+    match asked {
+        Some(init) => match can_be_run(root, init) {
+            Ok(()) => Ok(init.to_owned()),
+            Err(why) => bail!("cannot start init={init}: {why}"),
+        },
+        None => match PLACES.into_iter().find(|place| can_be_run(root, place).is_ok()) {
+            Some(place) => Ok(place.to_owned()),
+            None => bail!(
+                "the root has no init: none of {} can be run; is root= the right file system? init= names another",
+                PLACES.join(", ")
+            ),
+        },
+    }
+}
+
+fn can_be_run(root: &Path, program: &str) -> Result<(), &'static str> {
+    if !program.starts_with('/') {
+        return Err("write its path from / on");
+    }
+    let file = within(root, Path::new(program)).ok_or("it is not there")?;
+    match fs::metadata(&file) {
+        Ok(meta) if !meta.is_file() => Err("it is no file"),
+        Ok(meta) if meta.permissions().mode() & 0o111 == 0 => Err("it is not executable"),
+        Ok(_) => Ok(()),
+        Err(_) => Err("it is not there"),
+    }
+}
+
+/// Where `path` leads if `root` is `/`.
+fn within(root: &Path, path: &Path) -> Option<PathBuf> {
+    let mut todo: Vec<OsString> = parts(path);
+    let mut done = PathBuf::new();
+    let mut links = 0;
+    while let Some(part) = todo.pop() {
+        if part == ".." {
+            done.pop();
+            continue;
+        }
+        let next = done.join(&part);
+        let here = root.join(&next);
+        if !fs::symlink_metadata(&here).ok()?.is_symlink() {
+            done = next;
+            continue;
+        }
+        links += 1;
+        if links > MAX_LINKS {
+            return None;
+        }
+        let target = fs::read_link(&here).ok()?;
+        if target.is_absolute() {
+            done = PathBuf::new();
+        }
+        todo.extend(parts(&target));
+    }
+    Some(root.join(done))
+}
+
+/// The parts that name something, last one first.
+fn parts(path: &Path) -> Vec<OsString> {
+    let name = |component| match component {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        _ => None,
+    };
+    path.components().rev().filter_map(name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn root() -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("usr/lib/systemd")).unwrap();
+        fs::create_dir_all(root.path().join("usr/sbin")).unwrap();
+        symlink("usr/sbin", root.path().join("sbin")).unwrap();
+        root
+    }
+
+    fn program(root: &Path, path: &str, mode: u32) {
+        fs::write(root.join(path), "x").unwrap();
+        fs::set_permissions(root.join(path), fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn systemd_is_found_over_links_that_mean_the_new_root() {
+        let root = root();
+        symlink("/usr/lib/systemd/systemd", root.path().join("usr/sbin/init")).unwrap();
+        assert!(find(root.path(), None).unwrap_err().to_string().contains("the root has no init"));
+        program(root.path(), "usr/lib/systemd/systemd", 0o755);
+        assert_eq!(find(root.path(), None).unwrap(), "/sbin/init");
+    }
+
+    #[test]
+    fn an_init_that_is_asked_for_is_taken_or_refused_with_the_reason() {
+        let root = root();
+        program(root.path(), "usr/sbin/init", 0o755);
+        program(root.path(), "usr/sbin/data", 0o644);
+        assert_eq!(find(root.path(), Some("/sbin/init")).unwrap(), "/sbin/init");
+        for (init, why) in [
+            ("/sbin/none", "it is not there"),
+            ("/sbin/data", "it is not executable"),
+            ("/sbin", "it is no file"),
+            ("init", "from / on"),
+            ("/../../../../../../../../../../bin/sh", "it is not there"),
+        ] {
+            let error = find(root.path(), Some(init)).unwrap_err().to_string();
+            assert!(error.contains(why) && error.contains(init), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_circle_of_links_leads_nowhere() {
+        let root = root();
+        symlink("/sbin/init", root.path().join("usr/sbin/init")).unwrap();
+        assert!(find(root.path(), None).is_err());
+    }
+}

@@ -1,0 +1,29 @@
+//! The files of a small Debian system with systemd, of the machine's own release.
+//!
+//! Surprising: debootstrap runs the packages' own scripts in a chroot, so that only root can make it.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+
+use super::{later, packages};
+use crate::{folders, tools};
+
+/// The folder with the system's files, made when it is not there.
+pub fn debian_root() -> Result<PathBuf> {
+    packages::for_debian_root()?;
+    let folder = folders::qemu().join("debian-root");
+    folders::made_once(&folder, "a small Debian system (debootstrap)", |folder| {
+        ensure!(nix::unistd::geteuid().is_root(), "only root can run debootstrap, which makes a Debian system");
+        let mut command = tools::command("debootstrap");
+        command.args(["--variant=minbase", "--include=systemd-sysv,udev", &later::codename()?]).arg(folder);
+        tools::run(command.arg(later::archive_uri()?))?;
+        for left in ["var/cache/apt/archives", "var/lib/apt/lists", "usr/share/doc", "usr/share/locale"] {
+            fs::remove_dir_all(folder.join(left))?;
+            fs::create_dir(folder.join(left))?;
+        }
+        Ok(())
+    })?;
+    Ok(folder)
+}
