@@ -1,16 +1,15 @@
 //! Saves what is left to save after the worker died or hung: its status, the log of the capture environment, and the
 //! file system from being left dirty; then the emergency programs run, if they have not. PID 1 gives it a limited time.
 
-use crate::boot::{self, Places};
 use crate::config::{self, ImageConfig};
-use crate::dump_dir::DumpDir;
+use crate::dump::{self, Address};
+use crate::run::Places;
 use crate::status::{self, Legacy, StageReport, TargetReport};
 use crate::{kmsg, program, sys};
 use kdump_hooks::{Moment, Outcome, Program, Stage};
 use log::{error, info, warn};
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
 
 /// How PID 1 calls it.
 pub const ROLE: &str = "aftermath";
@@ -31,8 +30,8 @@ pub fn main(reason: &str) -> ExitCode {
     let begun = legacy.stage.iter().map(|(stage, _)| stage).chain(legacy.status.stages.iter().map(|stage| &stage.name));
     let emergency_begun = begun.into_iter().any(|stage| stage == Stage::Emergency.name());
     let kernel_release = legacy.status.capture_kernel.clone();
-    if let Some(dump_dir) = legacy.dump_dir.clone() {
-        save(legacy, DumpDir::existing(dump_dir), reason);
+    if let Some(address) = legacy.address.clone() {
+        save(legacy, address, reason);
     }
     let point = Path::new(kdump_hooks::filesystem::MOUNT_POINT);
     if let Err(error) = sys::unmount(point) {
@@ -64,21 +63,22 @@ fn emergency(reason: &str, kernel_release: Option<String>) {
 }
 
 /// Writes what the worker could not write any more.
-fn save(legacy: Legacy, dump_dir: DumpDir, reason: &str) {
+fn save(legacy: Legacy, address: Address, reason: &str) {
+    info!("saving the status to {address}");
+    let mut place = address.place();
     let mut status = legacy.status;
-    status.outcome = boot::outcome_on_disk(&dump_dir);
+    status.outcome = place.outcome();
     status.reason = Some(reason.to_owned());
     if let Some((stage, since)) = legacy.stage {
         let available = sys::memory_available().unwrap_or_default();
         status.stages.push(StageReport::new(&stage, since.elapsed().unwrap_or_default(), reason.to_owned(), available));
     }
     status.targets.extend(legacy.target.map(|target| TargetReport::new(target, Some(reason.to_owned()))));
-    info!("saving the status to {}", dump_dir.path().display());
-    if let Err(error) = boot::save_environment_log(&dump_dir) {
+    if let Err(error) = dump::save_environment_log(&mut *place) {
         warn!("{error:#}");
     }
-    status.files = boot::digests_up_to(&dump_dir, MOST, &mut Vec::new(), Duration::ZERO);
-    if let Err(error) = dump_dir.write(status::FILE, &status.json()) {
+    status.files = place.files(MOST, &mut || ());
+    if let Err(error) = place.write(status::FILE, &mut std::iter::once(status.json())) {
         error!("{error:#}");
     }
 }

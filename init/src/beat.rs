@@ -62,7 +62,7 @@ fn one_line(reason: &str) -> String {
 }
 
 /// Where beats go.
-pub trait Pulse {
+pub trait Pulse: std::fmt::Debug {
     /// Sends a beat.
     fn beat(&mut self, beat: Beat);
 }

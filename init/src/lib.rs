@@ -7,7 +7,7 @@
 //!   it is and how long that may take.
 //! - **Aftermath**: the process that saves what is left to save when the worker died or hung.
 //! - **Loader**: loads modules, each once, dependencies first, independent ones in parallel.
-//! - **Dump directory**: where the files of one dump appear; a file is named `…-incomplete` until it is whole.
+//! - **Place**: where the files of one dump appear, such as a directory; a file has its name only when it is whole.
 //! - **Status**: what `status.json` says in the end.
 //!
 //! # Flow
@@ -35,23 +35,25 @@
 //! | [`config`] | the contract with the builder |
 //! | [`modules`] | loading, and what a refusal means |
 //! | [`devices`] | coldplug, uevents, finding the target by its superblock |
-//! | [`program`], [`collect`], [`start`] | a program run; the collector run; started where memory is short |
-//! | [`dump_dir`], [`status`] | the files, the report |
+//! | [`run`] | a boot under way: its stages, timed and noted |
+//! | [`dump`] | target by target, until one has a complete dump: attempts, places, the collector |
+//! | [`program`], [`start`] | a program run; started where memory is short |
+//! | [`status`] | the report |
 //! | [`sys`] | the only calls of the kernel |
 
 pub mod aftermath;
 pub mod beat;
 pub mod boot;
-pub mod collect;
 pub mod config;
 pub mod devices;
-pub mod dump_dir;
+pub mod dump;
 pub mod guard;
 pub mod kmsg;
 pub mod modprobe;
 pub mod modules;
 pub mod normal;
 pub mod program;
+pub mod run;
 pub mod shell;
 pub mod start;
 pub mod status;

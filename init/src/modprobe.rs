@@ -5,8 +5,9 @@
 //! surprise: the work is done by a second process. The kernel waits for the first; one with a thread inside a driver
 //! that hangs could not even end, so the first waits for a limited time and lets the other be.
 
-use crate::boot::{self, Places};
+use crate::boot;
 use crate::kmsg;
+use crate::run::Places;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 use std::sync::mpsc;

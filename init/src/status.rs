@@ -1,11 +1,12 @@
 //! What `status.json` says, whatever happened.
 
 use crate::config::FailureAction;
+use crate::dump::Address;
 use crate::modules::Report;
 use kdump_hooks::Stage;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 pub use kdump_hooks::Outcome;
@@ -146,8 +147,8 @@ pub struct Legacy {
     pub stage: Option<(String, SystemTime)>,
     /// The target in hand.
     pub target: Option<String>,
-    /// The dump directory, while there is one.
-    pub dump_dir: Option<PathBuf>,
+    /// Where the files of the dump in hand appear, while there is one.
+    pub address: Option<Address>,
 }
 
 impl Legacy {
@@ -178,7 +179,7 @@ mod tests {
     #[test]
     fn what_cannot_be_written_leaves_the_legacy_before_it() {
         let state = tempfile::tempdir().unwrap();
-        let mut legacy = Legacy { status: Status::new("6.1".into()), stage: None, target: None, dump_dir: None };
+        let mut legacy = Legacy { status: Status::new("6.1".into()), stage: None, target: None, address: None };
         legacy.target = Some("first".into());
         legacy.save(state.path());
         // A directory in the way is as good as a full file system.

@@ -17,6 +17,35 @@ const GRACE: Duration = Duration::from_secs(30);
 /// No dump takes longer. A child that talks without end would otherwise never be late.
 const AT_MOST: Duration = Duration::from_secs(24 * 3600);
 
+/// A collector, its input, and where it leaves its report if it is ours.
+#[derive(Clone, Copy, Debug)]
+pub struct Collector<'a> {
+    /// Program and arguments; input and output are put behind them.
+    pub command: &'a [String],
+    /// The old kernel's memory.
+    pub vmcore: &'a Path,
+    /// Where our own collector leaves its report.
+    pub report: &'a Path,
+    /// The longest silence.
+    pub stall: Duration,
+}
+
+impl Collector<'_> {
+    /// A run that writes the file `output`.
+    pub fn into_file(&self, output: &Path) -> Collection {
+        let mut command = Vec::new();
+        for word in self.command {
+            command.push(word.clone());
+            // The collector may itself be the argument of another program.
+            if Path::new(word).file_name().is_some_and(|name| name == "kdump-capture") {
+                command.extend(["--report".to_owned(), self.report.display().to_string()]);
+            }
+        }
+        command.extend([self.vmcore.display().to_string(), output.display().to_string()]);
+        Collection { command, output: output.to_owned(), stall: self.stall }
+    }
+}
+
 /// One run of a collector.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Collection {
@@ -29,21 +58,6 @@ pub struct Collection {
 }
 
 impl Collection {
-    /// The command of the configuration, with input and output behind its arguments, and our collector told where to
-    /// leave its report.
-    pub fn of(collector: &[String], vmcore: &Path, output: &Path, report: &Path, stall: Duration) -> Collection {
-        let mut command = Vec::new();
-        for word in collector {
-            command.push(word.clone());
-            // The collector may itself be the argument of another program.
-            if Path::new(word).file_name().is_some_and(|name| name == "kdump-capture") {
-                command.extend(["--report".to_owned(), report.display().to_string()]);
-            }
-        }
-        command.extend([vmcore.display().to_string(), output.display().to_string()]);
-        Collection { command, output: output.to_owned(), stall }
-    }
-
     /// Runs it to its end.
     ///
     /// # Errors
@@ -104,12 +118,14 @@ mod tests {
 
     #[test]
     fn our_collector_is_told_where_to_report_even_behind_another_program() {
-        let collector = ["/opt/wrap", "dev", "kdump-capture", "-d", "31"].map(str::to_owned);
-        let collection = Collection::of(&collector, Path::new("/v"), Path::new("/o"), Path::new("/r"), Duration::ZERO);
-        assert_eq!(collection.command.join(" "), "/opt/wrap dev kdump-capture --report /r -d 31 /v /o");
-        let other =
-            Collection::of(&["cp".to_owned()], Path::new("/v"), Path::new("/o"), Path::new("/r"), Duration::ZERO);
-        assert_eq!(other.command, ["cp", "/v", "/o"]);
+        let line = |words: &str| {
+            let command: Vec<String> = words.split(' ').map(str::to_owned).collect();
+            let (vmcore, report) = (Path::new("/v"), Path::new("/r"));
+            let collector = Collector { command: &command, vmcore, report, stall: Duration::ZERO };
+            collector.into_file(Path::new("/o")).command.join(" ")
+        };
+        assert_eq!(line("/opt/wrap dev kdump-capture -d 31"), "/opt/wrap dev kdump-capture --report /r -d 31 /v /o");
+        assert_eq!(line("cp"), "cp /v /o");
     }
 
     #[test]

@@ -4,7 +4,13 @@
 //! until it is whole; then it is flushed, renamed, and the directory flushed, so that a name without the suffix is a
 //! promise. Directories are 0700, files 0600.
 
+use super::collect::Collector;
+use super::place::{Address, Place};
+use super::{ENVIRONMENT_LOG, LOG, VMCORE};
+use crate::beat::Pulse;
+use crate::status::{FileReport, Outcome};
 use anyhow::{Context, bail};
+use log::warn;
 use sha2::{Digest, Sha256};
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{BufWriter, ErrorKind, Read, Write};
@@ -13,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What a name ends in until its file is whole.
-pub const INCOMPLETE: &str = "-incomplete";
+const INCOMPLETE: &str = "-incomplete";
 
 /// How many dumps of one second are told apart.
 const SUFFIXES: u32 = 1000;
@@ -82,35 +88,6 @@ impl DumpDir {
         flush(&self.path)
     }
 
-    /// Writes a small file whole.
-    ///
-    /// # Errors
-    /// It could not be written, flushed or renamed.
-    pub fn write(&self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
-        self.write_lines(name, [bytes])
-    }
-
-    /// Writes a file whole, piece by piece.
-    ///
-    /// # Errors
-    /// As [`DumpDir::write`].
-    pub fn write_lines<P: AsRef<[u8]>>(&self, name: &str, pieces: impl IntoIterator<Item = P>) -> anyhow::Result<()> {
-        let pending = self.pending(name);
-        OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&pending)
-            .and_then(|file| {
-                let mut file = BufWriter::new(file);
-                pieces.into_iter().try_for_each(|piece| file.write_all(piece.as_ref()))?;
-                file.flush()
-            })
-            .with_context(|| format!("cannot write {}", pending.display()))?;
-        self.finish(name)
-    }
-
     /// The length of `name` and its sha256 in hexadecimal digits. `tick` is called about every 64 MiB.
     ///
     /// # Errors
@@ -139,6 +116,65 @@ impl DumpDir {
     }
 }
 
+impl Place for DumpDir {
+    fn address(&self) -> Address {
+        Address::Directory(self.path.clone())
+    }
+
+    fn collect(&mut self, name: &str, collector: &Collector, pulse: &mut dyn Pulse) -> anyhow::Result<()> {
+        let pending = self.pending(name);
+        collector.into_file(&pending).run(pulse)?;
+        // A log can be empty, a dump cannot.
+        match fs::metadata(&pending) {
+            Ok(metadata) if metadata.len() > 0 || name != VMCORE => self.finish(name),
+            _ => bail!("the collector ended well but wrote nothing"),
+        }
+    }
+
+    fn write(&mut self, name: &str, pieces: &mut dyn Iterator<Item = Vec<u8>>) -> anyhow::Result<()> {
+        let pending = self.pending(name);
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&pending)
+            .and_then(|file| {
+                let mut file = BufWriter::new(file);
+                for piece in pieces {
+                    file.write_all(&piece)?;
+                }
+                file.flush()
+            })
+            .with_context(|| format!("cannot write {}", pending.display()))?;
+        self.finish(name)
+    }
+
+    fn outcome(&self) -> Outcome {
+        match (self.path.join(VMCORE).exists(), self.pending(VMCORE).exists()) {
+            (true, _) => Outcome::Complete,
+            (false, true) => Outcome::Incomplete,
+            (false, false) => Outcome::Failed,
+        }
+    }
+
+    fn files(&self, most: u64, tick: &mut dyn FnMut()) -> Vec<FileReport> {
+        let incomplete = format!("{VMCORE}{INCOMPLETE}");
+        let names = [LOG, VMCORE, &incomplete, ENVIRONMENT_LOG];
+        names
+            .into_iter()
+            .filter(|name| fs::metadata(self.path.join(name)).is_ok_and(|metadata| metadata.len() <= most))
+            .filter_map(|name| match self.digest(name, &mut *tick) {
+                Ok((bytes, sha256)) => Some(FileReport { name: name.to_owned(), bytes, sha256 }),
+                Err(error) => {
+                    warn!("{error:#}");
+                    None
+                }
+            })
+            .collect()
+    }
+}
+
 fn flush(directory: &Path) -> anyhow::Result<()> {
     File::open(directory)
         .and_then(|directory| directory.sync_all())
@@ -146,7 +182,7 @@ fn flush(directory: &Path) -> anyhow::Result<()> {
 }
 
 /// `YYYY-MM-DD-HH:MM:SS` in UTC.
-pub fn stamp(now: SystemTime) -> String {
+fn stamp(now: SystemTime) -> String {
     let seconds = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let (days, time) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil(days);

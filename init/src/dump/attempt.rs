@@ -1,0 +1,151 @@
+//! Everything that is done with one target.
+
+use super::{Came, Collector, DumpDir, LOG, Place, Story, VMCORE, report_on, save_environment_log};
+use crate::status::{self, Outcome};
+use anyhow::{Context, anyhow};
+use kdump_hooks::{Destination, Next, Stage, Target, TargetHook};
+use log::{info, warn};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+/// A local dump is named after this address, as kdump always has.
+const LOCAL: &str = "127.0.0.1";
+
+/// A file of any length is read back.
+const ALL: u64 = u64::MAX;
+
+impl Story<'_> {
+    /// Opens a target, saves what there is, and lets go of it.
+    pub(super) fn attempt(&mut self, target: &Target) -> anyhow::Result<Came> {
+        let hook = target.hook();
+        self.run.target = Some(target.to_string());
+        let mut place = self.open(hook)?;
+        let address = place.address();
+        info!("writing to {address}");
+        let came = match self.before() {
+            Next::Stop(reason) => {
+                warn!("no dump is taken: {reason}");
+                self.run.status.outcome = Outcome::Failed;
+                self.run.status.reason = Some(reason.clone());
+                self.run.status.ending = Some(self.config.endings.final_action.into());
+                Ok(Came::Declined(reason))
+            }
+            Next::GoOn => self.save(&mut *place),
+        };
+        let ending = self.end(target, &came, &mut *place);
+        (self.run.address, self.run.target) = (None, None);
+        match (came, ending) {
+            (Ok(Came::Complete), Ok(())) => {
+                info!("dump complete: {address}");
+                Ok(Came::Complete)
+            }
+            (Ok(Came::Declined(reason)), _) => Ok(Came::Declined(reason)),
+            (Err(error), Err(also)) => Err(anyhow!("{error:#}; and {also:#}")),
+            (came, ending) => ending.and(came),
+        }
+    }
+
+    /// The place for the files of this dump.
+    fn open(&mut self, hook: &dyn TargetHook) -> anyhow::Result<Box<dyn Place>> {
+        let (config, machine) = (self.config, &mut *self.machine);
+        let device_limit = config.limits.device();
+        let mut place: Option<Box<dyn Place>> = None;
+        self.run.stage(Stage::Target, config.limits.stage() + device_limit, |run| {
+            let Destination::Directory(root) = hook.open(machine, device_limit)?;
+            let path = hook.path().unwrap_or(&config.dump.path);
+            let root = run.places.root.join(relative(&root)).join(relative(path));
+            let client = hook.client(machine).map_or(LOCAL.to_owned(), |address| address.to_string());
+            let dump_dir = DumpDir::create(&root, &client, SystemTime::now()).inspect_err(|_| {
+                // Whatever goes wrong after the target has been opened, it is let go.
+                hook.close(machine).unwrap_or_else(|error| warn!("{error:#}"));
+            })?;
+            run.address = Some(dump_dir.address());
+            place = Some(Box::new(dump_dir));
+            Ok(())
+        })?;
+        place.context("no place for the dump")
+    }
+
+    /// Log, dump, and the hooks that act after them.
+    fn save(&mut self, place: &mut dyn Place) -> anyhow::Result<Came> {
+        let (stall, stage_limit) = (self.config.limits.stall(), self.config.limits.stage());
+        // The log is worth having without the dump, and the dump without the log. Our own collector reads it, whatever
+        // collects the dump.
+        let ours = [self.run.places.collector.display().to_string(), "--dump-dmesg".to_owned()];
+        let log = self.collect(Stage::Log, stage_limit, LOG, &ours, place);
+        let theirs = &self.config.dump.collector;
+        let vmcore = self.collect(Stage::Vmcore, stall + stage_limit, VMCORE, theirs, place);
+        let saved = vmcore.map_err(|error| error.context("the dump was not saved"));
+        let status = &mut self.run.status;
+        status.outcome = place.outcome();
+        status.reason = saved.as_ref().err().or(log.as_ref().err()).map(|error| format!("{error:#}"));
+
+        let outcome = if saved.is_ok() { Outcome::Complete } else { status.outcome };
+        let next = crate::run::act_knowing(self.run, self.config, Stage::Post, Some(outcome), self.machine);
+        let came = match (saved, next) {
+            (Ok(()), Next::GoOn) => Ok(Came::Complete),
+            (Ok(()), Next::Stop(reason)) => {
+                self.run.status.reason = Some(reason.clone());
+                Ok(Came::Spoilt(reason))
+            }
+            (Err(error), _) => Err(error),
+        };
+        let endings = self.config.endings;
+        self.run.status.ending = Some(match came {
+            Ok(Came::Complete) => endings.final_action.into(),
+            _ => endings.failure_action,
+        });
+        came
+    }
+
+    /// One file that a collector writes.
+    fn collect(
+        &mut self,
+        stage: Stage,
+        limit: Duration,
+        name: &str,
+        command: &[String],
+        place: &mut dyn Place,
+    ) -> anyhow::Result<()> {
+        let stall = self.config.limits.stall();
+        self.run.stage(stage, limit, |run| {
+            let report = run.places.state.join(format!("{stage}-report.json"));
+            let collector = Collector { command, vmcore: &run.places.vmcore, report: &report, stall };
+            let outcome = place.collect(name, &collector, &mut *run.pulse);
+            let report = read_report(&report);
+            match stage {
+                Stage::Log => run.status.log = report,
+                _ => run.status.vmcore = report,
+            }
+            outcome
+        })
+    }
+
+    /// What is written last, whatever happened.
+    fn end(&mut self, target: &Target, came: &anyhow::Result<Came>, place: &mut dyn Place) -> anyhow::Result<()> {
+        let limit = self.config.limits.stage();
+        let (last_words, machine) = (&mut *self.last_words, &mut *self.machine);
+        self.run.stage(Stage::Ending, limit, |run| {
+            last_words(&mut run.status);
+            save_environment_log(place).unwrap_or_else(|error| warn!("{error:#}"));
+            let pulse = &mut *run.pulse;
+            run.status.files = place.files(ALL, &mut || pulse.beat(crate::beat::Beat::Still(limit)));
+            let mut status = run.status.clone();
+            status.targets.push(report_on(target, came));
+            // A disk that is too full for the status has the dump all the same.
+            let written = place.write(status::FILE, &mut std::iter::once(status.json()));
+            written.unwrap_or_else(|error| warn!("{error:#}"));
+            target.hook().close(machine)
+        })
+    }
+}
+
+fn read_report(path: &Path) -> Option<serde_json::Value> {
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
+}
+
+/// A path without its leading `/`, so that it can stand below another.
+fn relative(path: &Path) -> PathBuf {
+    path.strip_prefix("/").unwrap_or(path).to_owned()
+}

@@ -1,0 +1,405 @@
+//! What the image is for: target by target, until one has a complete dump.
+//!
+//! # Nouns
+//!
+//! - **Target**: where a dump may go, a hook ([`kdump_hooks::Target`]). An **attempt** is everything that is done with
+//!   one.
+//! - **Place**: an opened target, as the files of one dump see it ([`Place`]). Its **address** is what another process
+//!   needs to go on with it.
+//! - **Collection**: one run of a collector.
+//!
+//! # Flow
+//!
+//! ```text
+//!   to_targets ─▶ attempt: open ▶ pre hooks ▶ log ▶ vmcore ▶ post hooks ▶ status ▶ close ─▶ Came
+//!        │                            │        └─▶ Collection ─▶ Place
+//!        └◀─ the next target ◀── failed
+//! ```
+//!
+//! Another kind of place is one file here that implements [`Place`], and one line in [`Address`].
+
+mod attempt;
+mod collect;
+mod directory;
+mod place;
+
+pub use collect::{Collection, Collector};
+pub use directory::DumpDir;
+pub use place::{Address, Place};
+
+use crate::beat::Beat;
+use crate::config::ImageConfig;
+use crate::kmsg::KernelLog;
+use crate::run::{Run, act, act_knowing};
+use crate::status::{Outcome, Status, TargetReport};
+use anyhow::Context;
+use kdump_hooks::{Machine, Next, Stage, Target};
+use log::warn;
+
+/// The names of the files of a dump, in order of writing; `status.json` comes last.
+pub const LOG: &str = "vmcore-dmesg.txt";
+/// The dump.
+pub const VMCORE: &str = "vmcore";
+/// The log of the capture environment itself.
+pub const ENVIRONMENT_LOG: &str = "kexec-dmesg.log";
+
+/// What came of one target.
+enum Came {
+    /// A complete dump is on it.
+    Complete,
+    /// A complete dump is on it, and yet it counts as failed: why.
+    Spoilt(String),
+    /// No dump is wanted: why.
+    Declined(String),
+}
+
+/// What is known for all targets.
+struct Story<'a> {
+    run: &'a mut Run,
+    config: &'a ImageConfig,
+    machine: &'a mut dyn Machine,
+    /// May add to the status before it is written.
+    last_words: &'a mut dyn FnMut(&mut Status),
+    /// Whether the hooks have acted that do so once, before the first dump and after the first failure.
+    pre_done: bool,
+    emergency_done: bool,
+}
+
+/// Tries target by target until one has a complete dump, and gives the worker's last word. `last_words` may add to the
+/// status before it is written.
+pub fn to_targets(
+    run: &mut Run,
+    config: &ImageConfig,
+    machine: &mut dyn Machine,
+    last_words: &mut dyn FnMut(&mut Status),
+) -> Beat {
+    Story { run, config, machine, last_words, pre_done: false, emergency_done: false }.tell()
+}
+
+impl Story<'_> {
+    fn tell(mut self) -> Beat {
+        let mut reasons = Vec::new();
+        let mut targets = self.config.hooks.targets.iter().peekable();
+        while let Some(target) = targets.next() {
+            if target.hook().is_last_resort() && !reasons.is_empty() {
+                self.run.status.reason = Some(reasons.join("; "));
+                self.emergency();
+            }
+            let came = self.attempt(target);
+            self.run.status.targets.push(report_on(target, &came));
+            match came {
+                Ok(Came::Complete) => {
+                    self.run.status.outcome = Outcome::Complete;
+                    return Beat::Complete;
+                }
+                Ok(Came::Spoilt(reason)) => {
+                    self.emergency();
+                    return Beat::Failed(reason);
+                }
+                Ok(Came::Declined(reason)) => return Beat::Declined(reason),
+                Err(error) => {
+                    reasons.push(format!("target {target}: {error:#}"));
+                    if let Some(next) = targets.peek() {
+                        warn!("going on with the next target, {next}");
+                    }
+                }
+            }
+        }
+        self.run.status.reason = (!reasons.is_empty()).then(|| reasons.join("; "));
+        self.emergency();
+        Beat::Failed(self.run.status.reason.clone().unwrap_or_else(|| "no target is configured".to_owned()))
+    }
+
+    /// The hooks that act before the first dump, once.
+    fn before(&mut self) -> Next {
+        match std::mem::replace(&mut self.pre_done, true) {
+            true => Next::GoOn,
+            false => act(self.run, self.config, Stage::Pre, self.machine),
+        }
+    }
+
+    /// What belongs to a failure, once.
+    fn emergency(&mut self) {
+        if !std::mem::replace(&mut self.emergency_done, true) {
+            let outcome = self.run.status.outcome;
+            act_knowing(self.run, self.config, Stage::Emergency, Some(outcome), self.machine);
+        }
+    }
+}
+
+fn report_on(target: &Target, came: &anyhow::Result<Came>) -> TargetReport {
+    let error = match came {
+        Ok(Came::Complete) => None,
+        Ok(Came::Spoilt(reason) | Came::Declined(reason)) => Some(reason.clone()),
+        Err(error) => Some(format!("{error:#}")),
+    };
+    TargetReport::new(target.to_string(), error)
+}
+
+/// Puts the log of the capture environment itself beside the dump.
+///
+/// # Errors
+/// The kernel log cannot be read or the file not be written.
+pub fn save_environment_log(place: &mut dyn Place) -> anyhow::Result<()> {
+    let mut log = KernelLog::from_start().context("cannot read the log of the capture environment")?;
+    place.write(ENVIRONMENT_LOG, &mut std::iter::from_fn(|| log.next_line().map(|line| (line + "\n").into_bytes())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Dump, Ending, Endings, Limits};
+    use crate::run::Places;
+    use crate::status;
+    use kdump_hooks::fake::{FakeMachine, FakeNet};
+    use kdump_hooks::filesystem::Filesystem;
+    use kdump_hooks::net::Net;
+    use kdump_hooks::rootfs::Rootfs;
+    use kdump_hooks::user::Script;
+    use kdump_hooks::{DeviceSpec, Settings};
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    /// A capture environment in a directory, with a shell script for a collector.
+    struct Rehearsal {
+        tree: tempfile::TempDir,
+        config: ImageConfig,
+        machine: FakeMachine,
+    }
+
+    impl Rehearsal {
+        fn new(collector: &str) -> Rehearsal {
+            let tree = tempfile::tempdir().unwrap();
+            let script = tree.path().join("collector");
+            fs::write(&script, format!("#!/bin/sh\nfor last; do :; done; out=$last\n{collector}\n")).unwrap();
+            fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+            fs::create_dir(tree.path().join("state")).unwrap();
+            let target = |label: &str| {
+                Target::Filesystem(Filesystem {
+                    fstype: "ext4".into(),
+                    device: DeviceSpec::Label(label.into()),
+                    options: Vec::new(),
+                })
+            };
+            let config = ImageConfig {
+                version: config::VERSION,
+                kernel_release: "6.1".into(),
+                built_by: "test".into(),
+                dump: Dump { path: "/var/crash".into(), collector: vec![script.display().to_string(), "-z".into()] },
+                endings: Endings { failure_action: Ending::Halt.into(), final_action: Ending::Reboot },
+                limits: Limits { device: 5, stall: 20, stage: 30, driver: 5 },
+                normal: None,
+                hooks: Settings { targets: vec![target("first"), target("second")], ..Settings::default() },
+            };
+            Rehearsal { tree, config, machine: FakeMachine::default() }
+        }
+
+        fn with_device(mut self, label: &str) -> Rehearsal {
+            self.machine.devices.insert(format!("LABEL={label}"), "/dev/vda".into());
+            self
+        }
+
+        fn run(&mut self) -> Status {
+            self.end().0
+        }
+
+        fn end(&mut self) -> (Status, Beat) {
+            let places = Places {
+                root: self.tree.path().to_owned(),
+                vmcore: "/dev/null".into(),
+                collector: self.tree.path().join("collector"),
+                state: self.tree.path().join("state"),
+            };
+            let mut run = Run::new(Status::new("6.1".into()), places, Box::<Vec<Beat>>::default());
+            let last_word = to_targets(&mut run, &self.config, &mut self.machine, &mut |_| {});
+            (run.status, last_word)
+        }
+
+        /// The files of the only dump directory, and its status.
+        fn files(&self) -> (Vec<String>, serde_json::Value) {
+            let base = self.tree.path().join("kdump/target/var/crash");
+            let dirs: Vec<_> = fs::read_dir(base).unwrap().map(|entry| entry.unwrap().path()).collect();
+            assert_eq!(dirs.len(), 1);
+            let mut names: Vec<String> = fs::read_dir(&dirs[0])
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .filter(|name| name != ENVIRONMENT_LOG && name != "kexec-dmesg.log-incomplete")
+                .collect();
+            names.sort();
+            let status = serde_json::from_slice(&fs::read(dirs[0].join(status::FILE)).unwrap()).unwrap();
+            (names, status)
+        }
+    }
+
+    #[test]
+    fn a_good_collector_leaves_log_dump_and_status() {
+        let mut rehearsal = Rehearsal::new("echo data > $out").with_device("first");
+        let status = rehearsal.run();
+        assert_eq!(status.outcome, Outcome::Complete);
+        let (names, status) = rehearsal.files();
+        assert_eq!(names, ["status.json", "vmcore", "vmcore-dmesg.txt"]);
+        assert_eq!(status["outcome"], "complete");
+        assert_eq!(status["ending"], "reboot");
+        assert_eq!(status["targets"][0]["outcome"], "ok");
+        assert_eq!(status["files"][1]["name"], "vmcore");
+        assert_eq!(status["files"][1]["bytes"], 5);
+        assert_eq!(rehearsal.machine.journal.last().unwrap(), "unmount /kdump/target");
+    }
+
+    #[test]
+    fn a_dump_on_a_server_is_named_after_the_address_that_the_server_sees() {
+        let mut rehearsal = Rehearsal::new("echo data > $out");
+        rehearsal.config.hooks.targets = vec![Target::Nfs("10.0.2.2:/srv".parse().unwrap())];
+        rehearsal.machine.net = FakeNet::with_cards(&["eth0"]);
+        rehearsal.machine.net.add_address(2, "10.0.2.15/24".parse().unwrap()).unwrap();
+        assert_eq!(rehearsal.run().outcome, Outcome::Complete);
+        let base = rehearsal.tree.path().join("kdump/target/var/crash");
+        let name = fs::read_dir(base).unwrap().next().unwrap().unwrap().file_name().into_string().unwrap();
+        assert!(name.starts_with("10.0.2.15-20"), "{name}");
+    }
+
+    #[test]
+    fn a_failing_collector_leaves_an_incomplete_dump_and_a_status_that_says_why() {
+        let script =
+            "case $1 in --dump-dmesg) echo log > $out;; *) echo half > $out; echo disk is full >&2; exit 1;; esac";
+        let mut rehearsal = Rehearsal::new(script).with_device("first");
+        let status = rehearsal.run();
+        assert_eq!(status.outcome, Outcome::Incomplete);
+        let (names, status) = rehearsal.files();
+        assert_eq!(names, ["status.json", "vmcore-dmesg.txt", "vmcore-incomplete"]);
+        assert_eq!(status["outcome"], "incomplete");
+        assert_eq!(status["ending"], "halt");
+        assert!(status["reason"].as_str().unwrap().contains("disk is full"), "{status}");
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_read_does_not_stop_the_dump() {
+        let mut rehearsal =
+            Rehearsal::new("case $1 in --dump-dmesg) exit 1;; *) echo d > $out;; esac").with_device("first");
+        assert_eq!(rehearsal.run().outcome, Outcome::Complete);
+        let (names, status) = rehearsal.files();
+        assert_eq!(names, ["status.json", "vmcore"]);
+        assert_eq!(status["stages"][1]["name"], "log");
+        assert_ne!(status["stages"][1]["outcome"], "ok");
+    }
+
+    #[test]
+    fn the_next_target_is_tried_when_one_is_missing() {
+        let mut rehearsal = Rehearsal::new("echo data > $out").with_device("second");
+        let status = rehearsal.run();
+        assert_eq!(status.outcome, Outcome::Complete);
+        let targets: Vec<_> = status.targets.iter().map(|it| (it.target.as_str(), it.outcome.as_str())).collect();
+        assert_eq!(targets, [("ext4 LABEL=first", "failed"), ("ext4 LABEL=second", "ok")]);
+        let (_, status) = rehearsal.files();
+        assert_eq!(status["targets"][0]["error"], "LABEL=first did not appear within 5 s");
+    }
+
+    #[test]
+    fn without_any_target_the_reason_names_every_one_that_was_tried() {
+        let status = Rehearsal::new("exit 0").run();
+        assert_eq!(status.outcome, Outcome::Failed);
+        assert_eq!(
+            status.reason.unwrap(),
+            "target ext4 LABEL=first: LABEL=first did not appear within 5 s; \
+             target ext4 LABEL=second: LABEL=second did not appear within 5 s"
+        );
+    }
+
+    #[test]
+    fn a_target_is_let_go_even_if_there_is_no_room_for_a_directory_or_a_status() {
+        let mut rehearsal = Rehearsal::new("echo data > $out").with_device("first").with_device("second");
+        fs::create_dir_all(rehearsal.tree.path().join("kdump/target")).unwrap();
+        fs::write(rehearsal.tree.path().join("kdump/target/var"), "in the way").unwrap();
+        let status = rehearsal.run();
+        assert_eq!(status.outcome, Outcome::Failed);
+        let unmounted = |rehearsal: &Rehearsal| {
+            rehearsal.machine.journal.iter().filter(|line| *line == "unmount /kdump/target").count()
+        };
+        assert_eq!(unmounted(&rehearsal), 2);
+
+        let script = "mkdir -p $(dirname $out)/status.json-incomplete; echo data > $out";
+        let mut rehearsal = Rehearsal::new(script).with_device("first");
+        assert_eq!(rehearsal.run().outcome, Outcome::Complete);
+        assert_eq!(unmounted(&rehearsal), 1);
+    }
+
+    fn script(path: &str) -> Script {
+        Script { argv: vec![path.into()], named_by: "here".into(), decides: true }
+    }
+
+    fn ends_badly(rehearsal: &mut Rehearsal, program: &str) {
+        rehearsal.machine.programs.insert(program.into(), kdump_hooks::Ended { code: 7, said: String::new() });
+    }
+
+    #[test]
+    fn kdump_pre_can_say_no_and_the_final_action_follows() {
+        let mut rehearsal = Rehearsal::new("echo data > $out").with_device("first").with_device("second");
+        rehearsal.config.hooks.user.pre.push(script("/bin/pre"));
+        ends_badly(&mut rehearsal, "pre");
+        let (status, last_word) = rehearsal.end();
+        assert_eq!(last_word, Beat::Declined("here /bin/pre ended with 7".into()));
+        assert_eq!((status.outcome, status.targets.len()), (Outcome::Failed, 1));
+        let (names, status) = rehearsal.files();
+        assert_eq!(names, ["status.json"]);
+        assert_eq!(status["ending"], "reboot");
+        assert_eq!(status["reason"], "here /bin/pre ended with 7");
+        assert_eq!(rehearsal.machine.journal.last().unwrap(), "unmount /kdump/target");
+    }
+
+    #[test]
+    fn kdump_post_can_spoil_a_good_dump_and_the_failure_action_follows_without_another_target() {
+        let mut rehearsal = Rehearsal::new("echo data > $out").with_device("first").with_device("second");
+        rehearsal.config.hooks.user.post.push(script("/bin/post"));
+        rehearsal.config.hooks.user.emergency.push(script("/bin/emergency"));
+        ends_badly(&mut rehearsal, "post");
+        let (_, last_word) = rehearsal.end();
+        assert_eq!(last_word, Beat::Failed("here /bin/post ended with 7".into()));
+        let (names, status) = rehearsal.files();
+        assert_eq!(names, ["status.json", "vmcore", "vmcore-dmesg.txt"]);
+        assert_eq!((&status["outcome"], &status["ending"]), (&"complete".into(), &"halt".into()));
+        assert!(
+            rehearsal.machine.journal.last().unwrap().contains("/bin/emergency"),
+            "{:?}",
+            rehearsal.machine.journal
+        );
+    }
+
+    #[test]
+    fn hooks_before_the_dump_run_once_and_those_of_a_failure_before_the_last_resort() {
+        let mut rehearsal =
+            Rehearsal::new("case $out in *rootdumps*) echo data > $out;; *) exit 1;; esac").with_device("first");
+        let user = &mut rehearsal.config.hooks.user;
+        (user.pre, user.post) = (vec![script("/bin/pre")], vec![script("/bin/post")]);
+        user.emergency = vec![script("/bin/emergency")];
+        let Target::Filesystem(filesystem) = rehearsal.config.hooks.targets.remove(0) else { panic!() };
+        rehearsal.config.hooks.targets = vec![
+            Target::Filesystem(filesystem.clone()),
+            Target::Rootfs(Rootfs { path: "/rootdumps".into(), filesystem }),
+        ];
+        let (status, last_word) = rehearsal.end();
+        assert_eq!((status.outcome, last_word), (Outcome::Complete, Beat::Complete));
+        let order: Vec<&str> = rehearsal
+            .machine
+            .journal
+            .iter()
+            .filter_map(|line| line.split(' ').find(|word| word.starts_with("/bin/")))
+            .collect();
+        assert_eq!(order, ["/bin/pre", "/bin/post", "/bin/emergency", "/bin/post"]);
+        let dumps = rehearsal.tree.path().join("kdump/target/rootdumps");
+        assert_eq!(fs::read_dir(dumps).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn each_stage_notes_the_memory_that_is_left_at_its_end() {
+        let mut rehearsal = Rehearsal::new("echo data > $out").with_device("first");
+        rehearsal.run();
+        let (_, status) = rehearsal.files();
+        assert!(status["stages"].as_array().unwrap().iter().all(|stage| stage["available"].as_u64().unwrap() > 0));
+    }
+
+    #[test]
+    fn a_collector_that_writes_nothing_has_not_dumped() {
+        let mut rehearsal = Rehearsal::new("exit 0").with_device("first");
+        assert!(rehearsal.run().reason.unwrap().contains("wrote nothing"));
+    }
+}

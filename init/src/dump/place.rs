@@ -1,0 +1,67 @@
+//! An opened target, as the files of one dump see it.
+
+use super::collect::Collector;
+use super::directory::DumpDir;
+use crate::beat::Pulse;
+use crate::status::{FileReport, Outcome};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Where the files of one dump appear, one after the other. A file has its name only when it is whole and safe.
+pub trait Place: fmt::Debug {
+    /// What another process needs to go on with it.
+    fn address(&self) -> Address;
+
+    /// Lets `collector` write the file `name`.
+    ///
+    /// # Errors
+    /// The collector's failure, or why its work could not be kept. What there is of the file stays, and does not have
+    /// its name.
+    fn collect(&mut self, name: &str, collector: &Collector, pulse: &mut dyn Pulse) -> anyhow::Result<()>;
+
+    /// Writes a file, piece by piece.
+    ///
+    /// # Errors
+    /// It could not be written, flushed or renamed.
+    fn write(&mut self, name: &str, pieces: &mut dyn Iterator<Item = Vec<u8>>) -> anyhow::Result<()>;
+
+    /// How much of the dump is there.
+    fn outcome(&self) -> Outcome;
+
+    /// The files so far, read back where the place can be read: not those longer than `most`. `tick` is called now and
+    /// then.
+    fn files(&self, most: u64, tick: &mut dyn FnMut()) -> Vec<FileReport>;
+}
+
+/// What the aftermath needs to go on with a place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Address {
+    /// A directory below a mount point.
+    Directory(PathBuf),
+}
+
+impl Address {
+    /// The place again.
+    pub fn place(self) -> Box<dyn Place> {
+        match self {
+            Address::Directory(path) => Box::new(DumpDir::existing(path)),
+        }
+    }
+
+    /// The directory that programs can look into, if it is one.
+    pub fn directory(&self) -> Option<&Path> {
+        match self {
+            Address::Directory(path) => Some(path),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Directory(path) => path.display().fmt(f),
+        }
+    }
+}
