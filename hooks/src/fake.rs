@@ -11,8 +11,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 mod net;
+mod object;
 
 pub use net::{FakeNet, dhcp_reply};
+pub use object::object;
 
 /// A machine that records what it is asked to do.
 #[derive(Clone, Debug, Default)]

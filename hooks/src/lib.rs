@@ -36,6 +36,7 @@
 //! | [`early_kdump`] | the hook that loads the capture kernel in a normal boot, before the system does |
 //! | [`sysctl`] | sysctl.conf and sysctl.d |
 //! | [`kmod`] | what modprobe knows: indexes, modprobe.d, aliases, order of loading; both sides need it |
+//! | [`kernel`] | the few calls of the kernel that programs of several crates make |
 //! | [`cmdline`] | the kernel command line |
 //! | [`device`] | how a configuration names a block device |
 //! | [`mod@stage`], [`moment`] | the stages and their order; how things stand at one |
@@ -50,6 +51,7 @@ pub mod fake;
 pub mod fence;
 pub mod filesystem;
 pub mod host;
+pub mod kernel;
 pub mod kmod;
 pub mod machine;
 pub mod moment;

@@ -4,7 +4,6 @@ pub mod drivers;
 pub mod elf;
 pub mod firmware;
 pub mod indexes;
-pub mod modinfo;
 pub mod modprobe_d;
 pub mod modules;
 pub mod programs;

@@ -8,13 +8,13 @@
 //! memory in the image, but never of a boot, and PID 1 stays small. Nothing else of a module is changed: its signature
 //! covers every byte.
 
-use super::modinfo::ModInfo;
 use crate::host::kernel::Compression;
 use crate::host::{Kernel, Tree};
 use crate::plan::Entry;
 use crate::unpack::unpack;
 use anyhow::{Context, bail};
 use kdump_hooks::ModuleNeed;
+use kdump_hooks::kmod::ModInfo;
 use kdump_hooks::kmod::{Action, Config, Index, ModuleName, Plan, Reached, Step, plan, resolve};
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -4,9 +4,9 @@
 //! neither happens for the stall limit it is killed.
 
 use crate::beat::{Beat, Pulse};
-use crate::kmsg::KernelLog;
 use crate::program;
 use anyhow::bail;
+use kdump_hooks::kernel::KernelLog;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 

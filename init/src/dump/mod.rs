@@ -29,10 +29,10 @@ pub use place::{Address, Place};
 
 use crate::beat::Beat;
 use crate::config::ImageConfig;
-use crate::kmsg::KernelLog;
 use crate::run::{Run, act, act_knowing};
 use crate::status::{Outcome, Status, TargetReport};
 use anyhow::Context;
+use kdump_hooks::kernel::KernelLog;
 use kdump_hooks::{Machine, Next, Stage, Target};
 use log::warn;
 

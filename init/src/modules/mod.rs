@@ -10,16 +10,14 @@
 
 mod loader;
 mod report;
-mod signature;
 
+pub use kdump_hooks::kernel::Refusal;
 pub use loader::Loader;
 pub use report::{Missing, Refused, Report, Stuck};
-pub use signature::is_signed;
 
 use kdump_hooks::cmdline::Cmdline;
 use kdump_hooks::kmod::{ModuleName, load_list};
 use log::warn;
-use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::Path;
 
@@ -34,22 +32,6 @@ pub trait Modules: fmt::Debug + Send + Sync {
     /// # Errors
     /// Why the kernel refused it.
     fn insert(&self, name: &ModuleName, file: &Path, parameters: &str) -> Result<Vec<String>, Refusal>;
-}
-
-/// A module that the kernel did not take.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refusal {
-    /// The errno and what it means here.
-    pub reason: String,
-    /// The lines that the kernel logged meanwhile.
-    pub kernel: Vec<String>,
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.reason)?;
-        if self.kernel.is_empty() { Ok(()) } else { write!(f, "; the kernel says: {}", self.kernel.join(" | ")) }
-    }
 }
 
 /// Says what is wrong with the indexes and with modprobe.d.

@@ -11,7 +11,7 @@ pub use machine::{
     CaptureMachine, end, ignore_restart_keys, kill_everything, memory_available, offer_process, restart_on_panic,
     spare_this_process,
 };
-pub use modules::{LinuxModules, explain};
+pub use modules::LinuxModules;
 pub use mounts::{mount, mount_kernel_filesystems, unmount};
 pub use net::LinuxNet;
 pub use nodes::make_device_nodes;

@@ -1,7 +1,7 @@
 //! Mounting and unmounting.
 
-use crate::kmsg::KernelLog;
 use anyhow::{Context, anyhow};
+use kdump_hooks::kernel::KernelLog;
 use kdump_hooks::{MountPlan, Refused};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags};

@@ -1,0 +1,9 @@
+//! The few calls of the kernel that the programs of several crates make: modules in and out, and the kernel log.
+
+mod log;
+mod modules;
+mod signature;
+
+pub use log::KernelLog;
+pub use modules::{Facts, Refusal, explain, insert, is_there, remove};
+pub use signature::is_signed;
