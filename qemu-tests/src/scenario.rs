@@ -120,6 +120,20 @@ impl GuestFile {
         ]
     }
 
+    /// What a host with one virtio network card, eth0, shows of it.
+    pub fn virtio_card() -> Vec<GuestFile> {
+        let virtio = "/sys/devices/pci0000:00/0000:00:03.0/virtio1";
+        vec![
+            GuestFile::link("/sys/class/net/eth0", &format!("{virtio}/net/eth0")),
+            GuestFile::link(&format!("{virtio}/net/eth0/device"), virtio),
+            GuestFile::text(&format!("{virtio}/modalias"), "virtio:d00000001v00001AF4\n"),
+            GuestFile::text(
+                &format!("{virtio}/../modalias"),
+                "pci:v00001AF4d00001041sv00001AF4sd00001100bc02sc00i00\n",
+            ),
+        ]
+    }
+
     /// Makes it below `tree`.
     pub(crate) fn make(&self, tree: &Path) -> Result<()> {
         let place = tree.join(self.path.trim_start_matches('/'));

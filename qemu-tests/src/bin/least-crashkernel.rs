@@ -2,18 +2,22 @@
 //!
 //! In: a target, the guest's memory, the bounds. Out: the least `crashkernel=` of the given step at which a guest that
 //! crashes has a complete dump on the target, found by halving, one guest after the other. The capture kernel's command
-//! line is the one that kdumpctl makes when nobody configures any.
+//! line is the one that kdumpctl makes when nobody configures any, but for `ip=`.
 //! May surprise: whatever goes wrong below the upper bound counts as too little memory; the upper bound itself has to do,
 //! so that a broken machine is not taken for a small one.
 
+use std::net::Ipv4Addr;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use qemu_tests::crash::crash;
+use qemu_tests::folders;
+use qemu_tests::nfs_server::NfsServer;
 use qemu_tests::provision::{self, Suite};
 use qemu_tests::scenario::{GuestFile, LABEL, Scenario};
+use qemu_tests::status::Status;
 
 /// What PID 1 says in the end when all is well.
 const COMPLETE: &str = "the dump is complete; final action";
@@ -24,6 +28,9 @@ struct Arguments {
     /// The target line of kdump.conf; the guest's own disk if not given
     #[arg(long, value_name = "LINE")]
     target: Option<String>,
+    /// Dump to an NFS server on the host, which the guest reaches by its one network card
+    #[arg(long, conflicts_with = "target")]
+    nfs: bool,
     /// The memory of the guest
     #[arg(long, value_name = "MIB", default_value_t = 3072)]
     memory: u32,
@@ -86,7 +93,7 @@ fn try_one(arguments: &Arguments, crashkernel_mib: u32) -> Result<Result<()>> {
         "sid" => Suite::Sid,
         _ => Suite::Own,
     })?;
-    let scenario = Scenario {
+    let mut scenario = Scenario {
         memory_mib: arguments.memory,
         crashkernel_mib,
         target: arguments.target.clone().unwrap_or_else(|| format!("ext4 LABEL={LABEL}")),
@@ -96,20 +103,39 @@ fn try_one(arguments: &Arguments, crashkernel_mib: u32) -> Result<Result<()>> {
         packing: arguments.unpacked.then_some("none"),
         ..Scenario::of(kernel, &format!("least-crashkernel-{crashkernel_mib}"))
     };
+    let server = if arguments.nfs { Some(serve(&mut scenario, arguments)?) } else { None };
     let began = Instant::now();
     let outcome = crash(&scenario).and_then(|outcome| {
         ensure!(outcome.console.contains(COMPLETE), "there is no complete dump");
-        Ok(outcome)
+        match &server {
+            Some(server) => Status::read(&server.dump()?.join("status.json")),
+            None => outcome.status(),
+        }
     });
     let seconds = began.elapsed().as_secs();
     match &outcome {
-        Ok(outcome) => {
-            let memory = outcome.status().ok().and_then(|status| status.at("/memory").cloned().ok());
-            println!("{crashkernel_mib:>4}M  enough      {seconds:>4} s  {}", memory.unwrap_or_default());
+        Ok(status) => {
+            let memory = status.at("/memory").cloned().unwrap_or_default();
+            println!("{crashkernel_mib:>4}M  enough      {seconds:>4} s  {memory}");
         }
         Err(error) => println!("{crashkernel_mib:>4}M  too little  {seconds:>4} s  {}", first_line(error)),
     }
     Ok(outcome.map(drop))
+}
+
+/// Starts an NFS server, and makes it the target.
+fn serve(scenario: &mut Scenario, arguments: &Arguments) -> Result<NfsServer> {
+    let place = folders::qemu().join("nfs/least-crashkernel");
+    folders::fresh(&place)?;
+    let server = NfsServer::start(&place, Ipv4Addr::LOCALHOST.into())?;
+    scenario.target = "nfs 10.0.2.2:/export".into();
+    scenario.append = format!("ip=eth0:dhcp {}", arguments.append);
+    scenario.qemu = ["-netdev", "user,id=n0", "-device", "virtio-net-pci,netdev=n0"].map(str::to_owned).into();
+    scenario.files = vec![GuestFile::text("/etc/fstab", &server.fstab("10.0.2.2"))];
+    if !arguments.generic {
+        scenario.files.extend(GuestFile::virtio_card());
+    }
+    Ok(server)
 }
 
 fn first_line(error: &anyhow::Error) -> String {
