@@ -133,7 +133,8 @@ fn serve(scenario: &mut Scenario, arguments: &Arguments) -> Result<NfsServer> {
     scenario.qemu = ["-netdev", "user,id=n0", "-device", "virtio-net-pci,netdev=n0"].map(str::to_owned).into();
     scenario.files = vec![GuestFile::text("/etc/fstab", &server.fstab("10.0.2.2"))];
     if !arguments.generic {
-        scenario.files.extend(GuestFile::virtio_card());
+        // What has no disk is not taken for a machine.
+        scenario.files.extend([GuestFile::virtio_disk(), GuestFile::virtio_card()].concat());
     }
     Ok(server)
 }
