@@ -4,14 +4,19 @@
 //! targets with their servers' addresses, and the network. The first of these that says something decides: the command
 //! line, KDUMP_NETCONFIG, the way that this machine takes to the server. An image for another machine asks every card for
 //! an address.
+//!
+//! May surprise: when an image is there already, [`changes`] tells whether the network still is what it was; what cannot
+//! be found out, such as while a cable is out, is no change.
+
+pub mod change;
 
 use crate::config::{Config, Sysconfig};
 use crate::host::SystemHost;
 use anyhow::Context;
-use kdump_hooks::Target;
 use kdump_hooks::cmdline::Cmdline;
 use kdump_hooks::net::model::EVERY;
 use kdump_hooks::net::{Method, Net, Network, Source, dns, snapshot};
+use kdump_hooks::{Settings, Target};
 use kdump_init::sys::LinuxNet;
 use std::net::IpAddr;
 
@@ -50,7 +55,7 @@ fn find_with(
             Some(Ok(address)) => Some(address),
             Some(Err(error)) => {
                 warnings.push(format!("{error:#}; the capture environment will ask again"));
-                None
+                nfs.address
             }
             None => nfs.server.parse().ok(),
         };
@@ -89,6 +94,27 @@ fn find_with(
         }
     }
     Ok((targets, Some(network)))
+}
+
+/// What has changed since an image got its network. Nothing, if it has none, or if nothing can be told: what the way to
+/// the target is while there is none will be seen when there is one again.
+pub fn changes(config: &Config, host: &SystemHost, image: &Settings) -> Vec<String> {
+    let here = host.devices_are_here && host.tree.is_this_machine();
+    if here { changes_with(&config.system, image, &mut LinuxNet::default()) } else { Vec::new() }
+}
+
+fn changes_with(system: &Sysconfig, image: &Settings, net: &mut dyn Net) -> Vec<String> {
+    let Some(then) = &image.network else { return Vec::new() };
+    let nodes = image.fence.as_ref().map_or(&[][..], |fence| &fence.nodes);
+    // A server that no nameserver knows at this moment is where it was.
+    match find_with(system, image.targets.clone(), nodes, Some(net), &mut Vec::new()) {
+        Ok((_, Some(now))) => change::between(then, &now),
+        Ok((_, None)) => Vec::new(),
+        Err(error) => {
+            log::info!("the network of the image cannot be compared with the machine's: {error:#}");
+            Vec::new()
+        }
+    }
 }
 
 /// What the capture kernel's own command line will say of a network.
@@ -195,6 +221,40 @@ mod tests {
             format!("{error:#}")
                 .starts_with("kdump:3: the command line of the capture kernel: cannot follow `ip=ibft`")
         );
+    }
+
+    fn image_of(net: &mut FakeNet) -> Settings {
+        let (targets, network, _) = found(&system("", ""), nfs(), Some(net));
+        Settings { targets, network, ..Settings::default() }
+    }
+
+    #[test]
+    fn a_machine_that_has_moved_differs_from_its_image() {
+        let image = image_of(&mut machine());
+        assert_eq!(changes_with(&system("", ""), &image, &mut machine()), [""; 0]);
+        let mut moved = machine();
+        moved.add_address(2, "10.0.2.16/24".parse().unwrap()).unwrap();
+        moved.files.insert("/etc/resolv.conf".into(), "nameserver 10.0.2.4\n".into());
+        let lines = changes_with(&system("", ""), &image, &mut moved);
+        assert_eq!(
+            lines,
+            [
+                "eno1 was a card, 10.0.2.15/24, and is a card, 10.0.2.15/24, 10.0.2.16/24",
+                "the nameservers were 10.0.2.3, and are 10.0.2.4"
+            ]
+        );
+        let lines = changes_with(&system("ip=eno2:dhcp", ""), &image, &mut machine());
+        assert_eq!(lines, ["eno1 is no longer used", "eno2 is used now"]);
+    }
+
+    #[test]
+    fn what_cannot_be_found_out_now_is_no_change() {
+        let image = image_of(&mut machine());
+        let mut silent = machine();
+        silent.dns_is_silent = true;
+        assert_eq!(changes_with(&system("", ""), &image, &mut silent), [""; 0]);
+        assert_eq!(changes_with(&system("", ""), &image, &mut FakeNet::with_cards(&["eno1"])), [""; 0]);
+        assert_eq!(changes_with(&system("", ""), &Settings::default(), &mut machine()), [""; 0]);
     }
 
     #[test]

@@ -1,15 +1,17 @@
-//! Loads the capture kernel, with an image that is built first if there is none or it is too old.
+//! Loads the capture kernel, with an image that is built first if there is none, it is too old, or the network that it
+//! would bring up is no longer the machine's.
 
 use super::kernel::OnDisk;
 use super::{Machine, kernel, keys, status};
 use crate::build::{self, Built, Request};
 use crate::config::{Config, Sysconfig};
-use crate::host::watchdog;
+use crate::host::{Kernel, SystemHost, watchdog};
 use crate::inspect;
 use crate::kexec::cmdline::{self, DEFAULT_APPEND, DEFAULT_REMOVE, Parts};
 use crate::kexec::explain;
-use crate::scripts;
+use crate::{network, scripts};
 use anyhow::{Context, bail};
+use kdump_init::config::ImageConfig;
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::Write;
@@ -62,21 +64,25 @@ enum Lack {
     Useless(anyhow::Error),
     /// It is older than this file.
     Older(PathBuf),
+    /// It would bring up another network: what has changed.
+    Moved(Vec<String>),
 }
 
-/// Plans the image anew if it is missing, of no use, or older than what it is made of.
+/// Plans the image anew if it is missing, of no use, or older than what it is made of, or if the network has changed.
 fn bring_up_to_date(machine: &Machine, config: &Config, disk: &OnDisk) -> anyhow::Result<Option<Built>> {
     let lack = match modified(&disk.image) {
         None => Lack::Missing,
         Some(built) => match (check(disk), newer_than(machine, config, disk, built)) {
             (Err(error), _) => Lack::Useless(error),
-            (Ok(()), Some(newer)) => Lack::Older(newer),
-            (Ok(()), None) => return Ok(None),
+            (Ok(_), Some(newer)) => Lack::Older(newer),
+            (Ok(image), None) => match changes(machine, config, disk, &image) {
+                lines if lines.is_empty() => return Ok(None),
+                lines => Lack::Moved(lines),
+            },
         },
     };
     let image = disk.image.display();
-    let has_modules =
-        ["lib/modules", "usr/lib/modules"].iter().any(|dir| machine.tree.path(dir).join(&disk.release).is_dir());
+    let has_modules = has_modules(machine, disk);
     match lack {
         Lack::Older(newer) if !has_modules => {
             log::warn!(
@@ -90,6 +96,9 @@ fn bring_up_to_date(machine: &Machine, config: &Config, disk: &OnDisk) -> anyhow
             return Err(error.context(format!("cannot use {image}, and the modules to build another are not here")));
         }
         Lack::Older(newer) => log::info!("{image} is older than {}: it is built again", newer.display()),
+        Lack::Moved(lines) => {
+            log::info!("the network of {image} has changed, so it is built again: {}", lines.join("; "))
+        }
         Lack::Useless(error) => log::info!("{image} is of no use and is built again: {error:#}"),
         Lack::Missing => log::info!("{image} is missing: it is built"),
     }
@@ -108,14 +117,34 @@ fn bring_up_to_date(machine: &Machine, config: &Config, disk: &OnDisk) -> anyhow
     build::plan(&request).map(Some).with_context(|| format!("cannot build {}", disk.image.display()))
 }
 
-/// Whether the image is one of ours for that kernel; another builder's may lie in the same place.
-fn check(disk: &OnDisk) -> anyhow::Result<()> {
+fn has_modules(machine: &Machine, disk: &OnDisk) -> bool {
+    ["lib/modules", "usr/lib/modules"].iter().any(|dir| machine.tree.path(dir).join(&disk.release).is_dir())
+}
+
+/// How the network of the image differs from what it would be now, if another image could be built.
+fn changes(machine: &Machine, config: &Config, disk: &OnDisk, image: &ImageConfig) -> Vec<String> {
+    if image.hooks.network.is_none() || !has_modules(machine, disk) {
+        return Vec::new();
+    }
+    let host = Kernel::find(&machine.tree, Some(&disk.release), None)
+        .and_then(|kernel| SystemHost::new(machine.tree.clone(), kernel));
+    match host {
+        Ok(host) => network::changes(config, &host, &image.hooks),
+        Err(error) => {
+            log::debug!("{error:#}");
+            Vec::new()
+        }
+    }
+}
+
+/// What an image of ours for that kernel tells init; another builder's may lie in the same place.
+fn check(disk: &OnDisk) -> anyhow::Result<ImageConfig> {
     let image = fs::read(&disk.image)?;
     let config = inspect::config(&image).context("it was not built by this version of mkdumprd")?;
     if config.kernel_release != disk.release {
         bail!("it is for kernel {}, not for {}", config.kernel_release, disk.release);
     }
-    Ok(())
+    Ok(config)
 }
 
 /// The first of the things that an image is made of that has changed since it was built.
