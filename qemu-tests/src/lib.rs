@@ -30,8 +30,8 @@
 //! - [`stack`]: a target that the guest puts together from several disks.
 //! - [`scenario`], [`mod@crash`]: what is tried, and the story of trying it; [`mod@mem_usage`]: a story without a crash;
 //!   [`normal`]: a whole system boots, and may crash.
-//! - [`nfs_server`], [`vlan_switch`]: what a guest finds on its network.
-//! - [`machine`], [`console`], [`disk`], [`mod@accel`]: QEMU and what is around it.
+//! - [`nfs_server`] with its [`portmapper`], [`switch`] with a [`dhcp6_server`]: what a guest finds on its network.
+//! - [`machine`], [`monitor`], [`console`], [`disk`], [`mod@accel`]: QEMU and what is around it.
 //! - [`source`], [`collector`], [`damage`]: kept memory, what is asked of it, and what is done to it.
 //! - [`oracle`], [`judge`], [`status`], [`initramfs`]: whether the dump, or the image, is right.
 //! - [`sys`]: the one room for `unsafe`.
@@ -41,6 +41,7 @@ pub mod collector;
 pub mod console;
 pub mod crash;
 pub mod damage;
+pub mod dhcp6_server;
 pub mod disk;
 mod emulation;
 pub mod folders;
@@ -49,9 +50,11 @@ pub mod initramfs;
 pub mod judge;
 pub mod machine;
 pub mod mem_usage;
+pub mod monitor;
 pub mod nfs_server;
 pub mod normal;
 pub mod oracle;
+pub mod portmapper;
 pub mod programs;
 pub mod progress;
 pub mod provision;
@@ -59,9 +62,9 @@ pub mod scenario;
 pub mod source;
 pub mod stack;
 pub mod status;
+pub mod switch;
 pub mod sys;
 pub mod tools;
-pub mod vlan_switch;
 
 /// What a test's table needs.
 pub mod prelude {

@@ -5,13 +5,12 @@
 //!
 //! Surprising: at most one guest per core of the host runs at once, over all processes; the others wait for a slot.
 
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixStream;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -20,7 +19,7 @@ use crate::console::{Console, Echo};
 use crate::emulation;
 use crate::folders::{self, Lock};
 use crate::stack::Bus;
-use crate::{sys, tools};
+use crate::{monitor, sys, tools};
 
 /// How a guest came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -207,19 +206,8 @@ impl Running {
 
     /// Asks the guest's balloon driver to leave it `mib` of memory. It takes its time.
     pub fn balloon(&self, mib: u32) -> Result<()> {
-        let ask = || {
-            let mut socket = UnixStream::connect(self.monitor.path().join("qmp"))?;
-            socket.set_read_timeout(Some(Duration::from_secs(10)))?;
-            let value = u64::from(mib) << 20;
-            let balloon = json!({"execute": "balloon", "arguments": {"value": value}});
-            write!(socket, "{}\n{balloon}\n", json!({"execute": "qmp_capabilities"}))?;
-            let answers = BufReader::new(socket).lines().map_while(Result::ok);
-            let answers: Vec<String> = answers.filter(|line| !line.contains("\"event\"")).take(3).collect();
-            let refused = answers.iter().any(|answer| answer.contains("\"error\""));
-            ensure!(answers.len() == 3 && !refused, "it answered {}", answers.join(" "));
-            Ok(())
-        };
-        ask().with_context(|| format!("unable to ask QEMU's monitor for a balloon that leaves {mib} MiB"))
+        let value = u64::from(mib) << 20;
+        monitor::ask(&self.monitor.path().join("qmp"), "balloon", &json!({"value": value}))
     }
 
     /// Presses keys on its console.

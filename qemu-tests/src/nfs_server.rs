@@ -1,6 +1,7 @@
 //! An NFS server on the host's loopback, for guests that reach it by QEMU's user network.
 //!
-//! In: a folder. Out: a server of NFSv4 that exports it as `/export`, on a port of its own, until it is dropped. It is
+//! In: a folder. Out: a server that exports it as `/export`, on ports of its own, until it is dropped; of NFSv4, or of
+//! NFSv3 alone, for which it lives in a mount namespace with a [portmapper](crate::portmapper) as it wants one. It is
 //! nfs-ganesha, a program like any other, so the host's kernel has no part in it. It is not installed: package and
 //! libraries lie side by side below `target/qemu/ganesha`.
 
@@ -11,8 +12,9 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
 
-use crate::{provision, sys, tools};
+use crate::{portmapper, provision, sys, tools};
 
 /// It takes a second or two.
 const START: Duration = Duration::from_secs(60);
@@ -24,14 +26,27 @@ pub struct NfsServer {
     pub port: u16,
     /// What it exports as `/export`.
     pub folder: PathBuf,
+    /// Where it answers what NFSv3 asks before a mount.
+    mount_port: Option<u16>,
     child: Child,
+    _run: TempDir,
 }
 
 impl NfsServer {
-    /// Starts one that listens at `address` and exports `place/export`.
+    /// Starts one of NFSv4 that listens at `address` and exports `place/export`.
     pub fn start(place: &Path, address: IpAddr) -> Result<NfsServer> {
+        NfsServer::of_version(place, address, 4)
+    }
+
+    /// Starts one of this version alone.
+    pub fn of_version(place: &Path, address: IpAddr, version: u8) -> Result<NfsServer> {
         let ganesha = provision::ganesha()?;
-        let port = TcpListener::bind((address, 0)).and_then(|free| free.local_addr()).context("no free port")?.port();
+        let free = || TcpListener::bind((address, 0)).context("no free port");
+        let listeners = [free()?, free()?];
+        let [port, mount_port] = listeners.map(|listener| listener.local_addr().map(|address| address.port()));
+        let (port, mount_port) = (port?, mount_port?);
+        // The name of its socket has to be short.
+        let run = tempfile::tempdir().context("unable to make a temporary folder")?;
         let (folder, state) = (place.join("export"), place.join("ganesha"));
         for made in [&folder, &state] {
             fs::create_dir_all(made).with_context(|| format!("unable to make {}", made.display()))?;
@@ -39,17 +54,27 @@ impl NfsServer {
         let (conf, log) = (state.join("ganesha.conf"), state.join("ganesha.log"));
         let plugins = ganesha.join("usr/lib/x86_64-linux-gnu/ganesha");
         let text = format!(
-            "NFS_CORE_PARAM {{ NFS_Port = {port}; Bind_addr = {address}; Protocols = 4; Enable_NLM = false; \
+            "NFS_CORE_PARAM {{ NFS_Port = {port}; MNT_Port = {mount_port}; Bind_addr = {address}; \
+             Protocols = {version}; Enable_UDP = false; mount_path_pseudo = true; Enable_NLM = false; \
              Enable_RQUOTA = false; Plugins_Dir = \"{}\"; }}\n\
              NFSv4 {{ RecoveryBackend = \"fs\"; RecoveryRoot = \"{}\"; Graceless = true; Minor_Versions = 1,2; }}\n\
-             EXPORT {{ Export_Id = 1; Path = \"{}\"; Pseudo = \"/export\"; Protocols = 4; Transports = TCP; \
+             EXPORT {{ Export_Id = 1; Path = \"{}\"; Pseudo = \"/export\"; Protocols = {version}; Transports = TCP; \
              Access_Type = RW; Squash = No_Root_Squash; SecType = sys; FSAL {{ Name = VFS; }} }}\n",
             plugins.display(),
             state.display(),
             folder.display(),
         );
         fs::write(&conf, text).with_context(|| format!("unable to write {}", conf.display()))?;
-        let mut command = tools::command(&ganesha.join("usr/bin/ganesha.nfsd").display().to_string());
+        let program = ganesha.join("usr/bin/ganesha.nfsd");
+        let mut command = match version {
+            3 => tools::command("unshare"),
+            _ => tools::command(&program.display().to_string()),
+        };
+        if version == 3 {
+            portmapper::start(run.path())?;
+            let with_our_run = "mount --bind \"$0\" /run && exec \"$@\"";
+            command.args(["--mount", "sh", "-c", with_our_run]).arg(run.path()).arg(program);
+        }
         let libraries = [
             "usr/lib/x86_64-linux-gnu",
             "usr/lib/x86_64-linux-gnu/libnfsidmap",
@@ -62,7 +87,8 @@ impl NfsServer {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         sys::die_with_parent(&mut command);
         let child = command.spawn().with_context(|| format!("unable to start {}", tools::shown(&command)))?;
-        let mut server = NfsServer { port, folder, child };
+        let mount_port = (version == 3).then_some(mount_port);
+        let mut server = NfsServer { port, folder, mount_port, child, _run: run };
         let began = Instant::now();
         while TcpStream::connect((address, port)).is_err() {
             let ended = server.child.try_wait().context("unable to wait for the NFS server")?;
@@ -81,9 +107,10 @@ impl NfsServer {
         let _ = self.child.wait();
     }
 
-    /// The line of fstab by which a guest knows its port.
+    /// The line of fstab by which a guest knows its ports.
     pub fn fstab(&self, host: &str) -> String {
-        format!("{host}:/export /mnt nfs defaults,port={} 0 0\n", self.port)
+        let mount = self.mount_port.map(|port| format!(",vers=3,mountport={port}")).unwrap_or_default();
+        format!("{host}:/export /mnt nfs defaults,port={}{mount} 0 0\n", self.port)
     }
 
     /// The one dump on it.

@@ -4,7 +4,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -12,7 +11,7 @@ use qemu_tests::folders;
 use qemu_tests::nfs_server::NfsServer;
 use qemu_tests::prelude::*;
 use qemu_tests::scenario::GuestFile;
-use qemu_tests::vlan_switch::VlanSwitch;
+use qemu_tests::switch::{Switch, Wiring};
 
 const FOUR: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const SIX: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
@@ -24,9 +23,13 @@ fn one_card() -> Vec<String> {
 
 /// Where a server keeps its files; the run's own folder is cleared by the run.
 fn serve(name: &str, address: IpAddr) -> Result<NfsServer> {
+    serve_version(name, address, 4)
+}
+
+fn serve_version(name: &str, address: IpAddr, version: u8) -> Result<NfsServer> {
     let place = folders::qemu().join("nfs").join(name);
     folders::fresh(&place)?;
-    NfsServer::start(&place, address)
+    NfsServer::of_version(&place, address, version)
 }
 
 /// A crash whose dump goes to `host` as the guest calls the server.
@@ -77,17 +80,37 @@ fn a_dump_goes_by_dhcp_and_nfs_when_nothing_is_known_of_the_network() -> Result<
 }
 
 #[test]
-fn a_dump_goes_over_a_vlan_on_a_bond_with_a_fixed_address() -> Result<()> {
+fn a_dump_goes_over_a_vlan_on_a_bond_that_loses_a_card_meanwhile() -> Result<()> {
+    // The log is on the server by then, and the dump is not.
+    const MEANWHILE: u64 = 2000;
     let server = serve("vlan", FOUR)?;
     let sockets = tempfile::tempdir().context("unable to make a temporary folder")?;
-    let switch = VlanSwitch::new(sockets.path(), 42)?;
+    let wiring = Wiring { vlan: Some(42), unplug_after: Some(MEANWHILE), ..Wiring::default() };
+    let switch = Switch::new(sockets.path(), wiring)?;
     let append = "bond=bond0:eth0,eth1:mode=active-backup,miimon=100 vlan=bond0.42:bond0 \
                   ip=10.0.2.15::10.0.2.2:255.255.255.0::bond0.42:none:1400";
     let scenario = scenario("nfs-vlan", "10.0.2.2", &server, append, switch.qemu.clone())?;
     let console = check(&scenario, &server, "10.0.2.15")?;
     ensure!(console.contains("bond0.42"), "the console does not tell the network:\n{}", tail(&console));
-    let (tagged, dump) = (switch.counts.tagged.load(Ordering::Relaxed), size(&server.dump()?.join("vmcore"))?);
+    let (tagged, dump) = (switch.counts.all(), size(&server.dump()?.join("vmcore"))?);
     ensure!(tagged * 1500 > dump, "only {tagged} frames carried the tag, for a dump of {dump} bytes");
+    ensure!(switch.counts.least() >= MEANWHILE / 2, "the cards carried {:?} frames", switch.counts.passed);
+    Ok(())
+}
+
+/// Three things that do not touch each other, in one guest.
+#[test]
+fn a_dump_goes_over_a_bridge_with_an_address_of_dhcpv6_to_a_server_of_nfsv3() -> Result<()> {
+    let server = serve_version("bridge", SIX, 3)?;
+    let sockets = tempfile::tempdir().context("unable to make a temporary folder")?;
+    let lease: Ipv6Addr = "fec0::1:7".parse()?;
+    let switch = Switch::new(sockets.path(), Wiring { lease: Some(lease), ..Wiring::default() })?;
+    let append = "bridge=br0:eth0 ip=br0:dhcp6";
+    let scenario = scenario("nfs-bridge", "[fec0::2]", &server, append, switch.qemu.clone())?;
+    let console = check(&scenario, &server, "fec0::1:7")?;
+    for words in ["br0 (52:54:00:12:34:50)", "is mounted, NFS 3, fec0::1:7 to fec0::2"] {
+        ensure!(console.contains(words), "no word of {words}:\n{}", tail(&console));
+    }
     Ok(())
 }
 
