@@ -30,6 +30,10 @@ const ANOTHER_VERSION_MAY_DO: [i32; 4] = [93, 22, 524, 2];
 /// `ECONNREFUSED`, `ENETUNREACH`, `EHOSTUNREACH`, `ETIMEDOUT`, `ECONNRESET`, `EAGAIN`.
 const LATER_MAY_DO: [i32; 6] = [111, 101, 113, 110, 104, 11];
 
+/// Since Linux 6.19 the client asks for a delegation of every directory that it opens. A server that does not know the
+/// request, as nfs-ganesha before 9, lets the whole call fail, and the client says EREMOTEIO. One dump needs none.
+const DIRECTORY_DELEGATIONS: &str = "/sys/module/nfsv4/parameters/directory_delegations";
+
 /// Options that only mount.nfs and fstab know; the kernel would refuse them.
 const NOT_FOR_THE_KERNEL: [&str; 9] =
     ["defaults", "ro", "bg", "fg", "retry", "addr", "clientaddr", "mountaddr", "auto"];
@@ -212,6 +216,9 @@ impl TargetHook for Nfs {
                 log::debug!("{error:#}");
             }
         }
+        if let Err(error) = machine.network().write(DIRECTORY_DELEGATIONS, "N") {
+            log::debug!("{error:#}");
+        }
         let began = machine.network().now();
         loop {
             let mut refusals = Vec::new();
@@ -291,6 +298,7 @@ mod tests {
               timeo=100,retrans=3,rsize=65536"
             ]
         );
+        assert!(machine.net.files[DIRECTORY_DELEGATIONS] == "N");
         target.close(&mut machine).unwrap();
         assert_eq!(machine.journal.last().unwrap(), "unmount /kdump/target");
     }
