@@ -121,6 +121,37 @@ fn a_dump_goes_over_ipv6_with_an_address_that_a_router_advertises() -> Result<()
     check(&scenario, &server, "fec0::5054:ff:fe12:3456").map(drop)
 }
 
+/// The image is made in the guest, from its own network; then the guest gets another address, and starts kdump again.
+#[test]
+#[ignore = "boots the guest with all modules of its kernel on the disk"]
+fn an_image_is_built_again_when_the_machine_has_moved() -> Result<()> {
+    let server = serve("moved", FOUR)?;
+    let stack = Stack {
+        modules: vec!["virtio_net"],
+        prepare: vec![
+            "busybox ip link set eth0 up",
+            "busybox ip addr add 10.0.2.16/24 dev eth0",
+            "kdumpctl start",
+            "kdumpctl stop",
+            "busybox ip addr del 10.0.2.16/24 dev eth0",
+            "busybox ip addr add 10.0.2.17/24 dev eth0",
+        ],
+        // There is nothing to fetch from the guest.
+        fetch: vec!["busybox mkdir -p /mnt/var/crash"],
+        ..Stack::default()
+    };
+    let scenario =
+        Scenario { stack: Some(stack), busybox: true, ..scenario("nfs-moved", "10.0.2.2", &server, "", one_card())? };
+    let console = check(&scenario, &server, "10.0.2.17")?;
+    for words in [
+        "has changed, so it is built again: eth0 was a card, 10.0.2.16/24, and is a card, 10.0.2.17/24",
+        "eth0 (52:54:00:12:34:56): 10.0.2.17/24",
+    ] {
+        ensure!(console.contains(words), "no word of {words}:\n{}", tail(&console));
+    }
+    Ok(())
+}
+
 /// The server loses its power while the collector writes: the mount gives up, and the failure action follows.
 #[test]
 #[ignore = "waits some minutes for the mount to give up"]
