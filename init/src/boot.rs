@@ -174,6 +174,7 @@ pub fn limits_of_this_image() -> Limits {
     limits
 }
 
-fn command_line() -> Cmdline {
-    Cmdline::parse(&fs::read_to_string("/proc/cmdline").unwrap_or_default())
+/// The kernel command line; a byte in it that is no UTF-8 does not hide the rest.
+pub(crate) fn command_line() -> Cmdline {
+    Cmdline::parse(&String::from_utf8_lossy(&fs::read("/proc/cmdline").unwrap_or_default()))
 }

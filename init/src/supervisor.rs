@@ -9,7 +9,6 @@ use crate::config::{self, Ending, Endings, FailureAction, ImageConfig};
 use crate::guard::Guard;
 use crate::normal::{self, Mode, switch};
 use crate::{aftermath, beat, boot, kmsg, shell, start, sys};
-use kdump_hooks::cmdline::Cmdline;
 use log::{error, info, warn};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -97,8 +96,7 @@ pub fn main() -> ExitCode {
     let config = ImageConfig::read(Path::new(config::PATH)).ok();
     let mut endings = config.as_ref().map_or(DEFAULT_ENDINGS, |config| config.endings);
     if mode == Mode::Normal {
-        let cmdline = Cmdline::parse(&std::fs::read_to_string("/proc/cmdline").unwrap_or_default());
-        endings.failure_action = normal::failure_action(&cmdline, endings.failure_action);
+        endings.failure_action = normal::failure_action(&boot::command_line(), endings.failure_action);
     }
     let endings = *ENDINGS.get_or_init(|| endings);
     let guard = Guard::new(from_now(FIRST_BEAT) + GRACE);
