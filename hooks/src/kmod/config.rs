@@ -140,10 +140,17 @@ impl Config {
         self.forbidden.extend(settings.forbid.iter().cloned());
     }
 
-    /// Adds `modprobe.blacklist=`, `rd.driver.blacklist=`, `rd.driver.pre=`, `rd.driver.post=`, `rd.kdump.forbid=` and
-    /// `MODULE.PARAMETER[=VALUE]`. Names in the lists may be written with dashes; kmod's own parser would not match
-    /// those.
-    pub fn add_cmdline(&mut self, cmdline: &Cmdline) {
+    /// Adds parameters that somebody asks for together with a module or an alias; they come after all others, so that
+    /// they win.
+    pub fn add_parameters(&mut self, request: &str, parameters: &str) {
+        if !parameters.is_empty() {
+            self.options.push((normalise_alias(request), parameters.to_owned()));
+        }
+    }
+
+    /// Adds only what keeps modules away: `modprobe.blacklist=`, `rd.driver.blacklist=` and `rd.kdump.forbid=`. For who
+    /// builds an image for that command line, and loads nothing.
+    pub fn add_bans(&mut self, cmdline: &Cmdline) {
         for name in ["modprobe.blacklist", "rd.driver.blacklist"] {
             self.blacklist.extend(cmdline.list(name).map(ModuleName::new));
         }
