@@ -10,6 +10,7 @@ use crate::plan::{Entry, Plan};
 use crate::{image, network, normal, scripts, target};
 use anyhow::{Context, bail};
 use kdump_hooks::cmdline::Cmdline;
+use kdump_hooks::kmod::{self, ModuleName};
 use kdump_hooks::shell::Shell;
 use kdump_hooks::{Contribution, FileNeed, Host, ModuleNeed, Settings, Target};
 use kdump_init::config::{self as contract, Dump, Endings, FailureAction, ImageConfig, Limits, Normal};
@@ -129,6 +130,7 @@ pub(crate) fn finish(
     let (files, mut modprobe) = modprobe_d::gather(&host.tree, &mut warnings)?;
     plan.extend(files)?;
     modprobe.add_settings(&image.hooks.modules);
+    modprobe.add_bans(cmdline);
     let (lists, listed) = modprobe_d::load_lists(&host.tree, cmdline)?;
     plan.extend(lists)?;
     asked.modules.extend(listed);
@@ -142,7 +144,8 @@ pub(crate) fn finish(
         plan.add(Entry { mode: if *secret { 0o600 } else { entry.mode }, ..entry })?;
     }
     let source = modules::Source { tree: &host.tree, kernel: &host.kernel, index: host.index(), config: &modprobe };
-    let chosen = source.gather(&asked.modules)?;
+    let modules::Gathered { chosen, left_out } = source.gather(&asked.modules)?;
+    warnings.extend(left_out.iter().map(|(module, why)| format!("module {module} is not in the image: {why}")));
     plan.extend(indexes::gather(host.index(), &format!("lib/modules/{}", host.kernel.release), &chosen))?;
     let mut wanted = BTreeMap::new();
     for (name, module) in &chosen {
@@ -205,6 +208,9 @@ fn settings(
         shell,
         watchdog: host.devices_are_here.then(|| watchdog::active(&host.tree)).flatten(),
         fence,
+        modules: kmod::Settings {
+            forbid: dump.forbid_modules.iter().map(|given| ModuleName::new(&given.value)).collect(),
+        },
         ..Settings::default()
     })
 }
