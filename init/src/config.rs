@@ -15,6 +15,7 @@
 //! [endings]
 //! failure_action = "reboot"
 //! final_action = "reboot"
+//! shell_first = false
 //!
 //! [limits]
 //! device = 90
@@ -160,6 +161,16 @@ pub struct Endings {
     pub failure_action: FailureAction,
     /// After a complete dump, when a shell is left, and when `kdump_pre` wants no dump.
     pub final_action: Ending,
+    /// After a complete dump, and when none is wanted, a shell comes before the final action.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shell_first: bool,
+}
+
+impl Endings {
+    /// What follows where nothing has failed.
+    pub fn after_dump(&self) -> FailureAction {
+        if self.shell_first { FailureAction::Shell } else { self.final_action.into() }
+    }
 }
 
 /// What follows a failure.

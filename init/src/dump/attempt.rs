@@ -28,7 +28,7 @@ impl Story<'_> {
                 warn!("no dump is taken: {reason}");
                 self.run.status.outcome = Outcome::Failed;
                 self.run.status.reason = Some(reason.clone());
-                self.run.status.ending = Some(self.config.endings.final_action.into());
+                self.run.status.ending = Some(self.config.endings.after_dump());
                 Ok(Came::Declined(reason))
             }
             Next::GoOn => self.save(&mut *place),
@@ -93,7 +93,7 @@ impl Story<'_> {
         };
         let endings = self.config.endings;
         self.run.status.ending = Some(match came {
-            Ok(Came::Complete) => endings.final_action.into(),
+            Ok(Came::Complete) => endings.after_dump(),
             _ => endings.failure_action,
         });
         came
