@@ -36,12 +36,14 @@
 //! name = "secret"
 //! device = "UUID=6b64756d-7072-7364-8969-736b00000001"
 //! key = { file = { path = "/root/key" } }
+//! on = ["/dev/sdb"]
 //!
 //! [[hooks.storage]]
 //! layer = "lvm"
 //! group = "vg"
 //! volume = "crash"
 //! physical = ["UUID=AbCdEf-0123-4567-89ab-cdef-GHIJ-KLMNOP"]
+//! on = ["/dev/mapper/secret"]
 //!
 //! [[hooks.targets]]
 //! kind = "nfs"
