@@ -7,12 +7,13 @@ use crate::cpio::write::Packing;
 use crate::gather::{drivers, firmware, indexes, modprobe_d, modules, programs, programs::Programs, skeleton};
 use crate::host::{Kernel, SystemHost, Tree, watchdog};
 use crate::plan::{Entry, Plan};
-use crate::{image, network, normal, scripts, target};
+use crate::{endings, image, network, normal, scripts, target};
 use anyhow::{Context, bail};
 use kdump_hooks::cmdline::Cmdline;
+use kdump_hooks::kmod::{self, ModuleName};
 use kdump_hooks::shell::Shell;
 use kdump_hooks::{Contribution, FileNeed, Host, ModuleNeed, Settings, Target};
-use kdump_init::config::{self as contract, Dump, Endings, FailureAction, ImageConfig, Limits, Normal};
+use kdump_init::config::{self as contract, Dump, ImageConfig, Limits, Normal};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -88,7 +89,7 @@ pub fn plan_for(config: &Config, host: &SystemHost, ours: &Programs) -> anyhow::
     let collector = &config.dump.collector;
     collector.value.check(&ours.capture).with_context(|| format!("{}: core_collector", collector.origin))?;
     let (target, path) = target::find(config, host, &mut warnings)?;
-    let image = image_config(config, host, settings(config, host, target, &mut warnings)?, path);
+    let image = image_config(config, host, settings(config, host, target, &mut warnings)?, path)?;
 
     let mut plan = Plan::default();
     plan.extend(skeleton::gather())?;
@@ -129,6 +130,7 @@ pub(crate) fn finish(
     let (files, mut modprobe) = modprobe_d::gather(&host.tree, &mut warnings)?;
     plan.extend(files)?;
     modprobe.add_settings(&image.hooks.modules);
+    modprobe.add_bans(cmdline);
     let (lists, listed) = modprobe_d::load_lists(&host.tree, cmdline)?;
     plan.extend(lists)?;
     asked.modules.extend(listed);
@@ -142,7 +144,8 @@ pub(crate) fn finish(
         plan.add(Entry { mode: if *secret { 0o600 } else { entry.mode }, ..entry })?;
     }
     let source = modules::Source { tree: &host.tree, kernel: &host.kernel, index: host.index(), config: &modprobe };
-    let chosen = source.gather(&asked.modules)?;
+    let modules::Gathered { chosen, left_out } = source.gather(&asked.modules)?;
+    warnings.extend(left_out.iter().map(|(module, why)| format!("module {module} is not in the image: {why}")));
     plan.extend(indexes::gather(host.index(), &format!("lib/modules/{}", host.kernel.release), &chosen))?;
     let mut wanted = BTreeMap::new();
     for (name, module) in &chosen {
@@ -177,13 +180,9 @@ fn settings(
             false => targets.push(rootfs),
         }
     }
-    let shell = (on_failure.value == OnFailure::Action(FailureAction::Shell)).then(Shell::default);
-    if shell.is_some() {
-        warnings.push(format!(
-            "{}: a machine that could not save its dump waits in a shell until somebody leaves it",
-            on_failure.origin
-        ));
-    }
+    let waits = endings::waits(config, &endings::find(config)?);
+    let shell = (!waits.is_empty()).then(Shell::default);
+    warnings.extend(waits);
     let own_name = host.tree.line("proc/sys/kernel/hostname").unwrap_or_default();
     let mut storage = Vec::new();
     for device in targets.iter().filter_map(Target::device) {
@@ -205,6 +204,9 @@ fn settings(
         shell,
         watchdog: host.devices_are_here.then(|| watchdog::active(&host.tree)).flatten(),
         fence,
+        modules: kmod::Settings {
+            forbid: dump.forbid_modules.iter().map(|given| ModuleName::new(&given.value)).collect(),
+        },
         ..Settings::default()
     })
 }
@@ -212,23 +214,23 @@ fn settings(
 /// The list of what is in an image and why, in the image.
 pub const MANIFEST: &str = "etc/kdump/manifest";
 
-pub(crate) fn image_config(config: &Config, host: &SystemHost, hooks: Settings, path: PathBuf) -> ImageConfig {
-    ImageConfig {
+pub(crate) fn image_config(
+    config: &Config,
+    host: &SystemHost,
+    hooks: Settings,
+    path: PathBuf,
+) -> anyhow::Result<ImageConfig> {
+    let endings = endings::find(config)?;
+    Ok(ImageConfig {
         version: contract::VERSION,
         kernel_release: host.kernel.release.clone(),
         built_by: concat!("kdump-rs ", env!("CARGO_PKG_VERSION")).to_owned(),
         dump: Dump { path, collector: config.dump.collector.value.argv.clone() },
-        endings: Endings {
-            failure_action: match config.dump.failure_action.value {
-                OnFailure::Action(action) => action,
-                OnFailure::DumpToRootfs => config.dump.final_action.value.into(),
-            },
-            final_action: config.dump.final_action.value,
-        },
+        endings,
         limits: Limits::default(),
         normal: None,
         hooks,
-    }
+    })
 }
 
 /// What the hooks and the configuration ask for.

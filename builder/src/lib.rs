@@ -26,6 +26,7 @@
 //! | [`host`] | sysroot, kernel, device chain, mounts |
 //! | [`target`] | where the dump goes |
 //! | [`network`] | how it gets there, if it leaves the machine |
+//! | [`endings`] | what follows the dump, in the words of three distributions |
 //! | [`scripts`] | the administrator's programs that run in the capture kernel |
 //! | [`build`] | the story of an image, step by step: read this first |
 //! | [`normal`] | the same for an image that boots the system itself |
@@ -43,6 +44,7 @@ pub mod cli;
 pub mod config;
 pub mod console;
 pub mod cpio;
+pub mod endings;
 pub mod fake;
 pub mod gather;
 pub mod host;

@@ -67,7 +67,7 @@ pub fn plan(options: Options, files: &Files, host: &SystemHost, ours: &Programs)
     let path = config.dump.path.value.clone();
     let mut asked = build::contributions(&config, host, &hooks)?;
     asked.modules.extend(modules(&root, options.generic, host)?);
-    let image = ImageConfig { normal: Some(root), ..build::image_config(&config, host, hooks, path) };
+    let image = ImageConfig { normal: Some(root), ..build::image_config(&config, host, hooks, path)? };
     build::finish(plan, image, asked, &Cmdline::default(), host, warnings)
 }
 

@@ -1,10 +1,10 @@
 //! The administrator's programs: which ones run in the capture kernel, and in which order.
 //!
-//! In: `kdump_pre`, `kdump_post` and `kdump_emergency`, SUSE's `KDUMP_PRESCRIPT` and `KDUMP_POSTSCRIPT`, and what is
-//! executable in `/etc/kdump/{pre,post,emergency}.d`. Out: what [`User`] runs. As RHEL has it, `kdump_pre` comes before
+//! In: `kdump_pre`, `kdump_post` and `kdump_emergency`, SUSE's `KDUMP_PRESCRIPT` and `KDUMP_POSTSCRIPT`, a program in
+//! Debian's `KDUMP_FAIL_CMD`, and what is executable in `/etc/kdump/{pre,post,emergency}.d`. Out: what [`User`] runs. As RHEL has it, `kdump_pre` comes before
 //! its directory, the other two after theirs; a directory is in the order of its names, byte by byte.
 
-use crate::config::{Config, Given};
+use crate::config::{Config, FailCommand, Given};
 use crate::host::Tree;
 use anyhow::Context;
 use kdump_hooks::user::{Script, User};
@@ -25,12 +25,18 @@ pub fn find(config: &Config, tree: &Tree) -> anyhow::Result<User> {
     let post =
         [decisive("kdump_post", dump.kdump_post.as_ref())?, words("KDUMP_POSTSCRIPT", &config.system.postscript)];
     let emergency = decisive("kdump_emergency", dump.kdump_emergency.as_ref())?;
+    let failed = config.system.fail_command.as_ref().and_then(|given| match &given.value {
+        FailCommand::Run(argv) => {
+            words("KDUMP_FAIL_CMD", &Some(Given { value: argv.clone(), origin: given.origin.clone() }))
+        }
+        FailCommand::End(_) => None,
+    });
     let before = pre.into_iter().flatten();
     let [pre_d, post_d, emergency_d] = DIRECTORIES;
     Ok(User {
         pre: before.chain(directory(tree, pre_d)?).collect(),
         post: directory(tree, post_d)?.into_iter().chain(post.into_iter().flatten()).collect(),
-        emergency: directory(tree, emergency_d)?.into_iter().chain(emergency).collect(),
+        emergency: directory(tree, emergency_d)?.into_iter().chain(emergency).chain(failed).collect(),
     })
 }
 
@@ -88,7 +94,11 @@ mod tests {
             "kdump_pre /usr/bin/one\nkdump_post /usr/bin/two\nkdump_emergency /usr/bin/three\n",
             0o644,
         );
-        write("etc/sysconfig/kdump", "KDUMP_PRESCRIPT=\"/opt/pre -v\"\nKDUMP_POSTSCRIPT=/opt/post\n", 0o644);
+        write(
+            "etc/sysconfig/kdump",
+            "KDUMP_PRESCRIPT=\"/opt/pre -v\"\nKDUMP_POSTSCRIPT=/opt/post\nKDUMP_FAIL_CMD=\"/opt/tell all\"",
+            0o644,
+        );
         for dir in ["pre.d", "post.d", "emergency.d"] {
             write(&format!("etc/kdump/{dir}/20-b"), "", 0o755);
             write(&format!("etc/kdump/{dir}/10-a"), "", 0o755);
@@ -112,7 +122,7 @@ mod tests {
         );
         assert_eq!(
             names(&user.emergency),
-            [&in_dir("emergency.d", "10-a"), &in_dir("emergency.d", "20-b"), "/usr/bin/three!"]
+            [&in_dir("emergency.d", "10-a"), &in_dir("emergency.d", "20-b"), "/usr/bin/three!", "/opt/tell all"]
         );
         assert!(user.pre[0].named_by.ends_with("kdump.conf:1: kdump_pre"), "{}", user.pre[0].named_by);
     }

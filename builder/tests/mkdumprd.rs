@@ -201,6 +201,47 @@ fn what_the_system_loads_at_boot_comes_along_and_so_does_what_may_be_asked_for_l
 }
 
 #[test]
+fn what_is_forbidden_or_damaged_stays_out_with_its_reason_and_stops_nothing_that_can_do_without() {
+    let (_dir, system) = system();
+    let module = |path: &str| format!("lib/modules/{RELEASE}/kernel/{path}.ko");
+    // unrelated is damaged, top needs it, and gcm is a soft dependency.
+    system.write("etc/modules-load.d/a.conf", b"top\nnfs\nnet\nvirtio_net\n").unwrap();
+    let dep = format!("lib/modules/{RELEASE}/modules.dep");
+    let lines = fs::read_to_string(system.root.join(&dep)).unwrap() + "kernel/lib/top.ko: kernel/net/unrelated.ko\n";
+    system.write(&dep, lines.as_bytes()).unwrap();
+    system.write(&module("lib/top"), &object(&["vermagic=6.1-test SMP"])).unwrap();
+    system.write(&module("net/unrelated"), b"not a module").unwrap();
+    system.write("etc/kdump.conf", b"ext4 LABEL=crash\nforbid_modules gcm nothing\n").unwrap();
+    let append = b"KDUMP_COMMANDLINE_APPEND=\"rd.kdump.forbid=sunrpc rd.driver.blacklist=virtio-net,unrelated\"\n";
+    system.write("etc/sysconfig/kdump", append).unwrap();
+    let output = mkdumprd(&system, &["out/image"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    for words in [
+        "module unrelated is not in the image: ",
+        "unrelated.ko is damaged: ",
+        "module top is not in the image: it needs unrelated, which is left out",
+        "module sunrpc is not in the image: sunrpc is forbidden (rd.kdump.forbid= or forbid_modules)",
+        "module nfs is not in the image: it needs sunrpc, which is left out",
+    ] {
+        assert!(said.contains(words), "`{words}` is not in: {said}");
+    }
+    let reasons = reasons(&system);
+    for out in ["net/unrelated", "lib/top", "net/sunrpc", "fs/nfs", "lib/gcm"] {
+        assert!(!reasons.contains_key(&module(out)), "{out} is in the image");
+    }
+    // A blacklist keeps no module from who calls it by its name.
+    assert!(reasons.contains_key(&module("net/virtio_net")) && reasons.contains_key(&module("fs/ext4")));
+    let toml = lsinitrd(&[&system.root.join("out/image"), Path::new("etc/kdump/image.toml")]);
+    assert!(toml.contains("forbid = [\"gcm\", \"nothing\"]"), "{toml}");
+
+    system.write("etc/kdump.conf", b"ext4 LABEL=crash\nextra_modules nfs\n").unwrap();
+    let output = mkdumprd(&system, &["-f", "out/image"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("sunrpc is forbidden") && said.contains("there can be no nfs (extra_modules"), "{said}");
+}
+
+#[test]
 fn the_target_is_what_holds_the_path_where_that_can_be_told() {
     let (_dir, system) = system();
     system.write("etc/kdump.conf", b"path /var/crash\n").unwrap();
@@ -415,7 +456,7 @@ fn add_virtio_disk(system: &FakeSystem) {
 fn an_image_without_the_driver_of_its_target_is_not_built() {
     type Spoil = fn(&FakeSystem) -> std::io::Result<()>;
     let cases: [(Spoil, &str); 3] = [
-        (|s| s.write("etc/modprobe.d/x.conf", b"blacklist virtio_blk # why\n"), "modprobe.d blacklists virtio_blk"),
+        (|s| s.write("etc/modprobe.d/x.conf", b"blacklist virtio_blk # why\n"), "is blacklisted, by modprobe.d"),
         (|s| s.write("etc/modprobe.d/x.conf", b"install virtio_* /bin/false\n"), "`install virtio_blk /bin/false`"),
         (
             |s| {

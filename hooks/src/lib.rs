@@ -89,6 +89,17 @@ pub trait Hook: fmt::Debug + Sync {
     /// What is missing on the host, and what to do about it. An image is not built with a hole in it.
     fn gather(&self, host: &dyn Host) -> anyhow::Result<Contribution>;
 
+    /// What it puts together for other hooks, such as `/dev/mapper/secret`.
+    fn makes(&self) -> Option<String> {
+        None
+    }
+
+    /// The devices that it is made of, by the names that [`Hook::makes`] gives where another hook makes them. Once all of
+    /// them have failed it has no use for acting.
+    fn stands_on(&self) -> &[String] {
+        &[]
+    }
+
     /// Boot side: the stages at which it acts, before what the boot itself does there.
     fn stages(&self) -> &'static [Stage] {
         &[]

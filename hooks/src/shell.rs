@@ -1,4 +1,4 @@
-//! A shell on the console, as `failure_action shell` asks for it.
+//! A shell on the console, as `failure_action shell` asks for it, or KDUMP_IMMEDIATE_REBOOT and KDUMP_CONTINUE_ON_ERROR.
 //!
 //! *Into the image*: busybox, if the host has it, which is a shell and all tools in one file; else the host's own shell
 //! with the tools that are of use there. *At boot*: PID 1 starts it on every console and goes on to the final action
@@ -39,7 +39,7 @@ impl Hook for Shell {
             reason: reason.to_owned(),
             required,
         };
-        let reason = "failure_action asks for a shell";
+        let reason = "failure_action, KDUMP_IMMEDIATE_REBOOT or KDUMP_CONTINUE_ON_ERROR asks for a shell";
         let programs = if BUSYBOX.iter().any(|path| host.has_file(Path::new(path))) {
             vec![need(&BUSYBOX, reason, true)]
         } else {

@@ -154,6 +154,14 @@ fn settle(loader: &Loader, limit: Duration) {
 /// # Errors
 /// The image has no module index, or a configuration that cannot be read.
 pub fn loader_of_this_image() -> anyhow::Result<Loader> {
+    loader_with("", "")
+}
+
+/// As [`loader_of_this_image`], with parameters that are asked for together with a module.
+///
+/// # Errors
+/// As there.
+pub fn loader_with(module: &str, parameters: &str) -> anyhow::Result<Loader> {
     let release = nix::sys::utsname::uname().context("uname")?.release().to_string_lossy().into_owned();
     let tree = Path::new("/lib/modules").join(release);
     // An image for a kernel that has everything built in needs no modules.
@@ -164,6 +172,7 @@ pub fn loader_of_this_image() -> anyhow::Result<Loader> {
     if let Ok(image) = ImageConfig::read(Path::new(config::PATH)) {
         config.add_settings(&image.hooks.modules);
     }
+    config.add_parameters(module, parameters);
     Ok(Loader::new(tree, index, config, Box::new(LinuxModules), limits_of_this_image().driver()))
 }
 
@@ -174,6 +183,7 @@ pub fn limits_of_this_image() -> Limits {
     limits
 }
 
-fn command_line() -> Cmdline {
-    Cmdline::parse(&fs::read_to_string("/proc/cmdline").unwrap_or_default())
+/// The kernel command line; a byte in it that is no UTF-8 does not hide the rest.
+pub(crate) fn command_line() -> Cmdline {
+    Cmdline::parse(&String::from_utf8_lossy(&fs::read("/proc/cmdline").unwrap_or_default()))
 }

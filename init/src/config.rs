@@ -15,6 +15,7 @@
 //! [endings]
 //! failure_action = "reboot"
 //! final_action = "reboot"
+//! shell_first = false
 //!
 //! [limits]
 //! device = 90
@@ -35,12 +36,14 @@
 //! name = "secret"
 //! device = "UUID=6b64756d-7072-7364-8969-736b00000001"
 //! key = { file = { path = "/root/key" } }
+//! on = ["/dev/sdb"]
 //!
 //! [[hooks.storage]]
 //! layer = "lvm"
 //! group = "vg"
 //! volume = "crash"
 //! physical = ["UUID=AbCdEf-0123-4567-89ab-cdef-GHIJ-KLMNOP"]
+//! on = ["/dev/mapper/secret"]
 //!
 //! [[hooks.targets]]
 //! kind = "nfs"
@@ -160,6 +163,16 @@ pub struct Endings {
     pub failure_action: FailureAction,
     /// After a complete dump, when a shell is left, and when `kdump_pre` wants no dump.
     pub final_action: Ending,
+    /// After a complete dump, and when none is wanted, a shell comes before the final action.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shell_first: bool,
+}
+
+impl Endings {
+    /// What follows where nothing has failed.
+    pub fn after_dump(&self) -> FailureAction {
+        if self.shell_first { FailureAction::Shell } else { self.final_action.into() }
+    }
 }
 
 /// What follows a failure.

@@ -4,7 +4,8 @@ use kdump_init::{aftermath, boot, modprobe, shell, supervisor};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args();
+    // Words of the kernel command line come here; what is not UTF-8 among them must not end PID 1.
+    let mut arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
     let program = arguments.next().unwrap_or_default();
     let arguments: Vec<String> = arguments.collect();
     let argument = |index| arguments.get(index).map_or("", String::as_str);

@@ -10,6 +10,7 @@ use crate::sys;
 use anyhow::{Context, bail};
 use kdump_hooks::{Machine, Moment, Next, Stage};
 use log::{error, info, warn};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -38,6 +39,9 @@ impl Places {
     }
 }
 
+/// How long devices are awaited once something below has failed: what does not depend on that has had its time.
+const AFTER_A_LOSS: Duration = Duration::from_secs(15);
+
 /// A boot under way.
 #[derive(Debug)]
 pub struct Run {
@@ -47,6 +51,8 @@ pub struct Run {
     pub places: Places,
     /// What the supervisor hears.
     pub pulse: Box<dyn Pulse>,
+    /// What hooks should have put together and could not, and why.
+    pub lost: BTreeMap<String, String>,
     /// The target in hand.
     pub target: Option<String>,
     /// Where the files of the dump in hand appear.
@@ -56,7 +62,12 @@ pub struct Run {
 impl Run {
     /// One that has only begun.
     pub fn new(status: Status, places: Places, pulse: Box<dyn Pulse>) -> Run {
-        Run { status, places, pulse, target: None, address: None }
+        Run { status, places, pulse, lost: BTreeMap::new(), target: None, address: None }
+    }
+
+    /// How long the device of a target is awaited.
+    pub fn device_limit(&self, limit: Duration) -> Duration {
+        if self.lost.is_empty() { limit } else { limit.min(AFTER_A_LOSS) }
     }
 
     /// How things stand.
@@ -125,7 +136,9 @@ pub fn act_knowing(
     let moment = run.moment(stage, limit, outcome);
     let mut next = Next::GoOn;
     for hook in config.hooks.hooks().into_iter().filter(|hook| hook.stages().contains(&stage)) {
+        let lost = run.lost.clone();
         let acted = run.stage(stage, limit + config.limits.stage(), |_| {
+            let moment = Moment { limit: patience(hook.stands_on(), &lost, limit)?, ..moment.clone() };
             match hook.act(&moment, machine).context(hook.name())? {
                 Next::Stop(reason) if next == Next::GoOn => {
                     next = Next::Stop(reason.clone());
@@ -134,7 +147,90 @@ pub fn act_knowing(
                 _ => Ok(()),
             }
         });
-        acted.unwrap_or_else(|error| warn!("{error:#}"));
+        acted.unwrap_or_else(|error| {
+            warn!("{error:#}");
+            if let Some(node) = hook.makes() {
+                run.lost.insert(node, format!("{error:#}"));
+            }
+        });
     }
     next
+}
+
+/// How long a hook may wait for the devices that it stands on.
+///
+/// # Errors
+/// All of them are lost: why.
+fn patience(on: &[String], lost: &BTreeMap<String, String>, limit: Duration) -> anyhow::Result<Duration> {
+    let reasons: Vec<String> =
+        on.iter().filter_map(|node| Some(format!("there is no {node}: {}", lost.get(node)?))).collect();
+    match reasons.len() {
+        0 => Ok(limit),
+        all if all == on.len() => bail!("{}", reasons.join("; ")),
+        _ => Ok(limit.min(AFTER_A_LOSS)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kdump_hooks::fake::FakeMachine;
+
+    const IMAGE: &str = r#"
+        version = 1
+        kernel_release = "6.1"
+        built_by = "test"
+        dump = { path = "/var/crash", collector = ["kdump-capture"] }
+        endings = { failure_action = "reboot", final_action = "reboot" }
+        limits = { device = 90 }
+
+        [hooks]
+        targets = []
+
+        [[hooks.storage]]
+        layer = "crypt"
+        name = "secret"
+        device = "UUID=1"
+        key = { file = { path = "/root/key" } }
+        on = ["/dev/sda"]
+
+        [[hooks.storage]]
+        layer = "lvm"
+        group = "vg"
+        volume = "a-b"
+        physical = ["UUID=2"]
+        on = ["/dev/mapper/secret"]
+
+        [[hooks.storage]]
+        layer = "mdraid"
+        name = "md0"
+        members = "UUID=3"
+        count = 2
+        level = "raid1"
+        on = ["/dev/mapper/vg-a--b", "/dev/sdb"]
+
+        [[hooks.storage]]
+        layer = "crypt"
+        name = "other"
+        device = "UUID=4"
+        key = { file = { path = "/root/other" } }
+        on = ["/dev/sdc"]
+    "#;
+
+    #[test]
+    fn a_layer_on_nothing_but_lost_ones_fails_at_once_for_their_reason_and_no_other_waits_in_vain() {
+        let config = ImageConfig::parse(IMAGE).unwrap();
+        let state = tempfile::tempdir().unwrap();
+        let places = Places { state: state.path().to_owned(), ..Places::real() };
+        let mut run = Run::new(Status::new("6.1".into()), places, Box::<Vec<Beat>>::default());
+        let mut machine = FakeMachine::default();
+        assert_eq!(run.device_limit(config.limits.device()), Duration::from_secs(90));
+        act(&mut run, &config, Stage::Devices, &mut machine);
+        let waits: Vec<_> = machine.journal.iter().filter(|line| line.starts_with("wait ")).collect();
+        // Half of the array is on a disk of its own, and another chain has nothing to do with all that.
+        assert_eq!(waits, ["wait UUID=1 90s", "wait 1 of UUID=3 15s", "wait UUID=4 90s"]);
+        let lost = &run.lost["/dev/mapper/vg-a--b"];
+        assert!(lost.starts_with("there is no /dev/mapper/secret: crypt: cannot open"), "{lost}");
+        assert_eq!(run.device_limit(config.limits.device()), AFTER_A_LOSS);
+    }
 }

@@ -1,4 +1,4 @@
-//! The shell of the failure action.
+//! The shell of the failure action, or before the final one.
 //!
 //! In: what the builder put into the image, the consoles that the kernel uses. Out: one shell on each of them, the leader
 //! of a session with that terminal, so that Ctrl-C and job control work.
@@ -39,22 +39,22 @@ fn names(active: &str) -> Vec<String> {
 }
 
 /// Entry of the process that becomes the shell on the terminal `name`.
-pub fn main(name: &str, reason: &str) -> ExitCode {
+pub fn main(name: &str, news: &str) -> ExitCode {
     crate::kmsg::install();
-    let error = become_shell(name, reason);
+    let error = become_shell(name, news);
     error!("no shell on {name}: {error:#}");
     ExitCode::FAILURE
 }
 
 /// Comes back only with an error.
-fn become_shell(name: &str, reason: &str) -> anyhow::Error {
-    match prepare(name, reason) {
+fn become_shell(name: &str, news: &str) -> anyhow::Error {
+    match prepare(name, news) {
         Ok(mut shell) => shell.exec().into(),
         Err(error) => error,
     }
 }
 
-fn prepare(name: &str, reason: &str) -> anyhow::Result<Command> {
+fn prepare(name: &str, news: &str) -> anyhow::Result<Command> {
     nix::unistd::setsid()?;
     // The first terminal that the leader of a session opens is the session's.
     let mut terminal = OpenOptions::new().read(true).write(true).open(Path::new("/dev").join(name))?;
@@ -74,7 +74,7 @@ fn prepare(name: &str, reason: &str) -> anyhow::Result<Command> {
     };
     write!(
         terminal,
-        "\r\nNO COMPLETE DUMP: {reason}\r\n\
+        "\r\n{news}\r\n\
          This is a shell in the capture kernel; the old kernel's memory is /proc/vmcore, the log is what dmesg shows.\r\n\
          `kdump-capture -z -d 31 /proc/vmcore FILE` takes the dump; `exit` goes on to the final action.\r\n\r\n"
     )?;

@@ -9,7 +9,6 @@ use crate::config::{self, Ending, Endings, FailureAction, ImageConfig};
 use crate::guard::Guard;
 use crate::normal::{self, Mode, switch};
 use crate::{aftermath, beat, boot, kmsg, shell, start, sys};
-use kdump_hooks::cmdline::Cmdline;
 use log::{error, info, warn};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -46,7 +45,7 @@ const DEVKMSG: &str = "/proc/sys/kernel/printk_devkmsg";
 
 /// What is used while no configuration could be read.
 const DEFAULT_ENDINGS: Endings =
-    Endings { failure_action: FailureAction::End(Ending::Reboot), final_action: Ending::Reboot };
+    Endings { failure_action: FailureAction::End(Ending::Reboot), final_action: Ending::Reboot, shell_first: false };
 
 /// For the ending of a PID 1 that has a bug.
 static ENDINGS: OnceLock<Endings> = OnceLock::new();
@@ -74,6 +73,11 @@ enum Verdict {
 
 /// PID 1. Does not return in practice: the machine restarts, halts or loses its power.
 pub fn main() -> ExitCode {
+    main_with(|| {})
+}
+
+/// As [`main`]; `also` is done once everything is ready for the worker. A test has it panic.
+pub fn main_with(also: impl FnOnce()) -> ExitCode {
     std::panic::set_hook(Box::new(|panic| {
         error!("PID 1 has a bug: {panic}");
         let endings = ENDINGS.get().unwrap_or(&DEFAULT_ENDINGS);
@@ -97,8 +101,7 @@ pub fn main() -> ExitCode {
     let config = ImageConfig::read(Path::new(config::PATH)).ok();
     let mut endings = config.as_ref().map_or(DEFAULT_ENDINGS, |config| config.endings);
     if mode == Mode::Normal {
-        let cmdline = Cmdline::parse(&std::fs::read_to_string("/proc/cmdline").unwrap_or_default());
-        endings.failure_action = normal::failure_action(&cmdline, endings.failure_action);
+        endings.failure_action = normal::failure_action(&boot::command_line(), endings.failure_action);
     }
     let endings = *ENDINGS.get_or_init(|| endings);
     let guard = Guard::new(from_now(FIRST_BEAT) + GRACE);
@@ -106,15 +109,16 @@ pub fn main() -> ExitCode {
         guard.begin();
     }
     let (events, inbox) = mpsc::sync_channel(INBOX);
+    also();
     let verdict = supervise(&events, &inbox, &guard);
     let ending = match verdict {
         Verdict::Complete => {
             info!("the dump is complete; final action: {}", endings.final_action);
-            endings.final_action
+            after(endings, endings.after_dump(), "The dump is complete.", &inbox, &guard)
         }
         Verdict::Declined(reason) => {
             warn!("NO DUMP WANTED: {reason}; final action: {}", endings.final_action);
-            endings.final_action
+            after(endings, endings.after_dump(), &format!("NO DUMP WANTED: {reason}"), &inbox, &guard)
         }
         Verdict::Ready(init) => {
             // The system is to find the kernel as it was.
@@ -156,13 +160,18 @@ pub fn main() -> ExitCode {
 
 /// Does what follows a failure, up to the ending of the machine.
 fn after_failure(endings: Endings, reason: &str, inbox: &Receiver<Event>, guard: &Guard) -> Ending {
-    match endings.failure_action {
+    after(endings, endings.failure_action, &format!("NO COMPLETE DUMP: {reason}"), inbox, guard)
+}
+
+/// Serves a shell that tells `news`, if there is to be one; the ending of the machine.
+fn after(endings: Endings, action: FailureAction, news: &str, inbox: &Receiver<Event>, guard: &Guard) -> Ending {
+    match action {
         FailureAction::End(ending) => ending,
         FailureAction::Shell => {
             guard.attended();
             serve_shells(&shell::consoles(), inbox, |console| {
                 let mut command = Command::new("/proc/self/exe");
-                command.args([shell::ROLE, console, reason]).stdin(Stdio::null());
+                command.args([shell::ROLE, console, news]).stdin(Stdio::null());
                 start::patiently(|| command.spawn()).map(|child| child.id().cast_signed())
             });
             info!("the shell is left; final action: {}", endings.final_action);

@@ -196,7 +196,7 @@ pub fn fill_disk(scenario: &Scenario, programs: &Programs, tree: &Path) -> Resul
         file.make(tree).with_context(|| format!("unable to make the guest's {}", file.path))?;
     }
     fs::write(tree.join("etc/kdump.conf"), scenario.kdump_conf())?;
-    fs::write(tree.join("etc/sysconfig/kdump"), scenario.sysconfig())?;
+    fs::write(tree.join("etc/sysconfig/kdump"), scenario.sysconfig_text())?;
     Ok(())
 }
 

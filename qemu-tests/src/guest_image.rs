@@ -1,6 +1,7 @@
 //! The first kernel's own initramfs: `guest-init` as `/init`, and the modules for its disk in the order of loading.
 
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -45,7 +46,9 @@ pub(crate) fn lay_over(files: &[(String, Vec<u8>)], image: &Path) -> Result<()> 
     for (name, bytes) in files {
         let path = root.join(name);
         fs::create_dir_all(path.parent().unwrap_or(&root))?;
-        fs::write(path, bytes)?;
+        fs::write(&path, bytes)?;
+        // A program keeps its place in the image only if it can still be run.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
     }
     let second = tree.path().join("second.img");
     archive(&root, &second)?;

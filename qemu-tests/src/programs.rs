@@ -43,6 +43,16 @@ pub fn checked_collector() -> Result<PathBuf> {
     Ok(folders::target().join(TARGET).join("debug/kdump-capture"))
 }
 
+/// PID 1 as it is shipped, but with a bug.
+pub fn init_with_a_bug() -> Result<PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.current_dir(folders::workspace()).args(["build", "--quiet", "--release", "--target", TARGET]);
+    command.arg("--target-dir").arg(folders::target()).args(["--package", "kdump-init", "--example", "bug"]);
+    progress::timed("building a PID 1 with a bug", || tools::run(&mut command))?;
+    Ok(folders::target().join(TARGET).join("release/examples/bug"))
+}
+
 fn build() -> Result<Programs> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);

@@ -172,6 +172,8 @@ pub struct Scenario {
     pub other_collector: Option<String>,
     /// Further lines of kdump.conf.
     pub conf: Vec<String>,
+    /// Further lines of /etc/sysconfig/kdump.
+    pub sysconfig: Vec<String>,
     /// `nr_cpus=` of the capture kernel.
     pub capture_cpus: u32,
     /// Further words of the capture kernel's command line.
@@ -217,6 +219,7 @@ impl Scenario {
             codec: Codec::Zstd,
             other_collector: None,
             conf: Vec::new(),
+            sysconfig: Vec::new(),
             capture_cpus: 1,
             append: String::new(),
             overlay: Vec::new(),
@@ -255,7 +258,11 @@ impl Scenario {
     }
 
     /// The text of /etc/sysconfig/kdump.
-    pub(crate) fn sysconfig(&self) -> String {
+    pub(crate) fn sysconfig_text(&self) -> String {
+        self.command_line() + &self.sysconfig.iter().map(|line| format!("{line}\n")).collect::<String>()
+    }
+
+    fn command_line(&self) -> String {
         if self.default_command_line {
             let words = format!("console=ttyS0 loglevel=5 {} {}", emulation::KERNEL_WORDS, self.append);
             return format!("KDUMP_COMMANDLINE=\"{}\"\n", words.trim());

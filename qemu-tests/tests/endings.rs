@@ -5,6 +5,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use qemu_tests::prelude::*;
 use qemu_tests::programs::programs;
+use qemu_tests::provision::generic_kernel;
 use qemu_tests::tools;
 
 /// A target that is nowhere.
@@ -107,6 +108,25 @@ fn a_shell_serves_who_comes_and_leaving_it_leads_to_the_final_action() -> Result
 }
 
 #[test]
+fn suse_s_shell_comes_after_a_complete_dump_and_before_the_final_action() -> Result<()> {
+    let scenario = Scenario {
+        busybox: true,
+        conf: vec!["final_action poweroff".into()],
+        sysconfig: vec!["KDUMP_IMMEDIATE_REBOOT=\"false\"".into()],
+        dialogue: vec![("goes on to the final action", "echo sum-$((40+2)); exit\n")],
+        ..Scenario::of(kernel(Suite::Own)?, "shell-first")
+    };
+    let outcome = crash(&scenario)?;
+    for words in ["The dump is complete.", "sum-42", "the shell is left; final action: poweroff"] {
+        ensure!(outcome.console.contains(words), "the console does not say {words}:\n{}", outcome.console);
+    }
+    ensure!(outcome.ending == Ending::PowerOff, "it ended with {:?}", outcome.ending);
+    judge::dump_alone(outcome.dump()?, &scenario.kernel.release, &outcome.marker)?;
+    ensure!(outcome.status()?.text("/ending")? == "shell", "status.json does not tell of the shell");
+    Ok(())
+}
+
+#[test]
 fn a_missing_target_leads_to_a_dump_on_the_root_file_system() -> Result<()> {
     let scenario = Scenario {
         target: MISSING.into(),
@@ -175,5 +195,39 @@ fn a_watchdog_that_nobody_tends_resets_the_machine() -> Result<()> {
     ensure!(crash(&scenario).is_err(), "it came to an ending of its own");
     let console = std::fs::read_to_string(scenario.folder().join("console.log"))?;
     ensure!(console.contains("softdog: Initiating system reboot"), "nothing reset it:\n{console}");
+    Ok(())
+}
+
+/// A watchdog of the machine itself: QEMU's i6300esb, which resets it when nobody tends it.
+#[test]
+#[ignore = "fetches Debian's kernel for any machine, 70 MB, for its driver; a boot that takes a minute"]
+fn a_watchdog_of_the_chipset_is_kept_alive_by_its_own_driver() -> Result<()> {
+    let pci = "/sys/devices/pci0000:00/0000:00:1e.0";
+    let mut files = vec![
+        GuestFile::text(&format!("{pci}/modalias"), "pci:v00008086d000025ABsv00001AF4sd00001100bc08sc80i00\n"),
+        GuestFile::link(&format!("{pci}/driver/module"), "/sys/module/i6300esb"),
+        GuestFile::text("/sys/module/i6300esb/refcnt", "1\n"),
+        GuestFile::text("/sys/class/watchdog/watchdog0/state", "active\n"),
+        GuestFile::link("/sys/class/watchdog/watchdog0/device", pci),
+    ];
+    files.extend(GuestFile::virtio_disk());
+    let scenario = Scenario {
+        files,
+        append: "i6300esb.heartbeat=20".into(),
+        conf: vec!["failure_action poweroff".into()],
+        // To lose its power instead would be an ending that is none of ours.
+        qemu: ["-device", "i6300esb", "-action", "watchdog=poweroff"].map(str::to_owned).into(),
+        other_collector: Some("/usr/libexec/saboteur slow 60 kdump-capture -z -d 31".into()),
+        crashkernel_mib: 192,
+        memory_mib: 768,
+        ..Scenario::of(generic_kernel()?, "watchdog-chipset")
+    };
+    let outcome = crash(&scenario)?;
+    ensure!(outcome.console.contains("is kept alive"), "no watchdog was found:\n{}", outcome.console);
+    ensure!(outcome.ending == Ending::Reboot, "it ended with {:?}", outcome.ending);
+    let loaded = outcome.status()?;
+    let loaded = loaded.names("/modules/loaded")?;
+    ensure!(loaded.contains(&"i6300esb"), "its driver was not loaded: {loaded:?}");
+    judge::dump_alone(outcome.dump()?, &scenario.kernel.release, &outcome.marker)?;
     Ok(())
 }

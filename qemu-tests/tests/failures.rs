@@ -101,3 +101,59 @@ fn a_collector_that_fails_leaves_the_log_and_the_reason() -> Result<()> {
     ensure!(outcome.console.contains("kdumpctl failed"), "the console does not give the reason:\n{}", outcome.console);
     Ok(())
 }
+
+#[test]
+fn a_collector_that_takes_all_memory_is_killed_first_and_status_says_so() -> Result<()> {
+    let scenario = Scenario {
+        other_collector: Some("/usr/libexec/saboteur eat".into()),
+        conf: vec!["failure_action poweroff".into()],
+        ..Scenario::of(kernel(Suite::Own)?, "out-of-memory")
+    };
+    let outcome = crash(&scenario)?;
+    ensure!(outcome.ending == Ending::PowerOff, "the failure action was {:?}", outcome.ending);
+    let dump = outcome.dump()?;
+    ensure!(dump.join("vmcore-incomplete").exists() && !dump.join("vmcore").exists(), "the dump's name is a lie");
+    let status = outcome.status()?;
+    status.expect_outcome("incomplete")?;
+    let reason = status.text("/reason")?;
+    ensure!(reason.contains("memory ran out, reserve more with crashkernel="), "the reason is: {reason}");
+    let log = std::fs::read_to_string(dump.join("kexec-dmesg.log"))?;
+    let killed: Vec<&str> = log.lines().filter(|line| line.contains("Killed process")).collect();
+    ensure!(killed.len() == 1 && killed[0].contains("(saboteur)"), "others were killed, too: {killed:?}");
+    Ok(())
+}
+
+#[test]
+fn where_nothing_can_be_started_any_more_the_failure_action_follows() -> Result<()> {
+    let scenario = Scenario {
+        busybox: true,
+        // There are more threads than that already: every clone(2) fails with EAGAIN from then on.
+        files: vec![GuestFile::script("/usr/local/bin/pre", "echo 20 > /proc/sys/kernel/threads-max")],
+        conf: vec!["kdump_pre /usr/local/bin/pre".into(), "failure_action poweroff".into()],
+        ..Scenario::of(kernel(Suite::Own)?, "no-threads")
+    };
+    let outcome = crash(&scenario)?;
+    ensure!(outcome.ending == Ending::PowerOff, "the failure action was {:?}", outcome.ending);
+    let status = outcome.status()?;
+    status.expect_outcome("failed")?;
+    let reason = status.text("/reason")?;
+    ensure!(reason.contains("cannot start") && reason.contains("Resource temporarily"), "the reason is: {reason}");
+    Ok(())
+}
+
+#[test]
+fn a_panic_of_pid_1_itself_is_logged_and_the_failure_action_follows() -> Result<()> {
+    let init = std::fs::read(qemu_tests::programs::init_with_a_bug()?)?;
+    let scenario = Scenario {
+        overlay: vec![("init".into(), init)],
+        conf: vec!["failure_action poweroff".into()],
+        ..Scenario::of(kernel(Suite::Own)?, "bug")
+    };
+    let outcome = crash(&scenario)?;
+    ensure!(outcome.ending == Ending::PowerOff, "the failure action was {:?}", outcome.ending);
+    for words in ["kdump: PID 1 has a bug: panicked at", "a bug of the test's"] {
+        ensure!(outcome.console.contains(words), "the console does not say {words}:\n{}", outcome.console);
+    }
+    ensure!(!outcome.console.contains("Attempted to kill init"), "PID 1 died of it:\n{}", outcome.console);
+    Ok(())
+}

@@ -2,7 +2,7 @@
 //!
 //! QEMU's user network has a DHCP server and an IPv6 router; the host's loopback is 10.0.2.2 or fec0::2 there.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
 
@@ -64,8 +64,20 @@ fn tail(console: &str) -> String {
 #[test]
 fn a_dump_goes_by_dhcp_and_nfs_when_nothing_is_known_of_the_network() -> Result<()> {
     let server = serve("dhcp", FOUR)?;
-    let scenario = scenario("nfs-dhcp", "10.0.2.2", &server, "", one_card())?;
+    // The node of a cluster that is told of the dump meanwhile.
+    let node = UdpSocket::bind((FOUR, 0)).context("unable to listen for fence_kdump")?;
+    let mut scenario = scenario("nfs-dhcp", "10.0.2.2", &server, "", one_card())?;
+    let port = node.local_addr()?.port();
+    scenario.conf = vec!["fence_kdump_nodes 10.0.2.2".into(), format!("fence_kdump_args -p {port} -i 1")];
     let console = check(&scenario, &server, "10.0.2.15")?;
+    node.set_nonblocking(true)?;
+    let (mut bytes, mut messages) = ([0; 64], 0);
+    while let Ok(length) = node.recv(&mut bytes) {
+        // As fence_kdump of the cluster reads it: magic 0x1B302A40 and version 1, in the sender's byte order.
+        ensure!(bytes[..length] == [0x40, 0x2a, 0x30, 0x1b, 1, 0, 0, 0], "a node was told {:?}", &bytes[..length]);
+        messages += 1;
+    }
+    ensure!(messages >= 2, "the node was told {messages} times");
     ensure!(
         console.contains("10.0.2.15/24 via 10.0.2.2"),
         "the console does not tell the network:\n{}",

@@ -164,6 +164,15 @@ mod tests {
 
     proptest! {
         #[test]
+        fn options_are_read_back(port in 1u16.., interval in 1u64..=3600, count: u64, short: bool) {
+            let text = match short {
+                true => format!("-p{port} -i {interval} -c{count} -f ipv4"),
+                false => format!("--ipport={port} --interval {interval} --count={count} --family ipv4"),
+            };
+            prop_assert_eq!(Options::parse(&text).unwrap(), Options { port, interval, count, family: Family::Ipv4 });
+        }
+
+        #[test]
         fn any_text_ends_in_a_result(text in "[-=pifcv0-9 é]{0,40}") {
             let _ = Options::parse(&text);
         }

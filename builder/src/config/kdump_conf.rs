@@ -2,7 +2,8 @@
 //!
 //! One `name value` per line; a line whose first mark is `#` is skipped, a `#` inside a value starts a comment; one pair
 //! of double quotes around the whole value is dropped. Every word that RHEL knows is known here too, if only to say
-//! that this version cannot do it.
+//! that this version cannot do it. `forbid_modules NAME…` is ours: these modules are not loaded for anybody, nor is what
+//! cannot do without them, and none of them goes into the image.
 
 use super::collector::Collector;
 use super::{Given, Origin, fence};
@@ -36,6 +37,8 @@ pub struct KdumpConf {
     pub fence_nodes: Option<Given<Vec<String>>>,
     /// How they are told.
     pub fence_args: Option<Given<fence::Options>>,
+    /// Modules that must not be loaded for anybody, and stay out of the image. A word of ours.
+    pub forbid_modules: Vec<Given<String>>,
     /// Modules that must be in the image.
     pub extra_modules: Vec<Given<String>>,
     /// Programs and files that must be in the image.
@@ -74,13 +77,14 @@ const NETWORK_TARGETS: [&str; 1] = ["nfs"];
 const FILESYSTEMS: [&str; 7] = ["ext2", "ext3", "ext4", "xfs", "btrfs", "minix", "virtiofs"];
 
 /// The other directives that are followed.
-const FOLLOWED: [&str; 13] = [
+const FOLLOWED: [&str; 14] = [
     "path",
     "core_collector",
     "failure_action",
     "default",
     "final_action",
     "extra_modules",
+    "forbid_modules",
     "extra_bins",
     "auto_reset_crashkernel",
     "kdump_pre",
@@ -104,7 +108,10 @@ const REFUSED: [(&str, &str); 14] = [
     ("link_delay", "was removed from kdump.conf; take the line out"),
     ("disk_timeout", "was removed from kdump.conf; put rd.timeout=SECONDS in KDUMP_COMMANDLINE_APPEND instead"),
     ("debug_mem_level", "was removed from kdump.conf; take the line out"),
-    ("blacklist", "was removed from kdump.conf; put rd.driver.blacklist=MODULE in KDUMP_COMMANDLINE_APPEND instead"),
+    (
+        "blacklist",
+        "was removed from kdump.conf; write `forbid_modules MODULE`, or put rd.driver.blacklist=MODULE in KDUMP_COMMANDLINE_APPEND",
+    ),
     ("override_resettable", "never had an effect; take the line out"),
 ];
 
@@ -128,6 +135,7 @@ impl KdumpConf {
             fence_nodes: None,
             fence_args: None,
             extra_modules: Vec::new(),
+            forbid_modules: Vec::new(),
             extra_bins: Vec::new(),
         };
         let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
@@ -183,6 +191,9 @@ impl KdumpConf {
             "fence_kdump_args" => self.fence_args = Some(given(fence::Options::parse(value)?, place)),
             "extra_modules" => {
                 self.extra_modules = value.split_whitespace().map(|module| given(module.to_owned(), place)).collect();
+            }
+            "forbid_modules" => {
+                self.forbid_modules = value.split_whitespace().map(|module| given(module.to_owned(), place)).collect();
             }
             "extra_bins" => {
                 for path in value.split_whitespace() {
@@ -413,8 +424,8 @@ mod tests {
             ),
             (
                 "blacklist foo",
-                "kdump.conf:1: `blacklist` was removed from kdump.conf; put rd.driver.blacklist=MODULE in \
-                 KDUMP_COMMANDLINE_APPEND instead",
+                "kdump.conf:1: `blacklist` was removed from kdump.conf; write `forbid_modules MODULE`, or put \
+                 rd.driver.blacklist=MODULE in KDUMP_COMMANDLINE_APPEND",
             ),
             ("kdump_pre bin/x", "kdump.conf:1: kdump_pre: `bin/x` is not an absolute path; write it from / on"),
             ("kdump_post /bin/../x", "kdump.conf:1: kdump_post: `/bin/../x` has `..` in it; write the path without"),

@@ -11,7 +11,7 @@ mod sysconfig;
 
 pub use collector::{Collector, DEFAULT_COLLECTOR, OURS};
 pub use kdump_conf::{KdumpConf, OnFailure, TargetLine};
-pub use sysconfig::Sysconfig;
+pub use sysconfig::{FailCommand, Sysconfig};
 
 use anyhow::{Context, bail};
 use std::fmt;

@@ -6,6 +6,7 @@
 use super::{Given, Origin};
 use anyhow::{Context, bail};
 use kdump_hooks::net::NetConfig;
+use kdump_init::config::Ending;
 use std::path::{Path, PathBuf};
 
 /// The variables that matter to the image and to loading it.
@@ -33,6 +34,21 @@ pub struct Sysconfig {
     pub postscript: Option<Given<Vec<String>>>,
     /// SUSE's `KDUMP_REQUIRED_PROGRAMS`: what these need.
     pub required_programs: Vec<Given<PathBuf>>,
+    /// SUSE's `KDUMP_IMMEDIATE_REBOOT`: `false` asks for a shell before the final action.
+    pub immediate_reboot: Option<Given<bool>>,
+    /// SUSE's `KDUMP_CONTINUE_ON_ERROR`: `false` asks for a shell when there is no complete dump.
+    pub continue_on_error: Option<Given<bool>>,
+    /// Debian's `KDUMP_FAIL_CMD`: what follows when there is no complete dump.
+    pub fail_command: Option<Given<FailCommand>>,
+}
+
+/// What `KDUMP_FAIL_CMD` comes to without a shell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FailCommand {
+    /// `reboot -f` and its kin.
+    End(Ending),
+    /// A program is run; the failure action follows.
+    Run(Vec<String>),
 }
 
 /// Accepted and without effect here: how much RHEL's scripts print, and a notice that this version does not give.
@@ -69,6 +85,9 @@ impl Sysconfig {
                     let program = |path: &str| Given { value: path.into(), origin: origin.clone() };
                     system.required_programs = value.split_whitespace().map(program).collect();
                 }
+                "KDUMP_IMMEDIATE_REBOOT" => system.immediate_reboot = yes_or_no(&name, some(value))?,
+                "KDUMP_CONTINUE_ON_ERROR" => system.continue_on_error = yes_or_no(&name, some(value))?,
+                "KDUMP_FAIL_CMD" => system.fail_command = fail_command(&name, some(value))?,
                 "KDUMP_TRANSFER" if !value.is_empty() => bail!(
                     "{origin}: KDUMP_TRANSFER is not supported: nothing but the collector takes the dump; write \
                      KDUMP_POSTSCRIPT for what is to be done with it afterwards"
@@ -88,6 +107,41 @@ impl Sysconfig {
             }
         }
         Ok(system)
+    }
+}
+
+/// A switch, in the words that SUSE's own scripts take.
+fn yes_or_no(name: &str, given: Option<Given<String>>) -> anyhow::Result<Option<Given<bool>>> {
+    let Some(Given { value, origin }) = given else { return Ok(None) };
+    let value = match value.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "1" => true,
+        "false" | "no" | "0" => false,
+        _ => bail!("{origin}: {name}: `{value}` is neither true nor false"),
+    };
+    Ok(Some(Given { value, origin }))
+}
+
+/// The words by which Debian's documentation ends a machine, or one program.
+fn fail_command(name: &str, given: Option<Given<String>>) -> anyhow::Result<Option<Given<FailCommand>>> {
+    let Some(Given { value, origin }) = given else { return Ok(None) };
+    if value.contains([';', '&', '|']) {
+        bail!(
+            "{origin}: {name}: a chain of commands asks for a shell, and none is run here; put programs into \
+             /etc/kdump/emergency.d, and write the last command alone: reboot -f, halt -f or poweroff -f"
+        );
+    }
+    let words: Vec<&str> = value.split_whitespace().collect();
+    let ending = match words.as_slice() {
+        [program, rest @ ..] if rest.iter().all(|word| matches!(*word, "-f" | "--force")) => {
+            let name = program.strip_prefix("/sbin/").or(program.strip_prefix("/usr/sbin/")).unwrap_or(program);
+            name.parse::<Ending>().ok()
+        }
+        _ => None,
+    };
+    match ending {
+        Some(ending) => Ok(Some(Given { value: FailCommand::End(ending), origin })),
+        None => Ok(command(name, Some(Given { value, origin }))?
+            .map(|Given { value, origin }| Given { value: FailCommand::Run(value), origin })),
     }
 }
 
@@ -273,6 +327,16 @@ mod tests {
                 "kdump:1: KDUMP_TRANSFER is not supported: nothing but the collector takes the dump; write \
                  KDUMP_POSTSCRIPT for what is to be done with it afterwards",
             ),
+            (
+                "KDUMP_FAIL_CMD=\"/bin/notify; reboot -f\"",
+                "kdump:1: KDUMP_FAIL_CMD: a chain of commands asks for a shell, and none is run here; put programs into \
+                 /etc/kdump/emergency.d, and write the last command alone: reboot -f, halt -f or poweroff -f",
+            ),
+            (
+                "KDUMP_FAIL_CMD=restart",
+                "kdump:1: KDUMP_FAIL_CMD: `restart` is not an absolute path; write it from / on",
+            ),
+            ("KDUMP_CONTINUE_ON_ERROR=maybe", "kdump:1: KDUMP_CONTINUE_ON_ERROR: `maybe` is neither true nor false"),
             ("A+=1", "kdump:1: `A+` is not the name of a variable; write NAME=\"value\""),
             (
                 "KEXEC_ARGS=\"-s --reset-vga\"",
@@ -292,6 +356,24 @@ mod tests {
         assert_eq!(system.prescript.unwrap().value, ["/opt/pre", "-v"]);
         assert_eq!(system.postscript, None);
         assert_eq!(system.required_programs[1].value, Path::new("/bin/ls"));
+    }
+
+    #[test]
+    fn suse_s_switches_and_debian_s_command_are_followed() {
+        let text = "KDUMP_IMMEDIATE_REBOOT=no\nKDUMP_CONTINUE_ON_ERROR=\"True\"\nKDUMP_FAIL_CMD=\"poweroff -f\"";
+        let (system, warnings) = parse(text).unwrap();
+        assert!(warnings.is_empty(), "{warnings:?}");
+        assert!(!system.immediate_reboot.unwrap().value && system.continue_on_error.unwrap().value);
+        assert_eq!(system.fail_command.unwrap().value, FailCommand::End(Ending::Poweroff));
+        for (text, expected) in [
+            ("/sbin/halt", FailCommand::End(Ending::Halt)),
+            ("reboot --force", FailCommand::End(Ending::Reboot)),
+            ("/bin/tell -x all", FailCommand::Run(["/bin/tell", "-x", "all"].map(str::to_owned).into())),
+        ] {
+            let (system, _) = parse(&format!("KDUMP_FAIL_CMD=\"{text}\"")).unwrap();
+            assert_eq!(system.fail_command.unwrap().value, expected, "{text}");
+        }
+        assert_eq!(parse("KDUMP_FAIL_CMD=\nKDUMP_IMMEDIATE_REBOOT=\"\"").unwrap().0, Sysconfig::default());
     }
 
     #[test]

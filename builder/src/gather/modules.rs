@@ -17,9 +17,18 @@ use kdump_hooks::ModuleNeed;
 use kdump_hooks::kmod::ModInfo;
 use kdump_hooks::kmod::{Action, Config, Index, ModuleName, Plan, Reached, Step, plan, resolve};
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+
+/// What came of all needs.
+#[derive(Debug, Default)]
+pub struct Gathered {
+    /// What goes into the image.
+    pub chosen: BTreeMap<ModuleName, Chosen>,
+    /// What somebody would have liked to have in it, and why it is not.
+    pub left_out: BTreeMap<ModuleName, String>,
+}
 
 /// A module that goes into the image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,33 +55,52 @@ pub struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// Finds and reads every module that `needs` come to.
+    /// Finds and reads every module that `needs` come to. What nobody requires and cannot be had is left out, and so is
+    /// what would need it.
     ///
     /// # Errors
-    /// A required module is missing, or a file is damaged or of another kernel.
-    pub fn gather(&self, needs: &[ModuleNeed]) -> anyhow::Result<BTreeMap<ModuleName, Chosen>> {
-        let mut chosen = BTreeMap::new();
+    /// A required module is missing, or its file is damaged or of another kernel.
+    pub fn gather(&self, needs: &[ModuleNeed]) -> anyhow::Result<Gathered> {
+        let mut all = Gathered::default();
         let mut todo: Vec<ModuleNeed> = needs.iter().rev().cloned().collect();
         while let Some(need) = todo.pop() {
-            for (module, reason) in self.resolve(&need)? {
-                if chosen.contains_key(&module) {
+            let mut lost: BTreeSet<ModuleName> = BTreeSet::new();
+            for Wanted { module, reason, required, ban } in self.resolve(&need)? {
+                if all.chosen.contains_key(&module) {
                     continue;
                 }
-                let (file, info) = self.read(&module, &reason)?;
-                todo.extend(self.later(&module, &info));
-                chosen.insert(module, file);
+                let needs = self.index.get(&module).map(|file| file.needs.as_slice()).unwrap_or_default();
+                let lacks = needs.iter().find(|need| lost.contains(need));
+                let read = match (ban, lacks) {
+                    (Some(ban), _) => Err(anyhow::Error::msg(ban)),
+                    (None, Some(lacks)) => Err(anyhow::anyhow!("it needs {lacks}, which is left out")),
+                    (None, None) => self.read(&module, &reason),
+                };
+                match read {
+                    Ok((file, info)) => {
+                        todo.extend(self.later(&module, &info));
+                        all.left_out.remove(&module);
+                        all.chosen.insert(module, file);
+                    }
+                    Err(error) if required => return Err(error),
+                    Err(error) => {
+                        lost.insert(module.clone());
+                        all.left_out.entry(module).or_insert_with(|| format!("{error:#} ({reason})"));
+                    }
+                }
             }
         }
-        Ok(chosen)
+        Ok(all)
     }
 
-    /// The modules of one need, each with its reason.
-    fn resolve(&self, need: &ModuleNeed) -> anyhow::Result<Vec<(ModuleName, String)>> {
+    /// The modules of one need, what they need first.
+    fn resolve(&self, need: &ModuleNeed) -> anyhow::Result<Vec<Wanted>> {
         let steps = match plan(self.index, self.config, &need.request) {
             Plan::Load(steps) => steps,
             Plan::BuiltIn => return Ok(Vec::new()),
             Plan::Blacklisted(modules) if need.required => bail!(
-                "modprobe.d blacklists {}, without which there is no {} ({}); take the line out",
+                "{} is blacklisted, by modprobe.d or KDUMP_COMMANDLINE_APPEND, and without it there is no {} ({}); take it \
+                 out there",
                 modules.iter().map(ModuleName::as_str).collect::<Vec<_>>().join(", "),
                 need.request,
                 need.reason
@@ -85,10 +113,20 @@ impl Source<'_> {
                 self.kernel.release,
                 self.kernel.modules_dir.display()
             ),
-            Plan::Blacklisted(_) | Plan::Unknown => return Ok(Vec::new()),
+            Plan::Blacklisted(modules) => {
+                let wanted = |module| Wanted {
+                    module,
+                    reason: need.reason.clone(),
+                    required: false,
+                    ban: Some("it is blacklisted".to_owned()),
+                };
+                return Ok(modules.into_iter().map(wanted).collect());
+            }
+            Plan::Unknown => return Ok(Vec::new()),
         };
-        let mut modules = Vec::new();
-        for Step { module, reached, action, .. } in steps {
+        let mut wanted = Vec::new();
+        for Step { module, reached, action, .. } in steps.iter().cloned() {
+            let required = need.required && is_hard(&steps, &reached);
             // `alias net-pf-10 off` names what nobody has.
             if self.index.get(&module).is_none() && !need.required {
                 continue;
@@ -101,7 +139,8 @@ impl Source<'_> {
                         && self.config.is_blacklisted(&module) =>
                 {
                     bail!(
-                        "modprobe.d blacklists {module} ({}), so nothing would load it in the capture kernel; take the line out",
+                        "{module} ({}) is blacklisted, by modprobe.d or KDUMP_COMMANDLINE_APPEND, so that nothing would \
+                         load it in the capture kernel; take it out there",
                         need.reason
                     )
                 }
@@ -111,18 +150,22 @@ impl Source<'_> {
                         Reached::Dependency(of) => format!("needed by {of}"),
                         Reached::Softdep(of) => format!("soft dependency of {of}"),
                     };
-                    modules.push((module, reason));
+                    wanted.push(Wanted { module, reason, required, ban: None });
                 }
-                Action::Forbidden(ban) if need.required && !matches!(reached, Reached::Softdep(_)) => bail!(
+                Action::Forbidden(ban) if required => bail!(
                     "{}, so there can be no {} ({}); take the line out",
                     ban.reason(&module),
                     need.request,
                     need.reason
                 ),
-                Action::Forbidden(_) | Action::Skip => {}
+                Action::Forbidden(ban) => {
+                    let ban = Some(ban.reason(&module));
+                    wanted.push(Wanted { module, reason: need.reason.clone(), required, ban });
+                }
+                Action::Skip => {}
             }
         }
-        Ok(modules)
+        Ok(wanted)
     }
 
     /// What the kernel may ask for by itself once the module is there.
@@ -195,6 +238,34 @@ impl Source<'_> {
         };
         Ok((Chosen { index_path, entry: Entry::file(&path, bytes, reason), firmware }, info))
     }
+}
+
+/// A module that a need comes to.
+struct Wanted {
+    module: ModuleName,
+    reason: String,
+    /// Whether the need is not met without it.
+    required: bool,
+    /// Why it must not be loaded.
+    ban: Option<String>,
+}
+
+/// Whether what was asked for cannot do without a step that was reached in this way: soft dependencies, and what they
+/// need, it can do without.
+fn is_hard(steps: &[Step], reached: &Reached) -> bool {
+    let mut reached = reached;
+    // A chain of dependencies is no longer than the plan.
+    for _ in 0..=steps.len() {
+        reached = match reached {
+            Reached::Request => return true,
+            Reached::Softdep(_) => return false,
+            Reached::Dependency(of) => match steps.iter().find(|step| step.module == *of) {
+                Some(step) => &step.reached,
+                None => return true,
+            },
+        };
+    }
+    true
 }
 
 fn suffix(compression: Compression) -> &'static str {

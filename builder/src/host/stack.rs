@@ -62,6 +62,19 @@ fn fact(tree: &Tree, name: &str, file: &str) -> Option<String> {
     tree.line(path.to_str()?).filter(|text| !text.is_empty())
 }
 
+/// The node of a device; of a partition, that of the whole, since both come together.
+fn node(tree: &Tree, name: &str) -> String {
+    let dm = fact(tree, name, "dm/uuid").unwrap_or_default();
+    let is_part = fact(tree, name, "partition").is_some() || (dm.starts_with("part") && dm.contains("-mpath-"));
+    if let Some(whole) = below(tree, name).first().filter(|_| is_part) {
+        return node(tree, whole);
+    }
+    match fact(tree, name, "dm/name") {
+        Some(name) => format!("/dev/mapper/{name}"),
+        None => format!("/dev/{name}"),
+    }
+}
+
 /// The UUID that is written on a device.
 fn uuid(tree: &Tree, name: &str) -> anyhow::Result<DeviceSpec> {
     let uuid = sysfs::finder(tree).facts_of(name).uuid;
@@ -93,7 +106,7 @@ impl Walk<'_> {
         let dm_name = fact(self.tree, name, "dm/name").unwrap_or_default();
         let layer = match dm.as_deref() {
             Some(_) if own_group.is_some() => self.volume(name, &dm_name, own_group)?,
-            Some(uuid) if uuid.starts_with("CRYPT-LUKS") => self.luks(uuid, &dm_name)?,
+            Some(uuid) if uuid.starts_with("CRYPT-LUKS") => self.luks(uuid, &dm_name, self.nodes(&below))?,
             Some(uuid) if uuid.starts_with("mpath-") => self.multipath(name, &dm_name, uuid, &below)?,
             Some(uuid) if uuid.starts_with("part") && uuid.contains("-mpath-") => {
                 return self.part(name, uuid, &dm_name, &below);
@@ -131,16 +144,22 @@ impl Walk<'_> {
                 physical.insert(device);
             }
         }
+        let on = self.nodes(&physical);
         let physical = physical.iter().map(|device| uuid(self.tree, device)).collect::<anyhow::Result<_>>()?;
-        Ok(Layer::Lvm(Lvm { group: group_name, volume, physical, segments: segments.into_iter().collect() }))
+        Ok(Layer::Lvm(Lvm { group: group_name, volume, physical, segments: segments.into_iter().collect(), on }))
     }
 
-    fn luks(&self, dm_uuid: &str, name: &str) -> anyhow::Result<Layer> {
+    /// The names by which layers know the devices that they stand on.
+    fn nodes<'d>(&self, devices: impl IntoIterator<Item = &'d String>) -> Vec<String> {
+        devices.into_iter().map(|device| node(self.tree, device)).collect()
+    }
+
+    fn luks(&self, dm_uuid: &str, name: &str, on: Vec<String>) -> anyhow::Result<Layer> {
         let hex = dm_uuid.split('-').nth(2).unwrap_or_default();
         let part = |range| hex.get::<std::ops::Range<usize>>(range).unwrap_or_default();
         let uuid = [part(0..8), part(8..12), part(12..16), part(16..20), part(20..32)].join("-");
         let key = key(self.tree, name, &uuid)?;
-        Ok(Layer::Crypt(Crypt { name: name.to_owned(), device: DeviceSpec::Uuid(uuid), key }))
+        Ok(Layer::Crypt(Crypt { name: name.to_owned(), device: DeviceSpec::Uuid(uuid), key, on }))
     }
 
     fn array(&self, name: &str, members: &[String]) -> anyhow::Result<Layer> {
@@ -156,6 +175,7 @@ impl Walk<'_> {
             members: uuid(self.tree, member)?,
             count: members.len() as u64,
             level: fact(self.tree, name, "md/level").unwrap_or_default(),
+            on: self.nodes(members),
         }))
     }
 
@@ -370,21 +390,29 @@ mod tests {
                     name: "md127".into(),
                     members: DeviceSpec::Uuid("aa000000-0000-0000-0000-000000000000".into()),
                     count: 2,
-                    level: "raid1".into()
+                    level: "raid1".into(),
+                    on: vec!["/dev/vdb".into(), "/dev/vdc".into()],
                 }),
                 Layer::Crypt(Crypt {
                     name: "secret".into(),
                     device: DeviceSpec::Uuid(LUKS.into()),
-                    key: Key::File { path: "/root/key".into(), offset: 0, size: Some(64) }
+                    key: Key::File { path: "/root/key".into(), offset: 0, size: Some(64) },
+                    on: vec!["/dev/md127".into()],
                 }),
                 Layer::Lvm(Lvm {
                     group: "my-vg".into(),
                     volume: "crash".into(),
                     physical: vec![DeviceSpec::Uuid("AbCdEf-0123-4567-89ab-cdef-GHIJ-KLMNOP".into())],
-                    segments: vec![]
+                    segments: vec![],
+                    on: vec!["/dev/mapper/secret".into()],
                 })
             ]
         );
+        let layers = machine.layers("dm-1").unwrap();
+        for (lower, upper) in layers.iter().zip(&layers[1..]) {
+            assert_eq!(upper.hook().stands_on(), [lower.hook().makes().unwrap()]);
+        }
+        assert_eq!(layers[2].hook().makes().unwrap(), "/dev/mapper/my--vg-crash");
         assert_eq!(disks(&machine.tree, "dm-1"), BTreeSet::from(["vdb".to_owned(), "vdc".to_owned()]));
     }
 

@@ -1,8 +1,8 @@
 //! modprobe.d and what the kernel command line adds to it.
 //!
 //! Beside modprobe.d's `blacklist`, which only keeps a module from its aliases, there is **forbid**: a forbidden module
-//! is not loaded for anybody, nor is what cannot do without it. `rd.kdump.forbid=` and `[hooks.modules]` of the image
-//! configuration say so.
+//! is not loaded for anybody, nor is what cannot do without it. `rd.kdump.forbid=` says so, or `forbid_modules` of
+//! kdump.conf, which becomes `[hooks.modules]` of the image configuration.
 
 use super::conf_files::conf_files;
 use super::index::Softdep;
@@ -140,14 +140,28 @@ impl Config {
         self.forbidden.extend(settings.forbid.iter().cloned());
     }
 
-    /// Adds `modprobe.blacklist=`, `rd.driver.blacklist=`, `rd.driver.pre=`, `rd.driver.post=`, `rd.kdump.forbid=` and
-    /// `MODULE.PARAMETER[=VALUE]`. Names in the lists may be written with dashes; kmod's own parser would not match
-    /// those.
-    pub fn add_cmdline(&mut self, cmdline: &Cmdline) {
+    /// Adds parameters that somebody asks for together with a module or an alias; they come after all others, so that
+    /// they win.
+    pub fn add_parameters(&mut self, request: &str, parameters: &str) {
+        if !parameters.is_empty() {
+            self.options.push((normalise_alias(request), parameters.to_owned()));
+        }
+    }
+
+    /// Adds only what keeps modules away: `modprobe.blacklist=`, `rd.driver.blacklist=` and `rd.kdump.forbid=`. For who
+    /// builds an image for that command line, and loads nothing.
+    pub fn add_bans(&mut self, cmdline: &Cmdline) {
         for name in ["modprobe.blacklist", "rd.driver.blacklist"] {
             self.blacklist.extend(cmdline.list(name).map(ModuleName::new));
         }
         self.forbidden.extend(cmdline.list("rd.kdump.forbid").map(ModuleName::new));
+    }
+
+    /// Adds `modprobe.blacklist=`, `rd.driver.blacklist=`, `rd.driver.pre=`, `rd.driver.post=`, `rd.kdump.forbid=` and
+    /// `MODULE.PARAMETER[=VALUE]`. Names in the lists may be written with dashes; kmod's own parser would not match
+    /// those.
+    pub fn add_cmdline(&mut self, cmdline: &Cmdline) {
+        self.add_bans(cmdline);
         self.first.extend(cmdline.list("rd.driver.pre").map(str::to_owned));
         // What is to be loaded last must not be loaded earlier because a device asks for it.
         self.blacklist.extend(cmdline.list("rd.driver.post").map(ModuleName::new));

@@ -49,7 +49,7 @@ pub enum Action {
 pub enum Ban {
     /// An `install` line: `/bin/false`, or a command, which an image without a shell cannot run.
     Install(String),
-    /// `rd.kdump.forbid=` or the image configuration.
+    /// `rd.kdump.forbid=`, or `forbid_modules` of kdump.conf.
     Explicit,
 }
 
@@ -58,7 +58,7 @@ impl Ban {
     pub fn reason(&self, module: &ModuleName) -> String {
         match self {
             Ban::Install(command) => format!("modprobe.d has `install {module} {command}`"),
-            Ban::Explicit => format!("{module} is forbidden (rd.kdump.forbid= or the image configuration)"),
+            Ban::Explicit => format!("{module} is forbidden (rd.kdump.forbid= or forbid_modules)"),
         }
     }
 }

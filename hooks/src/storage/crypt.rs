@@ -68,6 +68,9 @@ pub struct Crypt {
     pub device: DeviceSpec,
     /// Its key.
     pub key: Key,
+    /// The devices that it is made of, as the host named them; what puts one of them together may have failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub on: Vec<String>,
 }
 
 impl Crypt {
@@ -96,6 +99,14 @@ impl Hook for Crypt {
             });
         }
         Ok(Contribution { modules, programs: vec![tool("cryptsetup", &reason)], files })
+    }
+
+    fn makes(&self) -> Option<String> {
+        Some(format!("/dev/mapper/{}", self.name))
+    }
+
+    fn stands_on(&self) -> &[String] {
+        &self.on
     }
 
     fn stages(&self) -> &'static [Stage] {
@@ -153,7 +164,7 @@ mod tests {
     use std::time::Duration;
 
     fn volume(key: Key) -> Crypt {
-        Crypt { name: "secret".into(), device: DeviceSpec::Uuid("ab".into()), key }
+        Crypt { name: "secret".into(), device: DeviceSpec::Uuid("ab".into()), key, on: Vec::new() }
     }
 
     fn file() -> Key {

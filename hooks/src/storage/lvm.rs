@@ -17,6 +17,10 @@ use anyhow::Context;
 use log::warn;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
+use std::time::Duration;
+
+/// How long the other physical volumes are awaited once one is missing.
+const MISSING: Duration = Duration::from_secs(15);
 
 const CONFIGURATION: &str = "/etc/lvm/lvm.conf";
 
@@ -104,6 +108,9 @@ pub struct Lvm {
     /// What of it has drivers of its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub segments: Vec<Segment>,
+    /// The devices that it is made of, as the host named them; what puts one of them together may have failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub on: Vec<String>,
 }
 
 impl Lvm {
@@ -133,6 +140,16 @@ impl Hook for Lvm {
         Ok(Contribution { modules, programs: vec![tool("lvm", &reason)], files: vec![conf] })
     }
 
+    fn makes(&self) -> Option<String> {
+        // Device-mapper doubles the dashes within a name.
+        let part = |name: &str| name.replace('-', "--");
+        Some(format!("/dev/mapper/{}-{}", part(&self.group), part(&self.volume)))
+    }
+
+    fn stands_on(&self) -> &[String] {
+        &self.on
+    }
+
     fn stages(&self) -> &'static [Stage] {
         STAGES
     }
@@ -144,10 +161,12 @@ impl Hook for Lvm {
         for module in self.segments.iter().flat_map(|segment| segment.modules()) {
             load(machine, module);
         }
+        let mut patience = limit;
         for physical in &self.physical {
             // A volume that is a RAID can do without; LVM knows.
-            if let Err(error) = machine.wait_for_device(physical, limit) {
+            if let Err(error) = machine.wait_for_device(physical, patience) {
                 warn!("a physical volume of {} is missing: {error:#}", self.group);
+                patience = MISSING.min(limit);
             }
         }
         let argv = ["lvm", "lvchange", "--activate", "y", "--sysinit", "--ignoreactivationskip", "--yes", &name];
@@ -163,7 +182,6 @@ mod tests {
     use super::*;
     use crate::fake::{FakeHost, FakeMachine};
     use crate::machine::Ended;
-    use std::time::Duration;
 
     fn volume() -> Lvm {
         Lvm {
@@ -171,6 +189,7 @@ mod tests {
             volume: "crash".into(),
             physical: vec![DeviceSpec::Uuid("pv1".into()), DeviceSpec::Uuid("pv2".into())],
             segments: vec![Segment::Thin],
+            on: vec!["/dev/vdb".into()],
         }
     }
 
@@ -204,6 +223,15 @@ mod tests {
             format!("{error:#}"),
             "cannot activate the logical volume vg/crash: lvm failed: exit code 5 (Refusing activation of partial LV)"
         );
+    }
+
+    #[test]
+    fn several_missing_disks_are_not_waited_for_one_after_the_other() {
+        let mut machine = FakeMachine::default();
+        machine.devices.insert("/dev/vg/crash".into(), "/dev/x".into());
+        volume().act(&Moment::at(Stage::Devices, Duration::from_secs(90)), &mut machine).unwrap();
+        let waits: Vec<_> = machine.journal.iter().filter(|line| line.starts_with("wait UUID")).collect();
+        assert_eq!(waits, ["wait UUID=pv1 90s", "wait UUID=pv2 15s"]);
     }
 
     #[test]

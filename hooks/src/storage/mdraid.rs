@@ -40,6 +40,9 @@ pub struct Mdraid {
     pub count: u64,
     /// As sysfs names it, such as `raid1`.
     pub level: String,
+    /// The devices that it is made of, as the host named them; what puts one of them together may have failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub on: Vec<String>,
 }
 
 impl Mdraid {
@@ -71,6 +74,14 @@ impl Hook for Mdraid {
         Ok(Contribution { modules, programs: vec![tool("mdadm", &reason)], ..Contribution::default() })
     }
 
+    fn makes(&self) -> Option<String> {
+        Some(format!("/dev/{}", self.name))
+    }
+
+    fn stands_on(&self) -> &[String] {
+        &self.on
+    }
+
     fn stages(&self) -> &'static [Stage] {
         STAGES
     }
@@ -100,7 +111,13 @@ mod tests {
     use crate::machine::Ended;
 
     fn mirror() -> Mdraid {
-        Mdraid { name: "md127".into(), members: DeviceSpec::Uuid("ab".into()), count: 2, level: "raid1".into() }
+        Mdraid {
+            name: "md127".into(),
+            members: DeviceSpec::Uuid("ab".into()),
+            count: 2,
+            level: "raid1".into(),
+            on: Vec::new(),
+        }
     }
 
     fn machine(members: &[&str]) -> FakeMachine {

@@ -5,6 +5,9 @@
 //! loaded, each layer waits for the devices that it is made of and has its tool put them together; what appears is what
 //! the next layer, or the target, waits for.
 //!
+//! A layer that stands on nothing but layers that have failed fails at once, for their reason; where one of several has
+//! failed, it waits for the missing one no longer than an array does.
+//!
 //! May surprise: there is no udev, so the tools are told to make their nodes themselves. Nothing is taken apart at the
 //! end: the target's flush goes through all layers to the disks.
 

@@ -76,6 +76,10 @@ impl Hook for Multipath {
         Ok(Contribution { modules, programs: vec![tool("dmsetup", &reason)], ..Contribution::default() })
     }
 
+    fn makes(&self) -> Option<String> {
+        Some(format!("/dev/mapper/{}", self.name))
+    }
+
     fn stages(&self) -> &'static [Stage] {
         STAGES
     }

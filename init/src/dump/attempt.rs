@@ -3,7 +3,7 @@
 use super::{Came, Collector, DumpDir, LOG, Place, Story, VMCORE, report_on, save_environment_log};
 use crate::status::{self, Outcome};
 use anyhow::{Context, anyhow};
-use kdump_hooks::{Destination, Next, Stage, Target, TargetHook};
+use kdump_hooks::{Destination, Next, Stage, Target};
 use log::{info, warn};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,9 +18,8 @@ const ALL: u64 = u64::MAX;
 impl Story<'_> {
     /// Opens a target, saves what there is, and lets go of it.
     pub(super) fn attempt(&mut self, target: &Target) -> anyhow::Result<Came> {
-        let hook = target.hook();
         self.run.target = Some(target.to_string());
-        let mut place = self.open(hook)?;
+        let mut place = self.open(target)?;
         let address = place.address();
         info!("writing to {address}");
         let came = match self.before() {
@@ -28,7 +27,7 @@ impl Story<'_> {
                 warn!("no dump is taken: {reason}");
                 self.run.status.outcome = Outcome::Failed;
                 self.run.status.reason = Some(reason.clone());
-                self.run.status.ending = Some(self.config.endings.final_action.into());
+                self.run.status.ending = Some(self.config.endings.after_dump());
                 Ok(Came::Declined(reason))
             }
             Next::GoOn => self.save(&mut *place),
@@ -47,9 +46,12 @@ impl Story<'_> {
     }
 
     /// The place for the files of this dump.
-    fn open(&mut self, hook: &dyn TargetHook) -> anyhow::Result<Box<dyn Place>> {
-        let (config, machine) = (self.config, &mut *self.machine);
-        let device_limit = config.limits.device();
+    fn open(&mut self, target: &Target) -> anyhow::Result<Box<dyn Place>> {
+        let (config, machine, hook) = (self.config, &mut *self.machine, target.hook());
+        let device_limit = match target.device() {
+            Some(_) => self.run.device_limit(config.limits.device()),
+            None => config.limits.device(),
+        };
         let mut place: Option<Box<dyn Place>> = None;
         self.run.stage(Stage::Target, config.limits.stage() + device_limit, |run| {
             let Destination::Directory(root) = hook.open(machine, device_limit)?;
@@ -93,7 +95,7 @@ impl Story<'_> {
         };
         let endings = self.config.endings;
         self.run.status.ending = Some(match came {
-            Ok(Came::Complete) => endings.final_action.into(),
+            Ok(Came::Complete) => endings.after_dump(),
             _ => endings.failure_action,
         });
         came

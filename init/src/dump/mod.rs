@@ -186,7 +186,11 @@ mod tests {
                 kernel_release: "6.1".into(),
                 built_by: "test".into(),
                 dump: Dump { path: "/var/crash".into(), collector: vec![script.display().to_string(), "-z".into()] },
-                endings: Endings { failure_action: Ending::Halt.into(), final_action: Ending::Reboot },
+                endings: Endings {
+                    failure_action: Ending::Halt.into(),
+                    final_action: Ending::Reboot,
+                    shell_first: false,
+                },
                 limits: Limits { device: 5, stall: 20, stage: 30, driver: 5 },
                 normal: None,
                 hooks: Settings { targets: vec![target("first"), target("second")], ..Settings::default() },

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `hang` | writes the first page of VMCORE to DUMP, then nothing for ever |
 //! | `kill` | the same, but first kills the process that started it |
+//! | `eat` | writes the first page of VMCORE to DUMP, then takes memory for ever |
 //! | `full COLLECTOR …` | leaves no room on any file system in memory, then becomes that collector |
 //! | `slow SECONDS COLLECTOR …` | says that it is at work for so long, then becomes that collector |
 //! | `neglect SECONDS` | starts the watchdog and does not tend it for so long |
@@ -36,6 +37,14 @@ fn run() -> Result<std::convert::Infallible> {
             first_page(vmcore, dump)?;
             kill(getppid(), Signal::SIGKILL).context("unable to kill the parent")?;
         }
+        ["eat", vmcore, dump] => {
+            first_page(vmcore, dump)?;
+            println!("saboteur: eating memory");
+            let mut eaten = Vec::new();
+            loop {
+                eaten.push(vec![1u8; 1 << 20]);
+            }
+        }
         ["full", collector @ ..] => {
             for point in ["/", "/run", "/tmp"] {
                 fill(point)?;
@@ -60,7 +69,7 @@ fn run() -> Result<std::convert::Infallible> {
             drop(watchdog);
             bail!("the watchdog did nothing");
         }
-        _ => bail!("usage: saboteur hang|kill|full|mount|slow|neglect … VMCORE DUMP"),
+        _ => bail!("usage: saboteur hang|kill|eat|full|mount|slow|neglect … VMCORE DUMP"),
     }
     loop {
         std::thread::sleep(Duration::from_secs(3600));
