@@ -8,6 +8,7 @@ use crate::beat::Beat;
 use crate::config::{self, Ending, Endings, FailureAction, ImageConfig};
 use crate::guard::Guard;
 use crate::normal::{self, Mode, switch};
+use crate::shell::Why;
 use crate::{aftermath, beat, boot, kmsg, shell, start, sys};
 use kdump_hooks::cmdline::Cmdline;
 use log::{error, info, warn};
@@ -33,8 +34,6 @@ const LAST_CALL: Duration = Duration::from_secs(30);
 
 /// For the whole boot, whatever its limits are.
 const LONGEST: Duration = Duration::from_secs(48 * 3600);
-/// A shell that ends sooner has found nobody: its terminal is not there.
-const NOBODY: Duration = Duration::from_secs(2);
 /// The watchdog may be late by that much.
 const GRACE: Duration = Duration::from_secs(10);
 /// How many messages may wait for PID 1; who has more to say waits.
@@ -98,7 +97,8 @@ pub fn main() -> ExitCode {
     let mut endings = config.as_ref().map_or(DEFAULT_ENDINGS, |config| config.endings);
     if mode == Mode::Normal {
         let cmdline = Cmdline::parse(&std::fs::read_to_string("/proc/cmdline").unwrap_or_default());
-        endings.failure_action = normal::failure_action(&cmdline, endings.failure_action);
+        let has_shell = config.as_ref().is_some_and(|config| config.hooks.shell.is_some());
+        endings = normal::endings(&cmdline, endings, has_shell);
     }
     let endings = *ENDINGS.get_or_init(|| endings);
     let guard = Guard::new(from_now(FIRST_BEAT) + GRACE);
@@ -161,8 +161,7 @@ fn after_failure(endings: Endings, reason: &str, inbox: &Receiver<Event>, guard:
         FailureAction::Shell => {
             guard.attended();
             serve_shells(&shell::consoles(), inbox, |console| {
-                let mut command = Command::new("/proc/self/exe");
-                command.args([shell::ROLE, console, reason]).stdin(Stdio::null());
+                let mut command = shell::command(console, Why::Failure, reason);
                 start::patiently(|| command.spawn()).map(|child| child.id().cast_signed())
             });
             info!("the shell is left; final action: {}", endings.final_action);
@@ -186,7 +185,7 @@ fn serve_shells(consoles: &[String], inbox: &Receiver<Event>, mut begin: impl Fn
         match inbox.recv() {
             Ok(Event::Ended(pid, _)) if shells.contains(&pid) => {
                 shells.retain(|shell| *shell != pid);
-                if began.elapsed() > NOBODY {
+                if began.elapsed() > shell::NOBODY {
                     return;
                 }
             }
