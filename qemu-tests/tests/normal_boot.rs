@@ -39,6 +39,8 @@ fn debian_comes_up_and_a_capture_kernel_that_was_loaded_early_saves_its_crash() 
 
 /// A key file's text, and the volume that it opens.
 const KEY: &str = "a key that only the image knows";
+/// What mdadm's own service wants to have; it starts by itself when there is an array.
+const MONITOR: (&str, &str) = ("/etc/mdadm/mdadm.conf", "MAILADDR root\n");
 const ROOT_UUID: &str = "6b64756d-7072-7364-8969-736b0000000d";
 
 const MD: &str =
@@ -57,6 +59,7 @@ fn debian_comes_up_from_lvm_on_luks_on_a_mirror_and_its_early_capture_kernel_wor
         disks: spares(2),
         files: vec![
             ("/root/key", KEY),
+            MONITOR,
             ("/etc/crypttab", "secret UUID=6b64756d-7072-7364-8969-736b0000000c /root/key luks\n"),
             ("/etc/fstab", "/dev/mapper/vg-root / ext4 defaults 0 1\n/dev/mapper/vg-usr /usr ext4 nodev 0 2\n"),
         ],
@@ -103,7 +106,7 @@ fn debian_comes_up_from_each_layer_alone() -> Result<()> {
     let on = |root: &'static str, file: &'static str, prepare: Vec<&'static str>| {
         let mut prepare = prepare;
         prepare.extend(["sh /root/install"]);
-        let files = vec![("/root/key", KEY), crypttab, ("/etc/fstab", file)];
+        let files = vec![("/root/key", KEY), MONITOR, crypttab, ("/etc/fstab", file)];
         (root, files, prepare)
     };
     let lvm = on(
