@@ -2,7 +2,8 @@
 //!
 //! In: a folder. Out: a server of NFSv4 that exports it as `/export`, on a port of its own, until it is dropped. It is
 //! nfs-ganesha, a program like any other, so the host's kernel has no part in it. It is not installed: package and
-//! libraries lie side by side below `target/qemu/ganesha`.
+//! libraries lie side by side below `target/qemu/ganesha`. It tells owners by number, as the kernel's own server does: a
+//! guest has nobody to ask what their names mean.
 
 use std::fs;
 use std::net::{IpAddr, TcpListener, TcpStream};
@@ -41,7 +42,7 @@ impl NfsServer {
         let text = format!(
             "NFS_CORE_PARAM {{ NFS_Port = {port}; Bind_addr = {address}; Protocols = 4; Enable_NLM = false; \
              Enable_RQUOTA = false; Plugins_Dir = \"{}\"; }}\n\
-             NFSv4 {{ RecoveryBackend = \"fs\"; RecoveryRoot = \"{}\"; Graceless = true; Minor_Versions = 1,2; }}\n\
+             NFSv4 {{ RecoveryBackend = \"fs\"; RecoveryRoot = \"{}\"; Graceless = true; Minor_Versions = 1,2; Only_Numeric_Owners = true; }}\n\
              EXPORT {{ Export_Id = 1; Path = \"{}\"; Pseudo = \"/export\"; Protocols = 4; Transports = TCP; \
              Access_Type = RW; Squash = No_Root_Squash; SecType = sys; FSAL {{ Name = VFS; }} }}\n",
             plugins.display(),
