@@ -267,6 +267,7 @@ pub fn write(built: &Built, output: &Path, force: bool) -> anyhow::Result<String
     let targets: Vec<String> = built.config.hooks.targets.iter().map(Target::to_string).collect();
     let purpose = match &built.config.normal {
         Some(Normal { root: Some(root), .. }) => format!("boots {root}"),
+        Some(Normal { export: Some(export), .. }) => format!("boots {export}"),
         Some(_) => "boots the root that the kernel command line names".to_owned(),
         None => format!("dumps go to {} of {}", built.config.dump.path.display(), targets.join(", then ")),
     };

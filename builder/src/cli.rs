@@ -42,6 +42,13 @@ pub struct Mkdumprd {
     /// With --normal: bring sysctl.conf and sysctl.d along; they are applied before the root is looked for
     #[arg(long, requires = "normal")]
     pub sysctl: bool,
+    /// With --normal: bring a network and NFS along, for root=nfs:SERVER:/DIR; a root that is on a server now brings them
+    /// by itself
+    #[arg(long, requires = "normal")]
+    pub network: bool,
+    /// With --normal: bring a shell along, for rd.break and rd.shell on the kernel command line
+    #[arg(long, requires = "normal")]
+    pub shell: bool,
     /// Overwrite an image that is already there
     #[arg(short, long)]
     pub force: bool,

@@ -26,6 +26,8 @@ pub fn run(typed: &Mkdumprd) -> anyhow::Result<String> {
             generic: typed.generic,
             early_kdump: typed.early_kdump,
             sysctl: typed.sysctl,
+            network: typed.network,
+            shell: typed.shell,
         }),
     })?;
     for warning in &built.warnings {

@@ -2,7 +2,8 @@
 //!
 //! In: what the host says of its root, and what was asked for. Out: the image configuration with a `normal` section, and
 //! what comes into the image for it. `kdump.conf` does not count: it is about another image.
-//! May surprise: the root that is seen here is what the image takes if the kernel command line names none; the command
+//! May surprise: a `/usr` of its own is mounted as the root's fstab says at boot; here only what that takes is looked for.
+//! The root that is seen here is what the image takes if the kernel command line names none; the command
 //! line wins. Where the root cannot be seen, the image gets the drivers of most machines and the usual file systems.
 
 use crate::build::{self, Built};
@@ -11,10 +12,16 @@ use crate::gather::{drivers, elf, programs::Programs, skeleton};
 use crate::host::{SystemHost, mounts, sysfs};
 use crate::kdumpctl::kernel::{self, OnDisk};
 use crate::plan::{Entry, Plan};
+use crate::{network, target};
 use anyhow::{Context, bail};
 use kdump_hooks::cmdline::Cmdline;
 use kdump_hooks::early_kdump::{EarlyKdump, KDUMPCTL};
-use kdump_hooks::{DeviceSpec, Host, ModuleNeed, Settings, sysctl};
+use kdump_hooks::net::model::EVERY;
+use kdump_hooks::net::{Method, Network};
+use kdump_hooks::nfs::{self, Nfs};
+use kdump_hooks::shell::Shell;
+use kdump_hooks::storage::{Crypt, Key, Layer};
+use kdump_hooks::{DeviceSpec, Host, ModuleNeed, Settings, Target, sysctl};
 use kdump_init::config::{ImageConfig, Normal};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,6 +35,19 @@ pub struct Options {
     pub early_kdump: bool,
     /// Bring the host's sysctl files along.
     pub sysctl: bool,
+    /// Bring a network and NFS along.
+    pub network: bool,
+    /// Bring a shell along.
+    pub shell: bool,
+}
+
+/// What the host says of itself.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Its root.
+    root: Normal,
+    /// The device of its `/usr`, if that is a file system of its own, and the file system's type.
+    usr: Option<(DeviceSpec, String)>,
 }
 
 /// The file systems of a root that cannot be seen.
@@ -47,7 +67,7 @@ pub fn plan(options: Options, files: &Files, host: &SystemHost, ours: &Programs)
         system: Sysconfig::default(),
         warnings: Vec::new(),
     };
-    let root = root(host)?;
+    let seen = look(host)?;
     let early_kdump = options.early_kdump.then(|| early_kdump(host, files)).transpose()?;
 
     let mut plan = Plan::default();
@@ -61,58 +81,132 @@ pub fn plan(options: Options, files: &Files, host: &SystemHost, ours: &Programs)
     if options.sysctl {
         plan.extend(sysctl_files(host)?)?;
     }
-    // A root that is put together from other devices: LVM, RAID, LUKS, multipath.
-    let storage = root.root.as_ref().map(|device| host.layers(device)).transpose()?.unwrap_or_default();
-    let hooks = Settings { early_kdump, storage, ..Settings::default() };
+    // What is put together from other devices: LVM, RAID, LUKS, multipath.
+    let mut storage = Vec::new();
+    for device in seen.devices() {
+        for layer in host.layers(device)? {
+            if !storage.contains(&layer) {
+                storage.push(layer);
+            }
+        }
+    }
+    keys_are_files(&storage)?;
+    let network = network(&seen.root, options.network, &config, host, &mut warnings)?;
+    let shell = options.shell.then(Shell::default);
+    let hooks = Settings { early_kdump, storage, network, shell, ..Settings::default() };
     let path = config.dump.path.value.clone();
     let mut asked = build::contributions(&config, host, &hooks)?;
-    asked.modules.extend(modules(&root, options.generic, host)?);
-    let image = ImageConfig { normal: Some(root), ..build::image_config(&config, host, hooks, path)? };
+    asked.modules.extend(modules(&seen, options.generic, host)?);
+    if let Some(export) = &seen.root.export {
+        export.check().context("the root")?;
+        asked.modules.extend(nfs::all_modules("file system of the root"));
+    } else if options.network {
+        asked.modules.extend(nfs::all_modules("the root may be on an NFS server (--network)"));
+    }
+    let image = ImageConfig { normal: Some(seen.root), ..build::image_config(&config, host, hooks, path)? };
     build::finish(plan, image, asked, &Cmdline::default(), host, warnings)
 }
 
-/// The root file system of this machine, by a name that is the same in every boot.
-fn root(host: &SystemHost) -> anyhow::Result<Normal> {
+/// Only a kernel that has crashed hands keys over to the next one.
+fn keys_are_files(storage: &[Layer]) -> anyhow::Result<()> {
+    for layer in storage {
+        if let Layer::Crypt(Crypt { name, key: Key::Kernel(_), .. }) = layer {
+            bail!(
+                "{name} is encrypted, and nobody is asked for its passphrase in a normal boot of this version; add a \
+                 key file with `cryptsetup luksAddKey` and name it in /etc/crypttab"
+            );
+        }
+    }
+    Ok(())
+}
+
+impl Seen {
+    /// The devices that have to be there before the system's init is.
+    fn devices(&self) -> impl Iterator<Item = &DeviceSpec> {
+        self.root.root.iter().chain(self.usr.iter().map(|(device, _)| device))
+    }
+}
+
+/// The root file system of this machine and its `/usr`, by names that are the same in every boot.
+fn look(host: &SystemHost) -> anyhow::Result<Seen> {
     if !host.devices_are_here {
-        return Ok(Normal::default());
+        return Ok(Seen::default());
     }
     let holder = mounts::holder(&host.tree, Path::new("/")).context("cannot tell what the root file system is")?;
-    let node = match holder.source.starts_with("/dev/") && holder.source != "/dev/root" {
-        true => Some(PathBuf::from(&holder.source)),
-        false => sysfs::node_of_number(&host.tree, &holder.number).ok(),
-    };
+    let usr = mounts::holder(&host.tree, Path::new("/usr")).ok().filter(|usr| usr.number != holder.number);
+    let usr = usr.and_then(|usr| Some((device_of(host, &usr)?, usr.fstype)));
+    if holder.fstype.starts_with("nfs") {
+        let export: Nfs = holder.source.parse().map_err(anyhow::Error::msg).context("cannot follow the root")?;
+        let export = Nfs { options: target::nfs_options(&host.tree, &export), ..export };
+        return Ok(Seen { root: Normal { export: Some(export), ..Normal::default() }, usr });
+    }
     // A root without a device, such as the tmpfs of a live system, has to be named when it is booted.
-    let Some(node) = node else { return Ok(Normal::default()) };
-    let device = sysfs::lasting_name(&host.tree, &node).unwrap_or(DeviceSpec::Path(node));
+    let Some(device) = device_of(host, &holder) else { return Ok(Seen { root: Normal::default(), usr }) };
     let rootflags = match holder.fstype.as_str() {
         "btrfs" => Some(format!("subvol={}", holder.path.display())),
         _ => None,
     };
-    Ok(Normal { root: Some(device), rootfstype: Some(holder.fstype), rootflags })
+    let root = Normal { root: Some(device), export: None, rootfstype: Some(holder.fstype), rootflags };
+    Ok(Seen { root, usr })
+}
+
+/// The device of a mounted file system, if it is on one.
+fn device_of(host: &SystemHost, holder: &mounts::Holder) -> Option<DeviceSpec> {
+    let node = match holder.source.starts_with("/dev/") && holder.source != "/dev/root" {
+        true => PathBuf::from(&holder.source),
+        false => sysfs::node_of_number(&host.tree, &holder.number).ok()?,
+    };
+    Some(sysfs::lasting_name(&host.tree, &node).unwrap_or(DeviceSpec::Path(node)))
+}
+
+/// The network that leads to the root, or one that asks every card for an address; `ip=` and its kin on the kernel
+/// command line take its place.
+fn network(
+    root: &Normal,
+    asked: bool,
+    config: &Config,
+    host: &SystemHost,
+    warnings: &mut Vec<String>,
+) -> anyhow::Result<Option<Network>> {
+    match &root.export {
+        Some(export) => Ok(network::find(config, host, vec![Target::Nfs(export.clone())], &[], warnings)?.1),
+        None if asked => {
+            let mut any = Network::default();
+            any.interface(EVERY).acquire = vec![Method::Any];
+            Ok(Some(any))
+        }
+        None => Ok(None),
+    }
 }
 
 /// What is needed to mount the root.
-fn modules(root: &Normal, generic: bool, host: &dyn Host) -> anyhow::Result<Vec<ModuleNeed>> {
+fn modules(seen: &Seen, generic: bool, host: &dyn Host) -> anyhow::Result<Vec<ModuleNeed>> {
     let need = |request: &str, reason: &str, required, by_device| ModuleNeed {
         request: request.to_owned(),
         reason: reason.to_owned(),
         required,
         by_device,
     };
-    let mut modules: Vec<ModuleNeed> = match &root.rootfstype {
+    let mut modules: Vec<ModuleNeed> = match &seen.root.rootfstype {
         Some(fstype) => vec![need(fstype, "file system of the root", true, false)],
+        None if seen.root.export.is_some() => Vec::new(),
         None => FILESYSTEMS.map(|fstype| need(fstype, "the root may be of that type", false, false)).to_vec(),
     };
     modules.push(need("crypto-crc32c", "file systems ask for it when mounted", false, false));
-    let chain = match &root.root {
-        Some(device) => host.device_chain(device).with_context(|| format!("cannot find the drivers of {device}"))?,
-        None => None,
-    };
-    if generic || chain.is_none() {
+    modules.extend(seen.usr.iter().map(|(_, fstype)| need(fstype, "file system of /usr", true, false)));
+    let mut unknown = seen.root.root.is_none() && seen.root.export.is_none();
+    for device in seen.devices() {
+        let chain = host.device_chain(device).with_context(|| format!("cannot find the drivers of {device}"))?;
+        unknown |= chain.is_none();
+        for request in chain.unwrap_or_default() {
+            if !modules.iter().any(|need| need.request == request) {
+                modules.push(need(&request, &format!("driver of {device}"), !request.contains(':'), true));
+            }
+        }
+    }
+    if generic || unknown {
         modules.extend(drivers::generic());
     }
-    let of_root = |request: String| need(&request, "driver of the root's device", !request.contains(':'), true);
-    modules.extend(chain.into_iter().flatten().map(of_root));
     Ok(modules)
 }
 
@@ -155,20 +249,48 @@ mod tests {
     use super::*;
     use kdump_hooks::fake::FakeHost;
 
-    fn requests(root: &Normal, generic: bool, host: &FakeHost) -> Vec<String> {
-        modules(root, generic, host).unwrap().into_iter().map(|need| need.request).collect()
+    fn requests(seen: &Seen, generic: bool, host: &FakeHost) -> Vec<String> {
+        modules(seen, generic, host).unwrap().into_iter().map(|need| need.request).collect()
+    }
+
+    fn on(device: &str, fstype: &str) -> Normal {
+        Normal { root: device.parse().ok(), rootfstype: Some(fstype.into()), ..Normal::default() }
     }
 
     #[test]
     fn a_root_that_is_here_names_its_drivers_and_any_other_gets_those_of_most_machines() {
-        let root =
-            Normal { root: Some(DeviceSpec::Uuid("12".into())), rootfstype: Some("xfs".into()), rootflags: None };
+        let seen = Seen { root: on("UUID=12", "xfs"), usr: None };
         let chains = [("UUID=12".to_owned(), vec!["pci:v1".to_owned(), "nvme".to_owned()])].into();
         let here = FakeHost { chains, ..FakeHost::default() };
-        assert_eq!(requests(&root, false, &here), ["xfs", "crypto-crc32c", "pci:v1", "nvme"]);
-        let generic = requests(&root, true, &here);
+        assert_eq!(requests(&seen, false, &here), ["xfs", "crypto-crc32c", "pci:v1", "nvme"]);
+        let generic = requests(&seen, true, &here);
         assert!(generic.contains(&"virtio_blk".to_owned()) && generic.contains(&"pci:v1".to_owned()));
-        let elsewhere = requests(&Normal::default(), false, &FakeHost::default());
+        let elsewhere = requests(&Seen::default(), false, &FakeHost::default());
         assert!(elsewhere.contains(&"ext4".to_owned()) && elsewhere.contains(&"virtio_blk".to_owned()));
+    }
+
+    #[test]
+    fn a_usr_of_its_own_brings_its_file_system_and_drivers() {
+        let usr = Some((DeviceSpec::Label("usr".into()), "btrfs".to_owned()));
+        let seen = Seen { root: on("UUID=12", "xfs"), usr };
+        let chain = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let chains = [("UUID=12".to_owned(), chain(&["nvme"])), ("LABEL=usr".to_owned(), chain(&["nvme", "ahci"]))];
+        let here = FakeHost { chains: chains.into(), ..FakeHost::default() };
+        assert_eq!(requests(&seen, false, &here), ["xfs", "crypto-crc32c", "btrfs", "nvme", "ahci"]);
+    }
+
+    #[test]
+    fn a_key_that_only_a_crashed_kernel_hands_over_is_none() {
+        let device = DeviceSpec::Uuid("12".into());
+        let layer = |key| [Layer::Crypt(Crypt { name: "secret".into(), device: device.clone(), key, on: Vec::new() })];
+        keys_are_files(&layer(Key::File { path: "/root/key".into(), offset: 0, size: None })).unwrap();
+        let error = keys_are_files(&layer(Key::Kernel("key".into()))).unwrap_err().to_string();
+        assert!(error.starts_with("secret is encrypted") && error.contains("luksAddKey"), "{error}");
+    }
+
+    #[test]
+    fn a_root_on_a_server_needs_no_driver_of_a_disk() {
+        let root = Normal { export: "nas:/srv".parse().ok(), ..Normal::default() };
+        assert_eq!(requests(&Seen { root, usr: None }, false, &FakeHost::default()), ["crypto-crc32c"]);
     }
 }

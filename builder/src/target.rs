@@ -53,7 +53,7 @@ fn named(line: &Given<TargetLine>, host: &SystemHost, warnings: &mut Vec<String>
 }
 
 /// The options with which fstab mounts an export, or with which it is mounted now: kdump.conf has no place for them.
-fn nfs_options(tree: &Tree, nfs: &Nfs) -> Vec<String> {
+pub(crate) fn nfs_options(tree: &Tree, nfs: &Nfs) -> Vec<String> {
     /// Those of a running mount that its administrator chose; the others say how it came out.
     const CHOSEN: [&str; 8] = ["vers", "proto", "port", "sec", "mountport", "mountproto", "rsize", "wsize"];
     let fields = |file: &str| -> Option<Vec<String>> {

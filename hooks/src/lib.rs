@@ -38,6 +38,8 @@
 //! | [`kmod`] | what modprobe knows: indexes, modprobe.d, aliases, order of loading; both sides need it |
 //! | [`kernel`] | the few calls of the kernel that programs of several crates make |
 //! | [`cmdline`] | the kernel command line |
+//! | [`links`] | symbolic links below a root that is not `/` |
+//! | [`fstab`] | what a system mounts where |
 //! | [`device`] | how a configuration names a block device |
 //! | [`mod@stage`], [`moment`] | the stages and their order; how things stand at one |
 //!
@@ -50,9 +52,11 @@ pub mod early_kdump;
 pub mod fake;
 pub mod fence;
 pub mod filesystem;
+pub mod fstab;
 pub mod host;
 pub mod kernel;
 pub mod kmod;
+pub mod links;
 pub mod machine;
 pub mod moment;
 pub mod net;

@@ -16,7 +16,7 @@ use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -31,8 +31,29 @@ const ANOTHER_VERSION_MAY_DO: [i32; 4] = [93, 22, 524, 2];
 const LATER_MAY_DO: [i32; 6] = [111, 101, 113, 110, 104, 11];
 
 /// Since Linux 6.19 the client asks for a delegation of every directory that it opens. A server that does not know the
-/// request, as nfs-ganesha before 9, lets the whole call fail, and the client says EREMOTEIO. One dump needs none.
+/// request, as nfs-ganesha before 9, lets the whole call fail, and the client says EREMOTEIO. A dump needs none.
 const DIRECTORY_DELEGATIONS: &str = "/sys/module/nfsv4/parameters/directory_delegations";
+
+/// What an export is mounted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// A dump is written to it, and somebody has to know when that cannot be done.
+    Dumps,
+    /// It is a part of the system that is booted: whoever uses it waits for the server, as the kernel has it.
+    System {
+        /// Not to be written to.
+        read_only: bool,
+    },
+}
+
+impl Use {
+    fn what(self) -> &'static str {
+        match self {
+            Use::Dumps => "the target",
+            Use::System { .. } => "the export",
+        }
+    }
+}
 
 /// Options that only mount.nfs and fstab know; the kernel would refuse them.
 const NOT_FOR_THE_KERNEL: [&str; 9] =
@@ -121,7 +142,7 @@ impl Nfs {
     }
 
     /// The options for one version, as mount.nfs would hand them to the kernel.
-    fn plan(&self, version: &str, server: IpAddr, client: IpAddr) -> MountPlan {
+    fn plan(&self, version: &str, server: IpAddr, client: IpAddr, point: &Path, to: Use) -> MountPlan {
         let mut options = vec![format!("vers={version}"), format!("addr={server}")];
         let three = version.starts_with('3');
         let name = |option: &str| option.split('=').next().unwrap_or_default().to_owned();
@@ -148,15 +169,58 @@ impl Nfs {
             }
             false => options.push(format!("clientaddr={client}")),
         }
-        if !says(&["hard", "soft", "softerr", "timeo", "retrans"]) {
-            options.extend(["soft", "timeo=100", "retrans=3"].map(str::to_owned));
+        match to {
+            Use::Dumps if !says(&["hard", "soft", "softerr", "timeo", "retrans"]) => {
+                options.extend(["soft", "timeo=100", "retrans=3"].map(str::to_owned));
+            }
+            Use::System { read_only: true } => options.push("ro".to_owned()),
+            _ => {}
         }
         options.extend(kept);
-        MountPlan {
-            source: self.source().into(),
-            point: PathBuf::from(crate::filesystem::MOUNT_POINT),
-            fstype: "nfs".to_owned(),
-            options,
+        MountPlan { source: self.source().into(), point: point.to_owned(), fstype: "nfs".to_owned(), options }
+    }
+
+    /// Mounts it at `point`, trying for at most `limit` while the server does not answer.
+    ///
+    /// # Errors
+    /// The server's name means nothing, there is no way to it, or the refusals of every version that was tried.
+    pub fn mount(&self, machine: &mut dyn Machine, point: &Path, to: Use, limit: Duration) -> anyhow::Result<()> {
+        let server = self.find_server(machine.network())?;
+        let client = self.own_address(machine.network(), server)?;
+        for module in ["nfs", "nfsv4"] {
+            // One that is built in is no module; mount(2) says what is missing.
+            if let Err(error) = machine.load_module(module) {
+                log::debug!("{error:#}");
+            }
+        }
+        if let Err(error) = machine.network().write(DIRECTORY_DELEGATIONS, "N") {
+            log::debug!("{error:#}");
+        }
+        let began = machine.network().now();
+        loop {
+            let mut refusals = Vec::new();
+            let mut hope = false;
+            for version in self.versions() {
+                let error = match machine.mount(&self.plan(version, server, client, point, to)) {
+                    Ok(()) => {
+                        log::info!("{} is mounted, NFS {version}, {client} to {server}", self.source());
+                        return Ok(());
+                    }
+                    Err(error) => error,
+                };
+                let errno = error.downcast_ref::<Refused>().map(|refused| refused.errno);
+                refusals.push(format!("NFS {version}: {error:#}"));
+                hope |= errno.is_some_and(|errno| LATER_MAY_DO.contains(&errno));
+                if !errno.is_some_and(|errno| ANOTHER_VERSION_MAY_DO.contains(&errno)) {
+                    break;
+                }
+            }
+            let waited = machine.network().now().saturating_sub(began);
+            if !hope || waited + BETWEEN_TRIES >= limit {
+                bail!("cannot mount {} {self} ({server}): {}", to.what(), refusals.join("; "));
+            }
+            log::warn!("{}; trying again, {} of {} s", refusals.join("; "), waited.as_secs(), limit.as_secs());
+            machine.network().pause(BETWEEN_TRIES);
         }
     }
 
@@ -186,66 +250,40 @@ impl Hook for Nfs {
 
     fn gather(&self, _host: &dyn Host) -> anyhow::Result<Contribution> {
         self.check()?;
-        let versions = self.versions();
-        let need = |request: &str, required: bool| ModuleNeed {
-            request: request.to_owned(),
-            reason: format!("file system of the target {self}"),
-            required,
-            by_device: false,
-        };
-        let four = versions.iter().any(|version| version.starts_with('4'));
-        let three = versions.iter().any(|version| version.starts_with('3'));
-        let mut modules = vec![need("nfs", true), need("sunrpc", true)];
-        if four {
-            modules.extend([need("nfsv4", true), need("dns_resolver", false)]);
-        }
-        if three {
-            modules.extend([need("nfsv3", !four), need("lockd", false)]);
-        }
+        let modules = modules(&self.versions(), &format!("file system of the target {self}"));
         Ok(Contribution { modules, ..Contribution::default() })
     }
 }
 
+/// What speaks every version: for an image that is told of its exports at boot.
+pub fn all_modules(reason: &str) -> Vec<ModuleNeed> {
+    modules(&VERSIONS, reason)
+}
+
+fn modules(versions: &[&str], reason: &str) -> Vec<ModuleNeed> {
+    let need = |request: &str, required: bool| ModuleNeed {
+        request: request.to_owned(),
+        reason: reason.to_owned(),
+        required,
+        by_device: false,
+    };
+    let four = versions.iter().any(|version| version.starts_with('4'));
+    let three = versions.iter().any(|version| version.starts_with('3'));
+    let mut modules = vec![need("nfs", true), need("sunrpc", true)];
+    if four {
+        modules.extend([need("nfsv4", true), need("dns_resolver", false)]);
+    }
+    if three {
+        modules.extend([need("nfsv3", !four), need("lockd", false)]);
+    }
+    modules
+}
+
 impl TargetHook for Nfs {
     fn open(&self, machine: &mut dyn Machine, limit: Duration) -> anyhow::Result<Destination> {
-        let server = self.find_server(machine.network())?;
-        let client = self.own_address(machine.network(), server)?;
-        for module in ["nfs", "nfsv4"] {
-            // One that is built in is no module; mount(2) says what is missing.
-            if let Err(error) = machine.load_module(module) {
-                log::debug!("{error:#}");
-            }
-        }
-        if let Err(error) = machine.network().write(DIRECTORY_DELEGATIONS, "N") {
-            log::debug!("{error:#}");
-        }
-        let began = machine.network().now();
-        loop {
-            let mut refusals = Vec::new();
-            let mut hope = false;
-            for version in self.versions() {
-                let plan = self.plan(version, server, client);
-                let error = match machine.mount(&plan) {
-                    Ok(()) => {
-                        log::info!("{} is mounted, NFS {version}, {client} to {server}", self.source());
-                        return Ok(Destination::Directory(plan.point));
-                    }
-                    Err(error) => error,
-                };
-                let errno = error.downcast_ref::<Refused>().map(|refused| refused.errno);
-                refusals.push(format!("NFS {version}: {error:#}"));
-                hope |= errno.is_some_and(|errno| LATER_MAY_DO.contains(&errno));
-                if !errno.is_some_and(|errno| ANOTHER_VERSION_MAY_DO.contains(&errno)) {
-                    break;
-                }
-            }
-            let waited = machine.network().now().saturating_sub(began);
-            if !hope || waited + BETWEEN_TRIES >= limit {
-                bail!("cannot mount the target {self} ({server}): {}", refusals.join("; "));
-            }
-            log::warn!("{}; trying again, {} of {} s", refusals.join("; "), waited.as_secs(), limit.as_secs());
-            machine.network().pause(BETWEEN_TRIES);
-        }
+        let point = Path::new(crate::filesystem::MOUNT_POINT);
+        self.mount(machine, point, Use::Dumps, limit)?;
+        Ok(Destination::Directory(point.to_owned()))
     }
 
     fn close(&self, machine: &mut dyn Machine) -> anyhow::Result<()> {
@@ -301,6 +339,20 @@ mod tests {
         assert!(machine.net.files[DIRECTORY_DELEGATIONS] == "N");
         target.close(&mut machine).unwrap();
         assert_eq!(machine.journal.last().unwrap(), "unmount /kdump/target");
+    }
+
+    #[test]
+    fn a_part_of_the_system_waits_for_its_server_and_lies_where_it_is_told() {
+        let mut machine = machine();
+        let (point, options) = (Path::new("/sysroot"), ["rsize=65536", "ro"]);
+        nfs("10.0.2.7:/srv", &options)
+            .mount(&mut machine, point, Use::System { read_only: true }, LIMIT)
+            .and_then(|()| {
+                nfs("10.0.2.7:/srv", &[]).mount(&mut machine, point, Use::System { read_only: false }, LIMIT)
+            })
+            .unwrap();
+        let begin = "mount 10.0.2.7:/srv /sysroot nfs vers=4.2,addr=10.0.2.7,proto=tcp,clientaddr=10.0.2.15";
+        assert_eq!(mounts(&machine), [format!("{begin},ro,rsize=65536"), begin.to_owned()]);
     }
 
     #[test]

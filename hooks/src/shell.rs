@@ -1,8 +1,9 @@
-//! A shell on the console, as `failure_action shell` asks for it, or KDUMP_IMMEDIATE_REBOOT and KDUMP_CONTINUE_ON_ERROR.
+//! A shell on the console, as `failure_action shell`, KDUMP_IMMEDIATE_REBOOT and KDUMP_CONTINUE_ON_ERROR ask for it, or
+//! `rd.shell` and `rd.break` of a normal boot.
 //!
 //! *Into the image*: busybox, if the host has it, which is a shell and all tools in one file; else the host's own shell
 //! with the tools that are of use there. *At boot*: PID 1 starts it on every console and goes on to the final action
-//! when one of them is left.
+//! when one of them is left; in the middle of a normal boot it is the worker that starts it, and the boot goes on.
 //! May surprise: nothing ends a shell but the one who sits before it. A machine that nobody looks after stays down, and
 //! that is why no image has a shell unless it is configured.
 
@@ -39,7 +40,7 @@ impl Hook for Shell {
             reason: reason.to_owned(),
             required,
         };
-        let reason = "failure_action, KDUMP_IMMEDIATE_REBOOT or KDUMP_CONTINUE_ON_ERROR asks for a shell";
+        let reason = "a shell on the console is asked for";
         let programs = if BUSYBOX.iter().any(|path| host.has_file(Path::new(path))) {
             vec![need(&BUSYBOX, reason, true)]
         } else {

@@ -9,6 +9,7 @@ use crate::devices::Devices;
 use crate::dump;
 use crate::kmsg;
 use crate::modules::{self, Loader};
+use crate::normal::pause::{self, Step};
 use crate::normal::{self, Mode};
 use crate::run::{Places, Run, act};
 use crate::status::Status;
@@ -60,6 +61,7 @@ fn boot() -> anyhow::Result<Beat> {
         Ok(())
     })?;
     let mut config = config.context("no image configuration")?;
+    let has_shell = config.hooks.shell.is_some();
     if mode == Mode::Normal {
         if config.normal.is_none() {
             bail!(
@@ -68,11 +70,20 @@ fn boot() -> anyhow::Result<Beat> {
                 run.places.vmcore.display()
             );
         }
-        normal::begin(&command_line());
+        normal::begin(&command_line(), has_shell);
     }
     if mode == Mode::Capture || !normal::flag(&command_line(), "rd.earlykdump") {
         config.hooks.early_kdump = None;
     }
+    let known = config.normal.clone().unwrap_or_default();
+    if mode == Mode::Normal && !normal::wants_network(&command_line(), &known) {
+        config.hooks.network = None;
+    }
+    let pause = |run: &mut Run, step| {
+        if mode == Mode::Normal {
+            pause::before(step, &command_line(), has_shell, &mut *run.pulse);
+        }
+    };
     run.status.ending = Some(config.endings.failure_action);
     if config.kernel_release != release {
         error!(
@@ -86,6 +97,7 @@ fn boot() -> anyhow::Result<Beat> {
     let limit = config.limits.stage();
     config.limits.follow(&command_line());
     let settled = config.limits.driver() + MARGIN;
+    pause(&mut run, Step::Modules);
     run.stage(Stage::Modules, limit + settled, |_| {
         let made = loader_of_this_image()?;
         modules::complain(&made);
@@ -98,6 +110,7 @@ fn boot() -> anyhow::Result<Beat> {
     })?;
     let loader = loader.context("no module loader")?;
 
+    pause(&mut run, Step::Devices);
     let mut devices = None;
     run.stage(Stage::Devices, limit + config.limits.device() + settled, |_| {
         let (watched, subscribed) = Devices::watch(&loader);
@@ -114,13 +127,18 @@ fn boot() -> anyhow::Result<Beat> {
     run.status.modules = loader.report();
     let net = LinuxNet::default();
     let mut machine = CaptureMachine { loader: loader.clone(), devices, net, patience: limit };
+    pause(&mut run, Step::Storage);
     for stage in [Stage::Early, Stage::Modules, Stage::Devices, Stage::Network] {
         act(&mut run, &config, stage, &mut machine);
     }
     let state = run.places.state.clone();
     if mode == Mode::Normal {
+        pause(&mut run, Step::Root);
         // What the image lacks may be why there is no root.
-        return mount_root(&mut run, &config, &mut machine).inspect_err(|_| loader.report().with_journal(&state).say());
+        let ready =
+            mount_root(&mut run, &config, &mut machine).inspect_err(|_| loader.report().with_journal(&state).say())?;
+        pause(&mut run, Step::Leaving);
+        return Ok(ready);
     }
     Ok(dump::to_targets(&mut run, &config, &mut machine, &mut |status| {
         status.modules = loader.report().with_journal(&state);
@@ -138,6 +156,7 @@ fn mount_root(run: &mut Run, config: &ImageConfig, machine: &mut dyn Machine) ->
         init = normal::prepare(&request, machine, Path::new(normal::SYSROOT), &normal::types_on)?;
         Ok(())
     })?;
+    normal::hand_over_devices();
     Ok(Beat::Ready(init))
 }
 

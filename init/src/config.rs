@@ -90,9 +90,12 @@
 //! rootfstype = "ext4"
 //! rootflags = "noatime"
 //! ```
+//!
+//! A root on a server has `export`, a table as a target of kind `nfs` is one, in place of `root`.
 
 use anyhow::{Context, bail};
 use kdump_hooks::cmdline::Cmdline;
+use kdump_hooks::nfs::Nfs;
 use kdump_hooks::{DeviceSpec, Settings};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -137,6 +140,9 @@ pub struct Normal {
     /// The device of its root file system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<DeviceSpec>,
+    /// The export that it is, if it is on no device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub export: Option<Nfs>,
     /// Its type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rootfstype: Option<String>,
@@ -355,6 +361,7 @@ mod tests {
             root: Some(DeviceSpec::Label("root".into())),
             rootfstype: Some("xfs".into()),
             rootflags: Some("noatime".into()),
+            export: Some("nas:/srv/root".parse().unwrap()),
         };
         let config = ImageConfig { normal: Some(normal), ..config };
         assert_eq!(ImageConfig::parse(&toml::to_string(&config).unwrap()).unwrap(), config);

@@ -13,7 +13,7 @@ fn main() -> ExitCode {
         (Some("modprobe"), _) => modprobe::main(&arguments),
         (_, Some(boot::ROLE)) => boot::main(),
         (_, Some(aftermath::ROLE)) => aftermath::main(argument(1)),
-        (_, Some(shell::ROLE)) => shell::main(argument(1), argument(2)),
+        (_, Some(shell::ROLE)) => shell::main(argument(1), argument(2), argument(3)),
         _ if std::process::id() == 1 => supervisor::main(),
         _ => {
             eprintln!(

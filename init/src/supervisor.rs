@@ -8,6 +8,7 @@ use crate::beat::Beat;
 use crate::config::{self, Ending, Endings, FailureAction, ImageConfig};
 use crate::guard::Guard;
 use crate::normal::{self, Mode, switch};
+use crate::shell::Why;
 use crate::{aftermath, beat, boot, kmsg, shell, start, sys};
 use log::{error, info, warn};
 use nix::sys::signal::{Signal, kill};
@@ -32,8 +33,6 @@ const LAST_CALL: Duration = Duration::from_secs(30);
 
 /// For the whole boot, whatever its limits are.
 const LONGEST: Duration = Duration::from_secs(48 * 3600);
-/// A shell that ends sooner has found nobody: its terminal is not there.
-const NOBODY: Duration = Duration::from_secs(2);
 /// The watchdog may be late by that much.
 const GRACE: Duration = Duration::from_secs(10);
 /// How many messages may wait for PID 1; who has more to say waits.
@@ -101,7 +100,8 @@ pub fn main_with(also: impl FnOnce()) -> ExitCode {
     let config = ImageConfig::read(Path::new(config::PATH)).ok();
     let mut endings = config.as_ref().map_or(DEFAULT_ENDINGS, |config| config.endings);
     if mode == Mode::Normal {
-        endings.failure_action = normal::failure_action(&boot::command_line(), endings.failure_action);
+        let has_shell = config.as_ref().is_some_and(|config| config.hooks.shell.is_some());
+        endings = normal::endings(&boot::command_line(), endings, has_shell);
     }
     let endings = *ENDINGS.get_or_init(|| endings);
     let guard = Guard::new(from_now(FIRST_BEAT) + GRACE);
@@ -114,11 +114,11 @@ pub fn main_with(also: impl FnOnce()) -> ExitCode {
     let ending = match verdict {
         Verdict::Complete => {
             info!("the dump is complete; final action: {}", endings.final_action);
-            after(endings, endings.after_dump(), "The dump is complete.", &inbox, &guard)
+            after(endings, endings.after_dump(), Why::End, "The dump is complete.", &inbox, &guard)
         }
         Verdict::Declined(reason) => {
             warn!("NO DUMP WANTED: {reason}; final action: {}", endings.final_action);
-            after(endings, endings.after_dump(), &format!("NO DUMP WANTED: {reason}"), &inbox, &guard)
+            after(endings, endings.after_dump(), Why::End, &format!("NO DUMP WANTED: {reason}"), &inbox, &guard)
         }
         Verdict::Ready(init) => {
             // The system is to find the kernel as it was.
@@ -160,18 +160,24 @@ pub fn main_with(also: impl FnOnce()) -> ExitCode {
 
 /// Does what follows a failure, up to the ending of the machine.
 fn after_failure(endings: Endings, reason: &str, inbox: &Receiver<Event>, guard: &Guard) -> Ending {
-    after(endings, endings.failure_action, &format!("NO COMPLETE DUMP: {reason}"), inbox, guard)
+    after(endings, endings.failure_action, Why::Failure, reason, inbox, guard)
 }
 
 /// Serves a shell that tells `news`, if there is to be one; the ending of the machine.
-fn after(endings: Endings, action: FailureAction, news: &str, inbox: &Receiver<Event>, guard: &Guard) -> Ending {
+fn after(
+    endings: Endings,
+    action: FailureAction,
+    why: Why,
+    news: &str,
+    inbox: &Receiver<Event>,
+    guard: &Guard,
+) -> Ending {
     match action {
         FailureAction::End(ending) => ending,
         FailureAction::Shell => {
             guard.attended();
             serve_shells(&shell::consoles(), inbox, |console| {
-                let mut command = Command::new("/proc/self/exe");
-                command.args([shell::ROLE, console, news]).stdin(Stdio::null());
+                let mut command = shell::command(console, why, news);
                 start::patiently(|| command.spawn()).map(|child| child.id().cast_signed())
             });
             info!("the shell is left; final action: {}", endings.final_action);
@@ -195,7 +201,7 @@ fn serve_shells(consoles: &[String], inbox: &Receiver<Event>, mut begin: impl Fn
         match inbox.recv() {
             Ok(Event::Ended(pid, _)) if shells.contains(&pid) => {
                 shells.retain(|shell| *shell != pid);
-                if began.elapsed() > NOBODY {
+                if began.elapsed() > shell::NOBODY {
                     return;
                 }
             }

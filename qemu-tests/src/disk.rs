@@ -17,6 +17,28 @@ pub fn make_ext4(image: &Path, tree: &Path, mib: u64, label: &str, uuid: &str) -
     tools::run(&mut command).map(drop)
 }
 
+/// Where the first partition begins.
+const FIRST: u64 = MIB;
+
+/// As [`make_ext4`], in the first of two partitions of a disk whose MBR has this signature.
+pub fn make_ext4_in_partition(image: &Path, tree: &Path, mib: u64, signature: u32) -> Result<()> {
+    empty(image, FIRST + (mib + 1) * MIB)?;
+    let mut command = tools::command("mkfs.ext4");
+    command.args(["-q", "-F", "-E", &format!("root_owner=0:0,offset={FIRST}"), "-d"]).arg(tree).arg(image);
+    tools::run(command.arg(format!("{}k", mib * 1024)))?;
+    let mut table = vec![0; 512];
+    table[440..444].copy_from_slice(&signature.to_le_bytes());
+    for (index, begin, length) in [(0, FIRST, mib * MIB), (1, FIRST + mib * MIB, MIB)] {
+        let entry = &mut table[446 + 16 * index..][..16];
+        entry[4] = 0x83;
+        entry[8..12].copy_from_slice(&u32::try_from(begin / 512)?.to_le_bytes());
+        entry[12..16].copy_from_slice(&u32::try_from(length / 512)?.to_le_bytes());
+    }
+    table[510..].copy_from_slice(&[0x55, 0xaa]);
+    let file = File::options().write(true).open(image).context("unable to open the disk image")?;
+    std::os::unix::fs::FileExt::write_all_at(&file, &table, 0).context("unable to write the partition table")
+}
+
 /// Makes an image of zeros that takes no room.
 pub fn empty(image: &Path, bytes: u64) -> Result<()> {
     let make = || File::create(image)?.set_len(bytes);

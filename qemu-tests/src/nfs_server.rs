@@ -3,7 +3,8 @@
 //! In: a folder. Out: a server that exports it as `/export`, on ports of its own, until it is dropped; of NFSv4, or of
 //! NFSv3 alone, for which it lives in a mount namespace with a [portmapper](crate::portmapper) as it wants one. It is
 //! nfs-ganesha, a program like any other, so the host's kernel has no part in it. It is not installed: package and
-//! libraries lie side by side below `target/qemu/ganesha`.
+//! libraries lie side by side below `target/qemu/ganesha`. It tells owners by number, as the kernel's own server does: a
+//! guest has nobody to ask what their names mean.
 
 use std::fs;
 use std::net::{IpAddr, TcpListener, TcpStream};
@@ -57,7 +58,8 @@ impl NfsServer {
             "NFS_CORE_PARAM {{ NFS_Port = {port}; MNT_Port = {mount_port}; Bind_addr = {address}; \
              Protocols = {version}; Enable_UDP = false; mount_path_pseudo = true; Enable_NLM = false; \
              Enable_RQUOTA = false; Plugins_Dir = \"{}\"; }}\n\
-             NFSv4 {{ RecoveryBackend = \"fs\"; RecoveryRoot = \"{}\"; Graceless = true; Minor_Versions = 1,2; }}\n\
+             NFSv4 {{ RecoveryBackend = \"fs\"; RecoveryRoot = \"{}\"; Graceless = true; Minor_Versions = 1,2; \
+             Only_Numeric_Owners = true; }}\n\
              EXPORT {{ Export_Id = 1; Path = \"{}\"; Pseudo = \"/export\"; Protocols = {version}; Transports = TCP; \
              Access_Type = RW; Squash = No_Root_Squash; SecType = sys; FSAL {{ Name = VFS; }} }}\n",
             plugins.display(),

@@ -2,13 +2,10 @@
 //!
 //! A sysroot's `/lib64 -> /usr/lib64` must lead to the sysroot's own `/usr/lib64`, not to this machine's.
 
-use anyhow::{Context, bail};
-use std::ffi::OsString;
+use anyhow::Context;
+use kdump_hooks::links;
 use std::fs;
-use std::path::{Component, Path, PathBuf};
-
-/// The links that one path may lead over, as in the kernel.
-const MAX_LINKS: usize = 40;
+use std::path::{Path, PathBuf};
 
 /// The files of a machine.
 #[derive(Clone, Debug)]
@@ -34,8 +31,7 @@ impl Tree {
 
     /// Where an absolute path of the machine is found, its links not looked at.
     pub fn path(&self, path: impl AsRef<Path>) -> PathBuf {
-        let path = path.as_ref();
-        self.root.join(path.strip_prefix("/").unwrap_or(path))
+        links::below(&self.root, path.as_ref())
     }
 
     /// The path without links and without the root in front: what the machine itself calls the file.
@@ -43,33 +39,7 @@ impl Tree {
     /// # Errors
     /// A part of it is missing or unreadable, or the links go in circles.
     pub fn canonical(&self, path: &Path) -> anyhow::Result<PathBuf> {
-        let mut todo: Vec<OsString> = parts(path);
-        let mut done = PathBuf::from("/");
-        let mut links = 0;
-        while let Some(part) = todo.pop() {
-            if part == ".." {
-                done.pop();
-                continue;
-            }
-            let next = done.join(&part);
-            let here = self.path(&next);
-            let meta =
-                fs::symlink_metadata(&here).with_context(|| format!("cannot find {}", self.path(path).display()))?;
-            if !meta.is_symlink() {
-                done = next;
-                continue;
-            }
-            links += 1;
-            if links > MAX_LINKS {
-                bail!("too many symbolic links on the way to {}", self.path(path).display());
-            }
-            let target = fs::read_link(&here).with_context(|| format!("cannot read the link {}", here.display()))?;
-            if target.is_absolute() {
-                done = PathBuf::from("/");
-            }
-            todo.extend(parts(&target));
-        }
-        Ok(done)
+        links::canonical(&self.root, path)
     }
 
     /// The file that the machine means by `path`.
@@ -92,44 +62,5 @@ impl Tree {
     /// The text of a small file such as those of proc and sysfs, without the line end. `None` if it cannot be read.
     pub fn line(&self, path: &str) -> Option<String> {
         fs::read_to_string(self.path(path)).ok().map(|text| text.trim_end().to_owned())
-    }
-}
-
-/// The parts of a path that name something, last one first.
-fn parts(path: &Path) -> Vec<OsString> {
-    path.components()
-        .rev()
-        .filter_map(|component| match component {
-            Component::Normal(name) => Some(name.to_owned()),
-            Component::ParentDir => Some("..".into()),
-            _ => None,
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::symlink;
-
-    #[test]
-    fn links_stay_inside_the_root() {
-        let dir = tempfile::tempdir().unwrap();
-        let tree = Tree::new(dir.path());
-        fs::create_dir_all(tree.path("/usr/lib64")).unwrap();
-        fs::write(tree.path("/usr/lib64/real"), "x").unwrap();
-        symlink("/usr/lib64", tree.path("/lib64")).unwrap();
-        symlink("../../../usr/lib64/real", tree.path("/usr/lib64/link")).unwrap();
-        assert_eq!(tree.canonical(Path::new("/lib64/link")).unwrap(), Path::new("/usr/lib64/real"));
-        assert_eq!(tree.read(Path::new("/lib64/link")).unwrap(), b"x");
-    }
-
-    #[test]
-    fn a_circle_of_links_is_an_error() {
-        let dir = tempfile::tempdir().unwrap();
-        symlink("/b", dir.path().join("a")).unwrap();
-        symlink("/a", dir.path().join("b")).unwrap();
-        let error = Tree::new(dir.path()).canonical(Path::new("/a")).unwrap_err();
-        assert!(error.to_string().contains("too many symbolic links"), "{error}");
     }
 }

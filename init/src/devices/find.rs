@@ -1,7 +1,8 @@
 //! From a name in a configuration to a device node.
 //!
 //! May surprise: a device that another one is made of is passed over when a superblock's UUID or label is looked for:
-//! the path of a multipath map shows what is on the map.
+//! the path of a multipath map shows what is on the map. A physical volume of LVM stays what it is, however many volumes
+//! are on it.
 
 use super::partition::{Partition, partition};
 use super::superblock::{Superblock, probe};
@@ -16,6 +17,9 @@ use std::time::Duration;
 
 /// How long a look waits for one disk.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a physical volume of LVM holds.
+const VOLUMES: &str = "LVM2_member";
 
 /// Looks at block devices. A disk that does not answer holds up one look, not the search; if it answers later, a later
 /// look hears it.
@@ -58,10 +62,15 @@ impl Finder {
     pub fn find_all(&mut self, spec: &DeviceSpec) -> (Vec<PathBuf>, u64) {
         let (mut nodes, mut wanted) = (Vec::new(), 1);
         for name in block_devices(&self.class) {
-            if spec.is_of_content() && self.is_part_of_another(&name) {
+            let is_part = spec.is_of_content() && self.is_part_of_another(&name);
+            if is_part && !self.is_below_volumes(&name) {
                 continue;
             }
             let Some(seen) = self.look(&name) else { continue };
+            // A half of a mirror of LVM is below a volume too, and looks like it.
+            if is_part && seen.superblock.as_ref().is_none_or(|superblock| superblock.fstype != VOLUMES) {
+                continue;
+            }
             if spec.matches(&seen.facts()) {
                 nodes.push(node(&self.dev, &name));
                 wanted = seen.superblock.map_or(1, |superblock| superblock.devices);
@@ -97,6 +106,15 @@ impl Finder {
 
     fn is_part_of_another(&self, name: &str) -> bool {
         fs::read_dir(self.class.join(name).join("holders")).is_ok_and(|mut holders| holders.next().is_some())
+    }
+
+    /// Whether all that stands on it are volumes of LVM. It is their physical volume then, and may get more of them.
+    fn is_below_volumes(&self, name: &str) -> bool {
+        let Ok(holders) = fs::read_dir(self.class.join(name).join("holders")) else { return false };
+        holders.flatten().all(|holder| {
+            let uuid = fs::read_to_string(holder.path().join("dm/uuid")).unwrap_or_default();
+            uuid.starts_with("LVM-")
+        })
     }
 
     /// Asks a disk what is on it, in a thread that may never come back.
@@ -248,6 +266,31 @@ mod tests {
         fs::write(dev.join("dm-0"), &xfs).unwrap();
         let label = "LABEL=crash".parse().unwrap();
         assert_eq!(Finder::new(&class, &dev).find_all(&label), (vec![dev.join("dm-0")], 1));
+    }
+
+    #[test]
+    fn a_physical_volume_may_get_a_second_volume_but_the_half_of_a_mirror_is_no_whole() {
+        let tree = tempfile::tempdir().unwrap();
+        let (class, dev) = (tree.path().join("class"), tree.path().join("dev"));
+        for device in ["sda", "dm-0"] {
+            let volume = class.join(device).join("holders/dm-1/dm");
+            fs::create_dir_all(&volume).unwrap();
+            fs::write(volume.join("uuid"), "LVM-abc\n").unwrap();
+        }
+        fs::create_dir_all(&dev).unwrap();
+        let mut pv = vec![0; 4096];
+        for (at, part) in [(512, &b"LABELONE"[..]), (532, &[32]), (536, b"LVM2 001"), (544, &[b'a'; 32])] {
+            pv[at..at + part.len()].copy_from_slice(part);
+        }
+        let mut xfs = vec![0; 4096];
+        xfs[..4].copy_from_slice(b"XFSB");
+        xfs[108..113].copy_from_slice(b"crash");
+        fs::write(dev.join("sda"), &pv).unwrap();
+        fs::write(dev.join("dm-0"), &xfs).unwrap();
+        let mut finder = Finder::new(&class, &dev);
+        let uuid = "UUID=aaaaaa-aaaa-aaaa-aaaa-aaaa-aaaa-aaaaaa".parse().unwrap();
+        assert_eq!(finder.find(&uuid), Some(dev.join("sda")));
+        assert_eq!(finder.find(&"LABEL=crash".parse().unwrap()), None);
     }
 
     #[test]

@@ -6,16 +6,13 @@
 //! one.
 
 use anyhow::bail;
-use std::ffi::OsString;
+use kdump_hooks::links;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
 /// Where an init may be, as the kernel looks for one.
 const PLACES: [&str; 3] = ["/sbin/init", "/etc/init", "/bin/init"];
-
-/// The links that one path may lead over, as in the kernel.
-const MAX_LINKS: usize = 40;
 
 /// Finds the init below `root`: the one that is asked for and no other, or the first of the usual ones.
 ///
@@ -41,52 +38,13 @@ fn can_be_run(root: &Path, program: &str) -> Result<(), &'static str> {
     if !program.starts_with('/') {
         return Err("write its path from / on");
     }
-    let file = within(root, Path::new(program)).ok_or("it is not there")?;
+    let file = links::resolve(root, Path::new(program)).map_err(|_| "it is not there")?;
     match fs::metadata(&file) {
         Ok(meta) if !meta.is_file() => Err("it is no file"),
         Ok(meta) if meta.permissions().mode() & 0o111 == 0 => Err("it is not executable"),
         Ok(_) => Ok(()),
         Err(_) => Err("it is not there"),
     }
-}
-
-/// Where `path` leads if `root` is `/`.
-fn within(root: &Path, path: &Path) -> Option<PathBuf> {
-    let mut todo: Vec<OsString> = parts(path);
-    let mut done = PathBuf::new();
-    let mut links = 0;
-    while let Some(part) = todo.pop() {
-        if part == ".." {
-            done.pop();
-            continue;
-        }
-        let next = done.join(&part);
-        let here = root.join(&next);
-        if !fs::symlink_metadata(&here).ok()?.is_symlink() {
-            done = next;
-            continue;
-        }
-        links += 1;
-        if links > MAX_LINKS {
-            return None;
-        }
-        let target = fs::read_link(&here).ok()?;
-        if target.is_absolute() {
-            done = PathBuf::new();
-        }
-        todo.extend(parts(&target));
-    }
-    Some(root.join(done))
-}
-
-/// The parts that name something, last one first.
-fn parts(path: &Path) -> Vec<OsString> {
-    let name = |component| match component {
-        Component::Normal(name) => Some(name.to_owned()),
-        Component::ParentDir => Some("..".into()),
-        _ => None,
-    };
-    path.components().rev().filter_map(name).collect()
 }
 
 #[cfg(test)]

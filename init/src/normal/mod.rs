@@ -1,7 +1,7 @@
 //! The normal boot: what happens in an image until the system's own init takes over.
 //!
 //! ```text
-//!   worker:      early ▶ modules ▶ devices ▶ network ▶ root: wait, mount on /sysroot, look for its init ─▶ `ready INIT`
+//!   worker:      early ▶ modules ▶ devices ▶ network ▶ root: wait, mount on /sysroot, /usr in it, its init ─▶ `ready INIT`
 //!   supervisor:  ◀── the same beats and limits as in a capture boot ──────────────────────────────────────────┘
 //!                └▶ PID 1: /dev /proc /sys /run move ▶ the image's files go ▶ /sysroot becomes / ▶ exec INIT
 //! ```
@@ -12,13 +12,21 @@
 //! file system, the root included, from the root mounted read-only.
 
 mod init_program;
+pub mod pause;
 mod request;
+mod root;
 pub mod switch;
+mod udev;
+mod usr;
 
-pub use request::{Request, failure_action, flag};
+pub use request::{Request, endings, flag};
+pub use root::Root;
 
+use crate::config::Normal;
 use anyhow::{Context, bail};
 use kdump_hooks::cmdline::Cmdline;
+use kdump_hooks::net::Network;
+use kdump_hooks::nfs::{Nfs, Use};
 use kdump_hooks::{Machine, MountPlan};
 use log::{debug, info, warn};
 use std::fs;
@@ -52,7 +60,7 @@ impl Mode {
 }
 
 /// What comes before anything else: `rd.debug`, the image's sysctl files, and a word on what cannot be done.
-pub fn begin(cmdline: &Cmdline) {
+pub fn begin(cmdline: &Cmdline, has_shell: bool) {
     if flag(cmdline, "rd.debug") {
         log::set_max_level(log::LevelFilter::Debug);
     }
@@ -63,14 +71,10 @@ pub fn begin(cmdline: &Cmdline) {
     for problem in problems {
         warn!("sysctl: {problem}");
     }
-    for word in wants_of_a_shell(cmdline) {
-        warn!("{word} is asked for, but this image has no shell; the boot goes on without");
+    if let Some(device) = cmdline.last("resume") {
+        warn!("resume={device} is not followed by this version: a system that was hibernated is started anew");
     }
-}
-
-/// The words of the command line that only a shell could follow.
-fn wants_of_a_shell(cmdline: &Cmdline) -> Vec<&'static str> {
-    ["rd.break", "rd.shell"].into_iter().filter(|word| flag(cmdline, word)).collect()
+    pause::complain(cmdline, has_shell);
 }
 
 /// Mounts the root at `sysroot` and gives the path of its init. `probe` tells the types of file system that a device may
@@ -84,49 +88,92 @@ pub fn prepare(
     sysroot: &Path,
     probe: &dyn Fn(&Path) -> Vec<String>,
 ) -> anyhow::Result<String> {
-    mount(request, machine, sysroot, probe)?;
+    match &request.root {
+        Root::Device { device, offset } => {
+            let source = Root::wait(device, *offset, machine, request.limit)?;
+            mount_device(request, &source, machine, sysroot, probe)?;
+        }
+        Root::Export(export) => mount_export(request, export, machine, sysroot)?,
+    }
+    usr::mount(machine, sysroot, request.is_read_only(), request.limit, probe)?;
     let init = init_program::find(sysroot, request.init.as_deref())?;
     info!("the root is mounted, its init is {init}");
     Ok(init)
 }
 
-fn mount(
+/// Whether this boot has a use for the network that the image can bring up: the root is on a server, or the command line
+/// asks for one.
+pub fn wants_network(cmdline: &Cmdline, known: &Normal) -> bool {
+    let root = cmdline.last("root").map(|root| Root::named(root, cmdline).ok()).unwrap_or_else(|| Root::known(known));
+    // A word that cannot be followed is told where it is followed.
+    matches!(root, Some(Root::Export(_))) || Network::from_cmdline(cmdline).map_or(true, |network| network.is_some())
+}
+
+/// Leaves what the system's udev has to know of the devices that are there.
+pub fn hand_over_devices() {
+    match udev::note(Path::new("/sys/class/block"), Path::new(udev::DATA)) {
+        Ok(0) => {}
+        Ok(count) => debug!("{count} volumes noted for udev"),
+        Err(error) => warn!("{error:#}; the system may wait in vain for its volumes"),
+    }
+}
+
+fn mount_device(
     request: &Request,
+    source: &Path,
     machine: &mut dyn Machine,
     sysroot: &Path,
     probe: &dyn Fn(&Path) -> Vec<String>,
 ) -> anyhow::Result<()> {
-    let device = &request.device;
-    let source = machine.wait_for_device(device, request.limit).context("the root does not appear (root=)")?;
-    let fstypes = if request.fstypes.is_empty() { probe(&source) } else { request.fstypes.clone() };
+    let (root, node) = (&request.root, source.display());
+    let fstypes = if request.fstypes.is_empty() { probe(source) } else { request.fstypes.clone() };
+    if fstypes.is_empty() {
+        bail!("nothing known is on {root} ({node}), and rootfstype= names no file system");
+    }
+    let fstype = mount_as_one_of(machine, source, sysroot, &fstypes, &request.options)
+        .with_context(|| format!("cannot mount the root {root} ({node}); look at root=, rootfstype= and rootflags="))?;
+    info!("root {root} ({node}) is mounted as {fstype} {}", request.options.join(","));
+    Ok(())
+}
+
+/// Mounts a device as the first of several types that will do, and gives that one.
+fn mount_as_one_of(
+    machine: &mut dyn Machine,
+    source: &Path,
+    point: &Path,
+    fstypes: &[String],
+    options: &[String],
+) -> anyhow::Result<String> {
     let mut refusals = Vec::new();
-    for fstype in &fstypes {
+    for fstype in fstypes {
         // A file system that is built in is no module; whatever is wrong shows when it is mounted.
         if let Err(error) = machine.load_module(fstype) {
             debug!("{error:#}");
         }
         let plan = MountPlan {
-            source: source.clone(),
-            point: sysroot.to_owned(),
+            source: source.to_owned(),
+            point: point.to_owned(),
             fstype: fstype.clone(),
-            options: request.options.clone(),
+            options: options.to_vec(),
         };
         match machine.mount(&plan) {
-            Ok(()) => {
-                info!("root {device} ({}) is mounted as {fstype} {}", source.display(), request.options.join(","));
-                return Ok(());
-            }
+            Ok(()) => return Ok(fstype.clone()),
             Err(error) => refusals.push(format!("as {fstype}: {error:#}")),
         }
     }
-    if refusals.is_empty() {
-        bail!("nothing known is on {device} ({}), and rootfstype= names no file system", source.display());
-    }
-    bail!(
-        "cannot mount the root {device} ({}): {}; look at root=, rootfstype= and rootflags=",
-        source.display(),
-        refusals.join("; ")
-    )
+    bail!("{}", refusals.join("; "))
+}
+
+fn mount_export(request: &Request, export: &Nfs, machine: &mut dyn Machine, sysroot: &Path) -> anyhow::Result<()> {
+    let mut export = export.clone();
+    let flags = request.options.iter().filter(|option| *option != "ro");
+    export.options.extend(flags.cloned());
+    let read_only = request.is_read_only();
+    export.mount(machine, sysroot, Use::System { read_only }, request.limit).with_context(|| {
+        format!(
+            "cannot mount the root {export}; it needs an image with a network (mkdumprd --normal --network) and, if not              every card is to be asked for an address by DHCP, ip="
+        )
+    })
 }
 
 /// The types that the file system on a device may have, likeliest first: as its superblock says, else all that the
@@ -151,8 +198,8 @@ fn candidates(superblock: Option<&str>, filesystems: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Normal;
-    use kdump_hooks::fake::FakeMachine;
+    use kdump_hooks::fake::{FakeMachine, FakeNet};
+    use kdump_hooks::net::Net;
     use std::time::Duration;
 
     fn request(line: &str) -> Request {
@@ -167,7 +214,10 @@ mod tests {
 
     fn mounted(line: &str, machine: &mut FakeMachine) -> anyhow::Result<()> {
         let probe = |_: &Path| candidates(Some("ext"), "");
-        mount(&request(line), machine, Path::new("/sysroot"), &probe)
+        let request = request(line);
+        let Root::Device { device, offset } = &request.root else { panic!("no device") };
+        let source = Root::wait(device, *offset, machine, request.limit)?;
+        mount_device(&request, &source, machine, Path::new("/sysroot"), &probe)
     }
 
     #[test]
@@ -184,7 +234,8 @@ mod tests {
         mounted("root=LABEL=root rootfstype=xfs,btrfs rootflags=subvol=@ rw", &mut machine).unwrap();
         assert_eq!(machine.journal.last().unwrap(), "mount /dev/vda1 /sysroot btrfs subvol=@");
         machine.unmountable.insert("btrfs".into());
-        let error = mounted("root=LABEL=root rootfstype=xfs,btrfs", &mut machine).unwrap_err().to_string();
+        let error = mounted("root=LABEL=root rootfstype=xfs,btrfs", &mut machine).unwrap_err();
+        let error = format!("{error:#}");
         assert!(error.contains("as xfs: ") && error.contains("as btrfs: ") && error.contains("(/dev/vda1)"), "{error}");
     }
 
@@ -195,10 +246,30 @@ mod tests {
     }
 
     #[test]
-    fn whoever_asks_for_a_shell_is_told_that_there_is_none() {
-        let wants = |line: &str| wants_of_a_shell(&Cmdline::parse(line));
-        assert_eq!(wants("rd.break=pre-mount rd.shell"), ["rd.break", "rd.shell"]);
-        assert_eq!(wants("rd.shell=0 rd.debug"), [""; 0]);
+    fn a_root_on_a_server_is_mounted_with_the_flags_of_the_command_line() {
+        let mut machine = FakeMachine { net: FakeNet::with_cards(&["eth0"]), ..FakeMachine::default() };
+        machine.net.add_address(2, "10.0.2.15/24".parse().unwrap()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let line = "root=nfs:10.0.2.2:/srv:port=2050 rootflags=noatime rw";
+        let error = prepare(&request(line), &mut machine, dir.path(), &|_| Vec::new()).unwrap_err();
+        assert!(error.to_string().contains("the root has no init"));
+        let mount = machine.journal.last().unwrap();
+        assert!(mount.starts_with("mount 10.0.2.2:/srv ") && mount.ends_with("port=2050,noatime"), "{mount}");
+        let lost = prepare(&request(line), &mut FakeMachine::default(), dir.path(), &|_| Vec::new()).unwrap_err();
+        let lost = format!("{lost:#}");
+        assert!(lost.contains("mkdumprd --normal --network") && lost.contains("there is no route"), "{lost}");
+    }
+
+    #[test]
+    fn a_network_is_for_a_root_on_a_server_or_for_who_asks_for_one() {
+        let wants = |line: &str, known: &Normal| wants_network(&Cmdline::parse(line), known);
+        let (disk, server) = (Normal::default(), Normal { export: "nas:/srv".parse().ok(), ..Normal::default() });
+        for line in
+            ["root=nfs:nas:/srv", "root=/dev/vda ip=dhcp", "root=/dev/vda rd.neednet=1", "root=/dev/vda ip=ibft"]
+        {
+            assert!(wants(line, &disk), "{line}");
+        }
+        assert!(wants("quiet", &server) && !wants("root=/dev/vda", &server) && !wants("quiet", &disk));
     }
 
     #[test]

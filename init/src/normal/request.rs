@@ -1,13 +1,13 @@
 //! What the kernel command line asks a normal boot for, filled up by what the builder knew of the machine.
 //!
-//! In: `root= rootfstype= rootflags= ro rw init= rootwait rootdelay= rd.emergency=` and the `normal` section. Out: a
-//! [`Request`]. The last of several wins, as in the kernel.
+//! In: `root= nfsroot= rootfstype= rootflags= ro rw init= rootwait rootdelay= rd.timeout= rd.retry= rd.emergency=
+//! rd.shell` and the `normal` section. Out: a [`Request`]. The last of several wins, as in the kernel.
 //! May surprise: `rootwait` waits a day, not for ever, and says all the time what for; `rootdelay=` is no sleep, it is
 //! patience: the boot goes on as soon as the root is there.
 
-use crate::config::{Ending, FailureAction, Normal};
-use anyhow::{Context, bail};
-use kdump_hooks::DeviceSpec;
+use super::root::Root;
+use crate::config::{Ending, Endings, FailureAction, Normal};
+use anyhow::bail;
 use kdump_hooks::cmdline::Cmdline;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ const DAY: u64 = 86_400;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// Where the root is.
-    pub device: DeviceSpec,
+    pub root: Root,
     /// The types to try, in order; what is on the device says it if there is none.
     pub fstypes: Vec<String>,
     /// How it is mounted, `ro` among it unless it is to be writable.
@@ -30,18 +30,23 @@ pub struct Request {
 }
 
 impl Request {
+    /// Whether the root is not to be written to.
+    pub fn is_read_only(&self) -> bool {
+        self.options.iter().any(|option| option == "ro")
+    }
+
     /// Reads the command line. `limit` is the ordinary wait for a device.
     ///
     /// # Errors
     /// No root is named, or one that this version cannot mount.
     pub fn of(cmdline: &Cmdline, normal: &Normal, limit: Duration) -> anyhow::Result<Request> {
-        let (device, builder_s_own) = match (cmdline.last("root"), &normal.root) {
-            (Some(root), known) => {
-                let device = device(root).with_context(|| format!("cannot boot root={root}"))?;
-                let same = known.as_ref() == Some(&device);
-                (device, same)
+        let (root, builder_s_own) = match (cmdline.last("root"), Root::known(normal)) {
+            (Some(asked), known) => {
+                let root = Root::named(asked, cmdline)?;
+                let same = known.as_ref() == Some(&root);
+                (root, same)
             }
-            (None, Some(known)) => (known.clone(), true),
+            (None, Some(known)) => (known, true),
             (None, None) => bail!("the kernel command line has no root=, and the image knows of none; add root=UUID=…"),
         };
         let words = |given: Option<&str>| -> Vec<String> {
@@ -59,7 +64,7 @@ impl Request {
             options.push("ro".to_owned());
         }
         Ok(Request {
-            device,
+            root,
             fstypes,
             options,
             init: cmdline.last("init").filter(|init| !init.is_empty()).map(str::to_owned),
@@ -68,31 +73,28 @@ impl Request {
     }
 }
 
-/// The device that `root=` names.
-fn device(root: &str) -> anyhow::Result<DeviceSpec> {
-    let root = root.strip_prefix("block:").unwrap_or(root);
-    if root == "/dev/nfs" || ["nfs:", "nfs4:"].iter().any(|kind| root.starts_with(kind)) {
-        bail!("a root on NFS is not supported by this version");
-    }
-    if root.starts_with("PARTUUID=") && root.contains("/PARTNROFF=") {
-        bail!("PARTNROFF= is not supported; name the partition by its own PARTUUID=");
-    }
-    root.parse().map_err(anyhow::Error::msg)
-}
-
-/// How long to wait for the root.
+/// How long to wait for the root. `limit` is what `rd.timeout=` says, or what the image was made with.
 fn patience(cmdline: &Cmdline, limit: Duration) -> Duration {
     let seconds = |name| cmdline.last(name).and_then(|value| value.parse::<u64>().ok());
     let waits = cmdline.options().any(|(name, value)| name == "rootwait" && value.is_none());
-    let given = if waits { Some(DAY) } else { seconds("rootwait") };
+    let retry = if seconds("rd.timeout").is_none() { seconds("rd.retry") } else { None };
+    let given = if waits { Some(DAY) } else { seconds("rootwait").or(retry) };
     let least = seconds("rootdelay").unwrap_or(0);
     Duration::from_secs(given.unwrap_or(limit.as_secs()).max(least).min(DAY))
 }
 
-/// What is done when the system cannot be booted: as the image is configured, unless `rd.emergency=` names it.
-pub fn failure_action(cmdline: &Cmdline, configured: FailureAction) -> FailureAction {
+/// What is done when the system cannot be booted: a shell, if `rd.shell` asks for one and the image has one; else as
+/// `rd.emergency=` says, or as the image is configured. That follows when the shell is left, too.
+pub fn endings(cmdline: &Cmdline, configured: Endings, has_shell: bool) -> Endings {
     let named = cmdline.last("rd.emergency").and_then(|word| word.parse::<Ending>().ok());
-    named.map_or(configured, FailureAction::End)
+    let action = named.map_or(configured.failure_action, FailureAction::End);
+    let final_action = match action {
+        FailureAction::End(ending) => ending,
+        FailureAction::Shell => configured.final_action,
+    };
+    let wants_shell = has_shell && flag(cmdline, "rd.shell");
+    let failure_action = if wants_shell { FailureAction::Shell } else { action };
+    Endings { failure_action, final_action, shell_first: false }
 }
 
 /// Whether a switch is on: it stands alone, or has a value other than `0`, `no` and `off`.
@@ -104,6 +106,7 @@ pub fn flag(cmdline: &Cmdline, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kdump_hooks::DeviceSpec;
 
     const ORDINARY: Duration = Duration::from_secs(90);
 
@@ -121,20 +124,15 @@ mod tests {
             ("root=/dev/mapper/vg-root", "/dev/mapper/vg-root"),
             ("root=/dev/vda1 root=/dev/disk/by-label/my\\x20root", "LABEL=my root"),
         ] {
-            assert_eq!(of(line, &Normal::default()).unwrap().device.to_string(), device, "{line}");
+            assert_eq!(of(line, &Normal::default()).unwrap().root.to_string(), device, "{line}");
         }
     }
 
     #[test]
     fn a_root_that_cannot_be_is_refused_by_name() {
-        for (line, words) in [
-            ("quiet ro", "add root=UUID="),
-            ("root=nfs:server:/export", "NFS is not supported"),
-            ("root=/dev/nfs", "NFS is not supported"),
-            ("root=PARTUUID=12-34/PARTNROFF=1", "PARTNROFF="),
-            ("root=LABEL=", "names no device"),
-            ("root=0801", "root=0801"),
-        ] {
+        for (line, words) in
+            [("quiet ro", "add root=UUID="), ("root=LABEL=", "names no device"), ("root=0801", "root=0801")]
+        {
             let error = format!("{:#}", of(line, &Normal::default()).unwrap_err());
             assert!(error.contains(words), "{line}: {error}");
         }
@@ -146,9 +144,10 @@ mod tests {
             root: Some(DeviceSpec::Uuid("12-34".into())),
             rootfstype: Some("btrfs".into()),
             rootflags: Some("subvol=/@".into()),
+            export: None,
         };
         let request = of("quiet", &normal).unwrap();
-        assert_eq!((request.device.to_string().as_str(), request.fstypes.len()), ("UUID=12-34", 1));
+        assert_eq!((request.root.to_string().as_str(), request.fstypes.len()), ("UUID=12-34", 1));
         assert_eq!(request.options, ["subvol=/@", "ro"]);
         // Another root is of another make.
         let other = of("root=UUID=56-78", &normal).unwrap();
@@ -180,6 +179,8 @@ mod tests {
             ("rootdelay=120", 120),
             ("rootdelay=5", 90),
             ("rootwait=9999999", 86_400),
+            ("rd.retry=20", 20),
+            ("rd.retry=20 rd.timeout=90", 90),
         ] {
             let request = of(&format!("root=/dev/vda {line}"), &Normal::default()).unwrap();
             assert_eq!(request.limit.as_secs(), seconds, "{line}");
@@ -191,8 +192,16 @@ mod tests {
         let on = |line: &str| flag(&Cmdline::parse(line), "rd.earlykdump");
         assert!(on("rd.earlykdump") && on("rd.earlykdump=1") && on("rd.earlykdump=0 rd.earlykdump"));
         assert!(!on("") && !on("rd.earlykdump=0") && !on("rd.earlykdump rd.earlykdump=no"));
-        let action = |line: &str| failure_action(&Cmdline::parse(line), Ending::Reboot.into());
-        assert_eq!(action("rd.emergency=halt"), Ending::Halt.into());
-        assert_eq!(action("rd.emergency=party"), Ending::Reboot.into());
+        let configured =
+            Endings { failure_action: Ending::Reboot.into(), final_action: Ending::Reboot, shell_first: false };
+        let both = |line: &str, has_shell| endings(&Cmdline::parse(line), configured, has_shell);
+        let pair =
+            |failure_action: FailureAction, final_action| Endings { failure_action, final_action, shell_first: false };
+        assert_eq!(both("rd.emergency=halt", true), pair(Ending::Halt.into(), Ending::Halt));
+        assert_eq!(both("rd.emergency=party", true), configured);
+        assert_eq!(both("rd.shell rd.emergency=halt", true), pair(FailureAction::Shell, Ending::Halt));
+        assert_eq!(both("rd.shell", true), pair(FailureAction::Shell, Ending::Reboot));
+        assert_eq!(both("rd.shell=0", true), configured);
+        assert_eq!(both("rd.shell rd.emergency=poweroff", false), pair(Ending::Poweroff.into(), Ending::Poweroff));
     }
 }

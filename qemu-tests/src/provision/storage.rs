@@ -31,8 +31,9 @@ pub(crate) fn install(tree: &Path) -> Result<()> {
     })?;
     for part in WANTED.iter().filter(|part| folder.join(part).exists()) {
         std::fs::create_dir_all(tree.join(part))?;
-        // A folder and a link to one are merged into the same folder of the guest.
-        tools::run(tools::command("cp").arg("-rL").arg(folder.join(part).join(".")).arg(tree.join(part)))?;
+        // In a bare guest, a folder and a link to one are merged into the same folder; a Debian has merged them already.
+        let how: &[&str] = if tree.join("lib").is_symlink() { &["-a", "--remove-destination"] } else { &["-rL"] };
+        tools::run(tools::command("cp").args(how).arg(folder.join(part).join(".")).arg(tree.join(part)))?;
     }
     Ok(())
 }

@@ -11,6 +11,8 @@
 //! A target that the guest puts together itself (`stack.rs`) is made by the commands in [`PREPARE`]; with
 //! `guest.mode=fetch` those in [`FETCH`] put it together again, the dump is copied to the disk, and there is no crash.
 //!
+//! With `guest.mode=prepare` that is all that is done: a root is put together for the next boot.
+//!
 //! With `guest.mode=mem-usage` there is no crash: its pages are counted instead (`mem_usage.rs`), and it is powered off.
 
 mod commands;
@@ -60,6 +62,10 @@ fn run() -> Result<()> {
         return Ok(());
     }
     commands::run(PREPARE)?;
+    if words.get("mode") == Some("prepare") {
+        say("prepared");
+        return Ok(());
+    }
     say("kdumpctl start");
     load_crash_kernel()?;
     say("filling memory");
