@@ -220,6 +220,7 @@ const INSTALLED: &str = "/installed";
 fn install(boot: &NormalBoot) -> String {
     format!(
         "set -e\nexport PATH=/usr/sbin:/usr/bin:/sbin:/bin\n\
+         mkdir -p /mnt/usr\n\
          for name in /*; do case $name in /dev|/proc|/sys|/run|/mnt|/tmp|/usr|/lost+found) ;; *) cp -a $name /mnt;; esac; done\n\
          for name in /usr/*; do case $name in /usr/lib) ;; *) cp -a $name /mnt/usr;; esac; done\n\
          mkdir -p /mnt/usr/lib/modules\n\
