@@ -72,7 +72,8 @@ pub struct Outcome {
     pub console: String,
     /// How it ended.
     pub ending: Ending,
-    /// From the start of the machine to `multi-user.target`, if it got there.
+    /// From the start of the machine to when the system said that it is at `multi-user.target`, if it did. systemd's own
+    /// line about it can get lost when a getty takes the console over.
     pub booted_after: Option<Duration>,
     /// The directory of a dump.
     pub dump: Option<PathBuf>,
@@ -96,6 +97,7 @@ const PROBE: &str = "#!/bin/sh
 i=0
 while [ $i -lt 300 ] && ! systemctl --quiet is-active multi-user.target; do sleep 1; i=$((i+1)); done
 say() { echo \"GUEST: $1=$2\" > /dev/console; }
+say target \"$(systemctl is-active multi-user.target)\"
 say pid1 \"$(cat /proc/1/comm)\"
 say arguments \"$(tr '\\0' ' ' < /proc/1/cmdline)\"
 say root \"$(findmnt --noheadings --output FSTYPE,OPTIONS /)\"
@@ -201,7 +203,7 @@ fn run(boot: &NormalBoot, folder: &Path) -> Result<Outcome> {
         running.press(keys)?;
     }
     let ending = running.wait_for_ending(LIMIT)?;
-    let booted_after = console.find("Reached target multi-user.target").map(|line| line.at);
+    let booted_after = console.find("GUEST: target=active").map(|line| line.at);
     if let Some(after) = booted_after {
         progress::note(&format!("{}: multi-user.target after {:.0} s", scenario.name, after.as_secs_f64()));
     }
