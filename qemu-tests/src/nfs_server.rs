@@ -1,7 +1,7 @@
 //! An NFS server on the host's loopback, for guests that reach it by QEMU's user network.
 //!
 //! In: a folder. Out: a server that exports it as `/export`, on ports of its own, until it is dropped; of NFSv4, or of
-//! NFSv3 alone, for which it lives in a mount namespace with a [portmapper](crate::portmapper) as it wants one. It is
+//! NFSv3 alone, for which it lives in a mount namespace with a [portmapper] as it wants one. It is
 //! nfs-ganesha, a program like any other, so the host's kernel has no part in it. It is not installed: package and
 //! libraries lie side by side below `target/qemu/ganesha`. It tells owners by number, as the kernel's own server does: a
 //! guest has nobody to ask what their names mean.
