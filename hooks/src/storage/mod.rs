@@ -90,6 +90,14 @@ impl Hook for OverNetwork {
         self.0.hook().gather(host)
     }
 
+    fn makes(&self) -> Option<String> {
+        self.0.hook().makes()
+    }
+
+    fn stands_on(&self) -> &[String] {
+        self.0.hook().stands_on()
+    }
+
     fn stages(&self) -> &'static [Stage] {
         OVER_NETWORK
     }
