@@ -333,6 +333,7 @@ mod tests {
             members: "UUID=1".parse().unwrap(),
             count: 2,
             level: "raid1".into(),
+            on: Vec::new(),
         });
         let remote = Layer::NvmeTcp(NvmeTcp {
             subsystem: "nqn.x".into(),
@@ -342,7 +343,7 @@ mod tests {
             host_id: None,
         });
         let (group, volume) = ("vg".into(), "lv".into());
-        let above = Layer::Lvm(Lvm { group, volume, physical: Vec::new(), segments: Vec::new() });
+        let above = Layer::Lvm(Lvm { group, volume, physical: Vec::new(), segments: Vec::new(), on: Vec::new() });
         let (mut before, mut after) = (Vec::new(), Vec::new());
         divide(vec![local.clone(), remote.clone(), above.clone()], &mut before, &mut after);
         divide(vec![local.clone(), remote.clone()], &mut before, &mut after);

@@ -41,9 +41,12 @@ impl Request {
     /// No root is named, or one that this version cannot mount.
     pub fn of(cmdline: &Cmdline, normal: &Normal, limit: Duration) -> anyhow::Result<Request> {
         for name in ["root", "netroot"] {
-            let elsewhere = |value: &str| ["iscsi:", "fcoe:", "nbd:", "nvmf:"].iter().any(|kind| value.starts_with(kind));
+            let elsewhere =
+                |value: &str| ["iscsi:", "fcoe:", "nbd:", "nvmf:"].iter().any(|kind| value.starts_with(kind));
             if let Some(value) = cmdline.last(name).filter(|value| elsewhere(value)) {
-                bail!("cannot boot {name}={value}: a root on a disk of another machine is not supported by this version");
+                bail!(
+                    "cannot boot {name}={value}: a root on a disk of another machine is not supported by this version"
+                );
             }
         }
         let (root, builder_s_own) = match (cmdline.last("root"), Root::known(normal)) {
