@@ -12,9 +12,11 @@ use anyhow::{Context, bail};
 use kdump_hooks::cmdline::Cmdline;
 use kdump_hooks::kmod::{self, ModuleName};
 use kdump_hooks::shell::Shell;
+use kdump_hooks::storage::{Layer, OverNetwork};
 use kdump_hooks::{Contribution, FileNeed, Host, ModuleNeed, Settings, Target};
 use kdump_init::config::{self as contract, Dump, ImageConfig, Limits, Normal};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 /// What an image is built from.
@@ -184,21 +186,21 @@ fn settings(
     let shell = (!waits.is_empty()).then(Shell::default);
     warnings.extend(waits);
     let own_name = host.tree.line("proc/sys/kernel/hostname").unwrap_or_default();
-    let mut storage = Vec::new();
+    let (mut storage, mut network_storage) = (Vec::new(), Vec::new());
     for device in targets.iter().filter_map(Target::device) {
-        for layer in host.layers(device)? {
-            if !storage.contains(&layer) {
-                storage.push(layer);
-            }
-        }
+        divide(host.layers(device)?, &mut storage, &mut network_storage);
     }
-    warnings.extend(host.warnings_of(&storage));
+    let layers: Vec<Layer> =
+        storage.iter().chain(network_storage.iter().map(|OverNetwork(layer)| layer)).cloned().collect();
+    warnings.extend(host.warnings_of(&layers));
     let fence = fence::resolve(dump.fence_nodes.as_ref(), dump.fence_args.as_ref(), &own_name)?;
-    let nodes = fence.as_ref().map_or(&[][..], |fence| &fence.nodes);
-    let (targets, network) = network::find(config, host, targets, nodes, warnings)?;
+    let mut others: Vec<IpAddr> = network_storage.iter().filter_map(|layer| layer.0.server()).collect();
+    others.extend(fence.iter().flat_map(|fence| &fence.nodes));
+    let (targets, network) = network::find(config, host, targets, &others, warnings)?;
     Ok(Settings {
         targets,
         storage,
+        network_storage,
         network,
         user: scripts::find(config, &host.tree)?,
         shell,
@@ -209,6 +211,22 @@ fn settings(
         },
         ..Settings::default()
     })
+}
+
+/// Adds the layers of a device, lowest first, to those that come before the network and to those that come after it.
+fn divide(layers: Vec<Layer>, before: &mut Vec<Layer>, after: &mut Vec<OverNetwork>) {
+    let mut needs_network = false;
+    for layer in layers {
+        needs_network |= layer.server().is_some();
+        let layer = OverNetwork(layer);
+        if before.contains(&layer.0) || after.contains(&layer) {
+            continue;
+        }
+        match needs_network {
+            true => after.push(layer),
+            false => before.push(layer.0),
+        }
+    }
 }
 
 /// The list of what is in an image and why, in the image.
@@ -305,6 +323,32 @@ mod tests {
         let chains = chains.iter().map(|(device, alias)| ((*device).to_owned(), vec![(*alias).to_owned()])).collect();
         let host = FakeHost { chains, ..FakeHost::default() };
         contributions(&config, &host, &settings).unwrap().modules.into_iter().map(|need| need.request).collect()
+    }
+
+    #[test]
+    fn what_lies_above_a_disk_of_another_machine_comes_after_the_network_too() {
+        use kdump_hooks::storage::{Lvm, Mdraid, NvmeTcp};
+        let local = Layer::Mdraid(Mdraid {
+            name: "md0".into(),
+            members: "UUID=1".parse().unwrap(),
+            count: 2,
+            level: "raid1".into(),
+            on: Vec::new(),
+        });
+        let remote = Layer::NvmeTcp(NvmeTcp {
+            subsystem: "nqn.x".into(),
+            address: "10.0.2.2".parse().unwrap(),
+            port: 4420,
+            host: None,
+            host_id: None,
+        });
+        let (group, volume) = ("vg".into(), "lv".into());
+        let above = Layer::Lvm(Lvm { group, volume, physical: Vec::new(), segments: Vec::new(), on: Vec::new() });
+        let (mut before, mut after) = (Vec::new(), Vec::new());
+        divide(vec![local.clone(), remote.clone(), above.clone()], &mut before, &mut after);
+        divide(vec![local.clone(), remote.clone()], &mut before, &mut after);
+        assert_eq!(before, [local]);
+        assert_eq!(after, [OverNetwork(remote), OverNetwork(above)]);
     }
 
     #[test]

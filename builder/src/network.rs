@@ -12,7 +12,7 @@ pub mod change;
 
 use crate::config::{Config, Sysconfig};
 use crate::host::SystemHost;
-use anyhow::Context;
+use anyhow::{Context, bail};
 use kdump_hooks::cmdline::Cmdline;
 use kdump_hooks::net::model::EVERY;
 use kdump_hooks::net::{Method, Net, Network, Source, dns, snapshot};
@@ -46,6 +46,7 @@ fn find_with(
     mut net: Option<&mut dyn Net>,
     warnings: &mut Vec<String>,
 ) -> anyhow::Result<(Vec<Target>, Option<Network>)> {
+    refuse_remote_disks(system)?;
     let asked = on_the_command_line(system)?;
     let netconfig = system.netconfig.as_ref();
     let mut servers = Vec::new();
@@ -105,15 +106,32 @@ pub fn changes(config: &Config, host: &SystemHost, image: &Settings) -> Vec<Stri
 
 fn changes_with(system: &Sysconfig, image: &Settings, net: &mut dyn Net) -> Vec<String> {
     let Some(then) = &image.network else { return Vec::new() };
-    let nodes = image.fence.as_ref().map_or(&[][..], |fence| &fence.nodes);
+    let mut nodes: Vec<IpAddr> = image.network_storage.iter().filter_map(|layer| layer.0.server()).collect();
+    nodes.extend(image.fence.iter().flat_map(|fence| &fence.nodes));
     // A server that no nameserver knows at this moment is where it was.
-    match find_with(system, image.targets.clone(), nodes, Some(net), &mut Vec::new()) {
+    match find_with(system, image.targets.clone(), &nodes, Some(net), &mut Vec::new()) {
         Ok((_, Some(now))) => change::between(then, &now),
         Ok((_, None)) => Vec::new(),
         Err(error) => {
             log::info!("the network of the image cannot be compared with the machine's: {error:#}");
             Vec::new()
         }
+    }
+}
+
+/// Refuses the words by which dracut is told of disks of other machines: here, the running system tells of them.
+fn refuse_remote_disks(system: &Sysconfig) -> anyhow::Result<()> {
+    const WORDS: [&str; 5] = ["netroot", "rd.iscsi.", "iscsi_", "rd.nvmf.", "rd.nonvmf"];
+    let Some(append) = &system.append else { return Ok(()) };
+    let line = Cmdline::parse(&append.value);
+    let given = line.options().find(|(name, _)| WORDS.iter().any(|word| name.starts_with(word)));
+    match given {
+        Some((name, _)) => bail!(
+            "{}: cannot follow `{name}`: disks of other machines are not described on the command line; log in or \
+             connect on this machine, and the image will do so too",
+            append.origin
+        ),
+        None => Ok(()),
     }
 }
 
@@ -212,6 +230,15 @@ mod tests {
         assert_eq!(found(&system("", "eno1:dhcp"), Vec::new(), Some(&mut machine())).1, None);
         assert!(found(&system("", "eno1:dhcp:force"), Vec::new(), Some(&mut machine())).1.is_some());
         assert!(found(&system("rd.neednet=1", ""), Vec::new(), None).1.is_some());
+    }
+
+    #[test]
+    fn dracut_s_words_for_disks_of_other_machines_are_refused_by_name() {
+        for word in ["netroot=iscsi:@10.0.2.2::3260::iqn.x", "rd.iscsi.initiator=iqn.y", "rd.nvmf.discover=tcp,x"] {
+            let error = find_with(&system(word, ""), Vec::new(), &[], None, &mut Vec::new()).unwrap_err().to_string();
+            let name = word.split('=').next().unwrap();
+            assert!(error.starts_with(&format!("kdump:3: cannot follow `{name}`")), "{error}");
+        }
     }
 
     #[test]

@@ -90,6 +90,12 @@ pub fn plan(options: Options, files: &Files, host: &SystemHost, ours: &Programs)
             }
         }
     }
+    if let Some(server) = storage.iter().find_map(Layer::server) {
+        bail!(
+            "the root is on a disk of {server}, and this version boots no system from a disk of another machine; boot it \
+             with the image of the distribution"
+        );
+    }
     keys_are_files(&storage)?;
     let network = network(&seen.root, options.network, &config, host, &mut warnings)?;
     let shell = options.shell.then(Shell::default);

@@ -29,6 +29,8 @@ pub struct FakeMachine {
     pub mount_errno: i32,
     /// Modules it does not have.
     pub missing_modules: BTreeSet<String>,
+    /// The errnos with which the kernel refuses what is written to a file, one for each time.
+    pub refused_writes: BTreeMap<PathBuf, Vec<i32>>,
     /// How programs end, by their first argument's file name; well, if nothing is said.
     pub programs: BTreeMap<String, Ended>,
     /// Programs, by file name, that are killed because their time is over.
@@ -74,7 +76,10 @@ impl Machine for FakeMachine {
 
     fn tell_kernel(&mut self, file: &Path, text: &str) -> anyhow::Result<()> {
         self.journal.push(format!("write {text} to {}", file.display()));
-        Ok(())
+        match self.refused_writes.get_mut(file).and_then(Vec::pop) {
+            Some(errno) => Err(anyhow!(std::io::Error::from_raw_os_error(errno)).context("refused")),
+            None => Ok(()),
+        }
     }
 
     fn mount(&mut self, plan: &MountPlan) -> anyhow::Result<()> {

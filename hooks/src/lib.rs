@@ -24,7 +24,7 @@
 //! | module | is |
 //! |---|---|
 //! | [`filesystem`] | the hook for a dump target that is a local file system |
-//! | [`storage`] | the hooks for what lies between a target and the disks: LVM, RAID, LUKS, multipath |
+//! | [`storage`] | the hooks for what lies between a target and the disks: LVM, RAID, LUKS, multipath; and disks by iSCSI and NVMe over TCP |
 //! | [`virtiofs`] | the hook for a directory that the hypervisor shares |
 //! | [`nfs`] | the hook for a dump target that is an NFS export |
 //! | [`net`] | the hook that brings a network up, for targets that need one |
@@ -215,6 +215,9 @@ pub struct Settings {
     /// What is put together before the targets are looked for, in this order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub storage: Vec<storage::Layer>,
+    /// What is put together once the network is up: disks of other machines, and the layers above them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub network_storage: Vec<storage::OverNetwork>,
     /// The network, if something needs one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<net::Network>,
@@ -240,6 +243,7 @@ impl Settings {
     pub fn hooks(&self) -> Vec<&dyn Hook> {
         let network = self.network.iter().map(|network| network as &dyn Hook);
         let storage = self.storage.iter().map(storage::Layer::hook);
+        let network_storage = self.network_storage.iter().map(|layer| layer as &dyn Hook);
         let targets = self.targets.iter().map(|target| target.hook() as &dyn Hook);
         let user = (!self.user.is_empty()).then_some(&self.user as &dyn Hook);
         let shell = self.shell.as_ref().map(|shell| shell as &dyn Hook);
@@ -247,7 +251,7 @@ impl Settings {
         let fence = self.fence.as_ref().map(|fence| fence as &dyn Hook);
         let early_kdump = self.early_kdump.as_ref().map(|early| early as &dyn Hook);
         // Early kdump before all: whatever crashes after it is dumped. Then the watchdog: its time runs. The fence after whatever brings up the network.
-        let first = early_kdump.into_iter().chain(watchdog).chain(storage).chain(network);
+        let first = early_kdump.into_iter().chain(watchdog).chain(storage).chain(network).chain(network_storage);
         first.chain(targets).chain(user).chain(shell).chain(fence).collect()
     }
 }

@@ -14,6 +14,8 @@ pub enum Stage {
     Devices,
     /// Interfaces and addresses, if a target or a hook needs them.
     Network,
+    /// Disks of other machines, and what is put together of them.
+    Storage,
     /// In a normal boot: the root file system is found and mounted.
     Root,
     /// The dump target: found, opened.
@@ -40,6 +42,7 @@ impl Stage {
             Stage::Modules => "modules",
             Stage::Devices => "devices",
             Stage::Network => "network",
+            Stage::Storage => "storage",
             Stage::Root => "root",
             Stage::Target => "target",
             Stage::Pre => "pre",

@@ -128,7 +128,7 @@ fn boot() -> anyhow::Result<Beat> {
     let net = LinuxNet::default();
     let mut machine = CaptureMachine { loader: loader.clone(), devices, net, patience: limit };
     pause(&mut run, Step::Storage);
-    for stage in [Stage::Early, Stage::Modules, Stage::Devices, Stage::Network] {
+    for stage in [Stage::Early, Stage::Modules, Stage::Devices, Stage::Network, Stage::Storage] {
         act(&mut run, &config, stage, &mut machine);
     }
     let state = run.places.state.clone();

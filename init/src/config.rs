@@ -59,6 +59,23 @@
 //! [hooks.network.names]
 //! eno1 = "52:54:00:12:34:56"
 //!
+//! [[hooks.network_storage]]
+//! layer = "iscsi"
+//! target = "iqn.2026-01.example:crash"
+//! address = "10.0.2.7"
+//! port = 3260
+//! group = 1
+//! initiator = "iqn.2026-01.example:host"
+//! interface = "default"
+//! session = "session1"
+//!
+//! [[hooks.network_storage]]
+//! layer = "nvme_tcp"
+//! subsystem = "nqn.2026-01.example:crash"
+//! address = "10.0.2.7"
+//! port = 4420
+//! host = "nqn.2026-01.example:host"
+//!
 //! [[hooks.targets]]
 //! kind = "rootfs"
 //! path = "/var/crash"
@@ -79,7 +96,8 @@
 //! count = 0
 //! ```
 //!
-//! Layers of storage stand in the order in which they are put together; `mdraid` and `multipath` are the others.
+//! Layers of storage stand in the order in which they are put together; `mdraid` and `multipath` are the others. Those
+//! that need the network, and all above them, stand in `network_storage`.
 //!
 //! An image that also, or only, boots a system has a section for that. Each of its fields may be missing: the kernel
 //! command line says the same things (`root=`, `rootfstype=`, `rootflags=`) and wins.
@@ -350,7 +368,9 @@ mod tests {
         let hooks = example().hooks;
         assert_eq!(hooks.targets[0].to_string(), "ext4 LABEL=crash");
         let names: Vec<_> = hooks.hooks().iter().map(|hook| hook.name()).collect();
-        assert_eq!(names, ["watchdog", "crypt", "lvm", "net", "filesystem", "nfs", "rootfs", "user", "fence"]);
+        let expected =
+            ["watchdog", "crypt", "lvm", "net", "iscsi", "nvme_tcp", "filesystem", "nfs", "rootfs", "user", "fence"];
+        assert_eq!(names, expected);
     }
 
     #[test]

@@ -132,7 +132,8 @@ pub fn act_knowing(
     machine: &mut dyn Machine,
 ) -> Next {
     // What waits for devices is not to wait longer than the target would.
-    let limit = if stage == Stage::Devices { config.limits.device() } else { config.limits.stage() };
+    let waits = matches!(stage, Stage::Devices | Stage::Storage);
+    let limit = if waits { config.limits.device() } else { config.limits.stage() };
     let moment = run.moment(stage, limit, outcome);
     let mut next = Next::GoOn;
     for hook in config.hooks.hooks().into_iter().filter(|hook| hook.stages().contains(&stage)) {

@@ -120,7 +120,7 @@ fn run(scenario: &Scenario) -> Result<Outcome> {
     progress::note(&format!("{}: the capture kernel's ending: {ending:?}", scenario.name));
     stages.push(Stage { name: "panic to ending", took: time_between(&console, PANIC, "reboot: ") });
 
-    if scenario.stack.is_some() {
+    if scenario.stack.as_ref().is_some_and(|stack| !stack.fetch.is_empty()) {
         stage(&mut stages, "fetching the dump", || fetch(scenario, &machine, &folder.join("fetch")))?;
     }
 

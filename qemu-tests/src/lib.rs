@@ -30,7 +30,7 @@
 //! - [`stack`]: a target that the guest puts together from several disks.
 //! - [`scenario`], [`mod@crash`]: what is tried, and the story of trying it; [`mod@mem_usage`]: a story without a crash;
 //!   [`normal`]: a whole system boots, and may crash.
-//! - [`nfs_server`] with its [`portmapper`], [`switch`] with a [`dhcp6_server`]: what a guest finds on its network.
+//! - [`nfs_server`] with its [`portmapper`], [`iscsi_server`], [`nvme_server`], [`switch`] with a [`dhcp6_server`]: what a guest finds on its network.
 //! - [`machine`], [`monitor`], [`console`], [`disk`], [`mod@accel`]: QEMU and what is around it.
 //! - [`source`], [`collector`], [`damage`]: kept memory, what is asked of it, and what is done to it.
 //! - [`oracle`], [`judge`], [`status`], [`initramfs`]: whether the dump, or the image, is right.
@@ -47,12 +47,14 @@ mod emulation;
 pub mod folders;
 mod guest_image;
 pub mod initramfs;
+pub mod iscsi_server;
 pub mod judge;
 pub mod machine;
 pub mod mem_usage;
 pub mod monitor;
 pub mod nfs_server;
 pub mod normal;
+pub mod nvme_server;
 pub mod oracle;
 pub mod portmapper;
 pub mod programs;

@@ -129,20 +129,29 @@ impl Machine {
     /// Waits for a slot and starts; the console's log goes to `folder`.
     pub fn start(&self, folder: &Path) -> Result<Running> {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let slot = folders::lock_any("slots", cores)?;
+        self.start_in(folder, Some(folders::lock_any("slots", cores)?))
+    }
+
+    /// Starts without a slot, which its user has: a machine that only serves another.
+    pub fn start_beside(&self, folder: &Path) -> Result<Running> {
+        self.start_in(folder, None)
+    }
+
+    fn start_in(&self, folder: &Path, slot: Option<Lock>) -> Result<Running> {
         let mut command = tools::command("qemu-system-x86_64");
         command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"]);
         command.args(["-machine", "q35", "-accel", self.accel.argument(), "-cpu", &self.accel.processor(&self.cpu)]);
         command.args(["-m", &self.memory_mib.to_string(), "-smp", &self.cpus.to_string()]);
         command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initrd);
         command.args(["-append", &format!("console=ttyS0 {} {}", emulation::KERNEL_WORDS, self.append)]);
-        if self.disks.iter().any(|disk| disk.bus != Bus::Virtio) {
+        if self.disks.iter().any(|disk| matches!(disk.bus, Bus::Scsi | Bus::Paths(_))) {
             command.args(["-device", "virtio-scsi-pci"]);
         }
         for (number, disk) in self.disks.iter().enumerate() {
             let mut drive = format!("file={},format=raw,if=none,id=disk{number},cache=unsafe", comma_safe(&disk.image));
             let device = match disk.bus {
                 Bus::Virtio => format!("virtio-blk-pci,drive=disk{number},serial={}", disk.serial),
+                Bus::Nvme => format!("nvme,drive=disk{number},serial={}", disk.serial),
                 Bus::Scsi => format!("scsi-hd,drive=disk{number},serial={}", disk.serial),
                 Bus::Paths(wwn) => {
                     drive.push_str(",file.locking=off");
@@ -178,7 +187,7 @@ fn comma_safe(path: &Path) -> String {
 #[derive(Debug)]
 struct Qemu {
     child: Child,
-    _slot: Lock,
+    _slot: Option<Lock>,
 }
 
 impl Drop for Qemu {

@@ -24,13 +24,15 @@ const MIB: u64 = 1 << 20;
 pub struct Stack {
     /// Modules that the first kernel needs for it.
     pub modules: Vec<&'static str>,
+    /// Further packages whose programs it needs.
+    pub packages: Vec<&'static str>,
     /// The disks, behind the guest's own.
     pub disks: Vec<Spare>,
     /// Files of the guest: path and text.
     pub files: Vec<(&'static str, &'static str)>,
     /// Commands that make it; `mount TYPE DEVICE FOLDER [OPTIONS]` is one too.
     pub prepare: Vec<&'static str>,
-    /// Commands that put it together again and mount it at `/mnt`.
+    /// Commands that put it together again and mount it at `/mnt`; none, if somebody else takes the dump off.
     pub fetch: Vec<&'static str>,
 }
 
@@ -43,6 +45,8 @@ pub enum Bus {
     Scsi,
     /// virtio-scsi, once for each path: all disks with this number are one.
     Paths(u64),
+    /// NVMe on PCI: nvme0n1 …
+    Nvme,
 }
 
 /// A disk that is empty at first.
@@ -59,7 +63,7 @@ pub struct Spare {
 impl Stack {
     /// Puts tools, modules, files and commands on the guest's disk.
     pub(crate) fn fill_disk(&self, kernel: &Kernel, tree: &Path) -> Result<()> {
-        provision::storage::install(tree)?;
+        provision::storage::install(tree, &self.packages)?;
         let modules = tree.join("lib/modules");
         for folder in [&modules, &tree.join("run"), &tree.join("mnt")] {
             fs::create_dir_all(folder)?;

@@ -79,6 +79,7 @@ fn debian_comes_up_from_lvm_on_luks_on_a_mirror_and_its_early_capture_kernel_wor
             "sh /root/install",
         ],
         fetch: Vec::new(),
+        ..Stack::default()
     };
     let scenario = Scenario { memory_mib: 768, ..Scenario::of(kernel(Suite::Own)?, "normal-stack") };
     let append = "root=/dev/mapper/vg-root ro rd.earlykdump crashkernel=128M panic=-1 loglevel=5 systemd.show_status=1";
@@ -138,7 +139,7 @@ fn debian_comes_up_from_each_layer_alone() -> Result<()> {
             files.retain(|(path, _)| *path != "/etc/crypttab");
         }
         let modules = vec!["raid1", "dm_crypt", "xts", "algif_skcipher"];
-        let place = Place::Stack(Stack { modules, disks: spares(2), files, prepare, fetch: Vec::new() });
+        let place = Place::Stack(Stack { modules, disks: spares(2), files, prepare, ..Stack::default() });
         let scenario = Scenario { memory_mib: 768, ..Scenario::of(kernel(Suite::Own)?, name) };
         let append = format!("root={root} ro loglevel=5 systemd.show_status=1");
         let outcome = boot(&NormalBoot { scenario, place, options: Vec::new(), append, then: Then::PowerOff })?;

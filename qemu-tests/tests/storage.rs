@@ -33,6 +33,7 @@ fn a_dump_goes_through_lvm_luks_and_a_mirror_with_one_member_missing() -> Result
             "lvm lvchange --activate y my-vg/crash",
             "mount xfs /dev/my-vg/crash /mnt",
         ],
+        ..Stack::default()
     };
     let scenario = Scenario {
         target: "xfs /dev/my-vg/crash".into(),
@@ -47,28 +48,30 @@ fn a_dump_goes_through_lvm_luks_and_a_mirror_with_one_member_missing() -> Result
     Ok(())
 }
 
-/// Without a target directive: what holds `path` is a subvolume of a btrfs on two disks.
+/// Without a target directive: what holds `path` is a subvolume of a btrfs on two disks, one of them NVMe.
 #[test]
 fn a_dump_goes_to_a_subvolume_of_a_btrfs_on_two_disks() -> Result<()> {
     let stack = Stack {
-        modules: vec!["btrfs"],
+        modules: vec!["btrfs", "nvme"],
         disks: vec![
             Spare { mib: 400, bus: Bus::Virtio, name: "first" },
-            Spare { mib: 400, bus: Bus::Virtio, name: "second" },
+            Spare { mib: 400, bus: Bus::Nvme, name: "second" },
         ],
         prepare: vec![
-            "mkfs.btrfs -q -d raid0 /dev/vdb /dev/vdc",
-            "mount btrfs /dev/vdb /mnt device=/dev/vdc",
+            "mkfs.btrfs -q -d raid0 /dev/vdb /dev/nvme0n1",
+            "mount btrfs /dev/vdb /mnt device=/dev/nvme0n1",
             "btrfs subvolume create /mnt/dumps",
-            "mount btrfs /dev/vdb /var/crash subvol=dumps,device=/dev/vdc",
+            "mount btrfs /dev/vdb /var/crash subvol=dumps,device=/dev/nvme0n1",
         ],
-        fetch: vec!["mount btrfs /dev/vdb /mnt/var/crash subvol=dumps,device=/dev/vdc"],
+        fetch: vec!["mount btrfs /dev/vdb /mnt/var/crash subvol=dumps,device=/dev/nvme0n1"],
         ..Stack::default()
     };
     let scenario =
         Scenario { target: String::new(), stack: Some(stack), ..Scenario::of(kernel(Suite::Own)?, "btrfs-two-disks") };
     let outcome = crash(&scenario)?;
     judge::dump_alone(outcome.dump()?, &scenario.kernel.release, &outcome.marker)?;
+    let log = std::fs::read_to_string(outcome.dump()?.join("kexec-dmesg.log"))?;
+    ensure!(log.contains("nvme nvme0: pci function"), "the capture kernel saw no NVMe disk:\n{log}");
     Ok(())
 }
 
@@ -94,6 +97,7 @@ fn a_dump_goes_to_a_thin_volume_behind_two_paths() -> Result<()> {
             "lvm lvchange --config global{thin_check_executable=\"\"} --activate y vg/crash",
             "mount ext4 /dev/vg/crash /mnt",
         ],
+        ..Stack::default()
     };
     let scenario = Scenario {
         target: "ext4 /dev/vg/crash".into(),

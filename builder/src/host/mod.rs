@@ -8,6 +8,7 @@ pub mod crypttab;
 pub mod kernel;
 pub mod luks;
 pub mod mounts;
+pub mod remote;
 pub mod stack;
 pub mod sysfs;
 pub mod tree;

@@ -4,7 +4,7 @@
 //! May surprise: device-mapper tells what made a device only by a prefix of its UUID (`LVM-`, `CRYPT-`, `mpath-`). The
 //! volumes that LVM keeps inside others, such as the halves of a mirror, are devices of their own, and no layers.
 
-use super::{Tree, crypttab, sysfs};
+use super::{Tree, crypttab, remote, sysfs};
 use anyhow::{Context, bail};
 use kdump_hooks::DeviceSpec;
 use kdump_hooks::storage::{Crypt, Key, Layer, Lvm, Mdraid, Multipath, Part, Segment};
@@ -113,11 +113,14 @@ impl Walk<'_> {
             }
             None if fact(self.tree, name, "md/level").is_some() => self.array(name, &below)?,
             None if fact(self.tree, name, "partition").is_some() || below.is_empty() => {
-                return reachable(self.tree, name);
+                let remote = remote::layers(self.tree, name, &place(self.tree, name).unwrap_or_default())?;
+                self.layers
+                    .extend(remote.into_iter().filter(|layer| !is_known(&self.layers, layer)).collect::<Vec<_>>());
+                return Ok(());
             }
             kind => bail!(
                 "{name} is put together from {} by something that this version cannot do in the image ({}); write a \
-                 target that is on LVM, md RAID, LUKS, multipath or a plain disk",
+                 target that is on LVM, md RAID, LUKS, multipath or a plain disk, be it by iSCSI or NVMe over TCP",
                 below.join(", "),
                 kind.unwrap_or("neither device-mapper nor md")
             ),
@@ -217,22 +220,12 @@ impl Walk<'_> {
     }
 }
 
-/// Whether the capture kernel finds a disk by its drivers alone.
-fn reachable(tree: &Tree, name: &str) -> anyhow::Result<()> {
-    let place = place(tree, name).unwrap_or_default();
-    let part_of = |word: &str| place.iter().filter_map(|part| part.to_str()).any(|part| part.starts_with(word));
-    let transport = place.ancestors().find_map(|place| tree.line(place.join("transport").to_str()?));
-    let remedy = "write a target on a local disk";
-    if part_of("session") && place.starts_with("/sys/devices/platform") {
-        bail!("{name} is an iSCSI disk, and this version cannot log in to its server from the image; {remedy}");
-    }
-    if let Some(transport) = transport.filter(|transport| ["tcp", "rdma", "fc", "loop"].contains(&transport.as_str())) {
-        bail!("{name} is an NVMe disk over {transport}, which this version cannot connect to from the image; {remedy}");
-    }
-    if part_of("nbd") {
-        bail!("{name} is a network block device, which this version cannot connect to from the image; {remedy}");
-    }
-    Ok(())
+/// Whether a layer is there already; a second session takes the same way.
+fn is_known(layers: &[Layer], layer: &Layer) -> bool {
+    layers.iter().any(|known| match (known, layer) {
+        (Layer::Iscsi(known), Layer::Iscsi(layer)) => known.is_same_way(layer),
+        (known, layer) => known == layer,
+    })
 }
 
 /// The volume group's UUID in that of a device of LVM.
@@ -459,9 +452,6 @@ mod tests {
     fn what_cannot_be_put_together_is_refused_by_name_with_a_remedy() {
         let machine = Machine::new();
         machine.device_at("/sys/devices/pci0/virtio1/block/vdb", &[], &[]);
-        machine.device_at("/sys/devices/platform/host3/session1/target3:0:0/3:0:0:1/block/sdc", &[], &[]);
-        machine.device_at("/sys/devices/virtual/nvme-fabrics/ctl/nvme0/nvme0n1", &[], &[]);
-        fs::write(machine.tree.path("sys/devices/virtual/nvme-fabrics/ctl/nvme0/transport"), "tcp\n").unwrap();
         let crypt = format!("CRYPT-LUKS1-{}-secret", LUKS.replace('-', ""));
         machine.device("dm-0", &["vdb"], &[("dm/uuid", &crypt), ("dm/name", "secret")]);
         machine.device("dm-1", &["vdb"], &[("dm/uuid", "CRYPT-VERITY-x"), ("dm/name", "sealed")]);
@@ -475,8 +465,6 @@ mod tests {
             ),
             ("md0", "firmware RAID"),
             ("bcache0", "neither device-mapper nor md"),
-            ("sdc", "sdc is an iSCSI disk"),
-            ("nvme0n1", "an NVMe disk over tcp"),
         ] {
             let error = format!("{:#}", machine.layers(name).unwrap_err());
             assert!(error.contains(words), "{error}");

@@ -96,11 +96,14 @@ fn drivers(tree: &Tree, device: PathBuf) -> Option<Vec<String>> {
     while let Some(device) = todo.pop() {
         for place in device.ancestors().take_while(|place| place.starts_with("/sys/devices")) {
             todo.extend(nvme_controllers(tree, place));
+            // A controller of another machine hangs on no bus; the kernel's name for the way to it is its driver's.
+            let transport = tree.path(place.join("transport"));
+            let over_tcp = fs::read_to_string(transport).is_ok_and(|transport| transport.trim() == "tcp");
             let alias = fs::read_to_string(tree.path(place.join("modalias"))).unwrap_or_default();
             let driver = tree.canonical(&place.join("driver/module")).ok();
             let module =
                 driver.as_deref().and_then(Path::file_name).and_then(|module| module.to_str()).unwrap_or_default();
-            for request in [alias.trim(), module] {
+            for request in [alias.trim(), module, if over_tcp { "nvme_tcp" } else { "" }] {
                 if !request.is_empty() && !requests.iter().any(|other| other == request) {
                     requests.push(request.to_owned());
                 }
@@ -111,7 +114,7 @@ fn drivers(tree: &Tree, device: PathBuf) -> Option<Vec<String>> {
 }
 
 /// The controllers of an NVMe subsystem, if `place` is one.
-fn nvme_controllers(tree: &Tree, place: &Path) -> Vec<PathBuf> {
+pub(super) fn nvme_controllers(tree: &Tree, place: &Path) -> Vec<PathBuf> {
     if !place.parent().is_some_and(|parent| parent.ends_with("virtual/nvme-subsystem")) {
         return Vec::new();
     }

@@ -40,6 +40,15 @@ impl Request {
     /// # Errors
     /// No root is named, or one that this version cannot mount.
     pub fn of(cmdline: &Cmdline, normal: &Normal, limit: Duration) -> anyhow::Result<Request> {
+        for name in ["root", "netroot"] {
+            let elsewhere =
+                |value: &str| ["iscsi:", "fcoe:", "nbd:", "nvmf:"].iter().any(|kind| value.starts_with(kind));
+            if let Some(value) = cmdline.last(name).filter(|value| elsewhere(value)) {
+                bail!(
+                    "cannot boot {name}={value}: a root on a disk of another machine is not supported by this version"
+                );
+            }
+        }
         let (root, builder_s_own) = match (cmdline.last("root"), Root::known(normal)) {
             (Some(asked), known) => {
                 let root = Root::named(asked, cmdline)?;
@@ -130,9 +139,13 @@ mod tests {
 
     #[test]
     fn a_root_that_cannot_be_is_refused_by_name() {
-        for (line, words) in
-            [("quiet ro", "add root=UUID="), ("root=LABEL=", "names no device"), ("root=0801", "root=0801")]
-        {
+        for (line, words) in [
+            ("quiet ro", "add root=UUID="),
+            ("root=LABEL=", "names no device"),
+            ("root=0801", "root=0801"),
+            ("root=iscsi:10.0.2.2::::iqn.x", "a disk of another machine"),
+            ("root=LABEL=x netroot=iscsi:10.0.2.2::::iqn.x", "cannot boot netroot=iscsi:"),
+        ] {
             let error = format!("{:#}", of(line, &Normal::default()).unwrap_err());
             assert!(error.contains(words), "{line}: {error}");
         }

@@ -6,7 +6,7 @@ use crate::config::Ending;
 use crate::devices::Devices;
 use crate::modules::Loader;
 use crate::program;
-use anyhow::Context;
+use kdump_hooks::kernel::KernelLog;
 use kdump_hooks::net::Net;
 use kdump_hooks::{DeviceSpec, Ended, Machine, MountPlan, Program};
 use nix::errno::Errno;
@@ -48,7 +48,15 @@ impl Machine for CaptureMachine {
     }
 
     fn tell_kernel(&mut self, file: &Path, text: &str) -> anyhow::Result<()> {
-        std::fs::write(file, text).with_context(|| format!("cannot write `{text}` to {}", file.display()))
+        let mut log = KernelLog::from_now().ok();
+        std::fs::write(file, text).map_err(|error| {
+            let words: Vec<String> = std::iter::from_fn(|| log.as_mut()?.next_line()).take(4).collect();
+            let what = format!("cannot write `{text}` to {}", file.display());
+            anyhow::Error::new(error).context(match words.is_empty() {
+                true => what,
+                false => format!("{what}; the kernel says: {}", words.join(" | ")),
+            })
+        })
     }
 
     fn mount(&mut self, plan: &MountPlan) -> anyhow::Result<()> {

@@ -5,8 +5,9 @@
 //! |---|---|---|
 //! | QEMU, mkfs.ext4, cpio, depmod | the machine's apt, installed | the system |
 //! | the machine's own cloud kernel | the machine's apt, downloaded | `target/qemu/kernels/` |
-//! | LVM, mdadm, cryptsetup, mkfs for a guest | the machine's apt, downloaded | `target/qemu/storage-tools/` |
+//! | LVM, mdadm, cryptsetup, mkfs, open-iscsi for a guest | the machine's apt, downloaded | `target/qemu/storage-tools*/` |
 //! | nfs-ganesha, as NFS server | the machine's apt, downloaded | `target/qemu/ganesha/` |
+//! | tgt, as iSCSI server | the machine's apt, downloaded | `target/qemu/tgt/` |
 //! | busybox, for guests with scripts or a shell | the machine's apt, downloaded | `target/qemu/busybox/` |
 //! | a newer cloud kernel, a newer makedumpfile | later suites of the same archive, private apt state | `target/qemu/{kernels,oracle}/` |
 //! | a small Debian with systemd | the machine's archive, by debootstrap | `target/qemu/debian-root/` |
@@ -25,6 +26,7 @@ mod makedumpfile;
 mod packages;
 mod readers;
 pub(crate) mod storage;
+mod tgt;
 
 pub use busybox::busybox;
 pub use debian_root::debian_root;
@@ -34,3 +36,4 @@ pub use kernels::{Kernel, Suite, debug_vmlinux, generic_kernel, kernel};
 pub use makedumpfile::{Codec, Makedumpfile, ORACLE_IN_GUEST, makedumpfile};
 pub use packages::tools;
 pub use readers::{Readers, readers};
+pub use tgt::tgt;

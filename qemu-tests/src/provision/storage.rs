@@ -18,14 +18,19 @@ const MOST: usize = 200;
 /// What the guest gets of each package.
 const WANTED: [&str; 6] = ["bin", "sbin", "lib", "lib64", "usr/lib", "usr/sbin"];
 
-/// Puts the tools and their libraries on the disk below `tree`.
-pub(crate) fn install(tree: &Path) -> Result<()> {
-    let folder = folders::qemu().join("storage-tools");
+/// Puts the tools, those of further packages, and all their libraries on the disk below `tree`.
+pub(crate) fn install(tree: &Path, further: &[&str]) -> Result<()> {
+    copy_all("storage-tools", &PACKAGES, tree)?;
+    further.iter().try_for_each(|package| copy_all(&format!("storage-tools-{package}"), &[package], tree))
+}
+
+fn copy_all(name: &str, wanted: &[&str], tree: &Path) -> Result<()> {
+    let folder = folders::qemu().join(name);
     folders::made_once(&folder, "the tools of storage stacks", |folder| {
         let apt = Apt::default();
-        let packages = packages(&apt).or_else(|_| {
+        let packages = packages(&apt, wanted).or_else(|_| {
             update_machine_once();
-            packages(&apt)
+            packages(&apt, wanted)
         });
         apt.unpack(&packages.context("apt cannot resolve the packages of storage tools")?, folder)
     })?;
@@ -39,9 +44,9 @@ pub(crate) fn install(tree: &Path) -> Result<()> {
 }
 
 /// The packages and all libraries below them.
-fn packages(apt: &Apt) -> Result<Vec<String>> {
+fn packages(apt: &Apt, wanted: &[&str]) -> Result<Vec<String>> {
     let mut found: BTreeSet<String> = BTreeSet::new();
-    let mut todo: Vec<String> = PACKAGES.map(str::to_owned).into();
+    let mut todo: Vec<String> = wanted.iter().map(|package| (*package).to_owned()).collect();
     while let Some(package) = todo.pop() {
         if found.len() >= MOST || !found.insert(package.clone()) {
             continue;

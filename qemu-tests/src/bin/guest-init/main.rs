@@ -13,6 +13,8 @@
 //!
 //! With `guest.mode=prepare` that is all that is done: a root is put together for the next boot.
 //!
+//! With `guest.mode=serve` it stays as it is after [`PREPARE`]: another guest uses what it serves.
+//!
 //! With `guest.mode=mem-usage` there is no crash: its pages are counted instead (`mem_usage.rs`), and it is powered off.
 
 mod commands;
@@ -65,6 +67,12 @@ fn run() -> Result<()> {
     if words.get("mode") == Some("prepare") {
         say("prepared");
         return Ok(());
+    }
+    if words.get("mode") == Some("serve") {
+        say("serving");
+        loop {
+            std::thread::park();
+        }
     }
     say("kdumpctl start");
     load_crash_kernel()?;
