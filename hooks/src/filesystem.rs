@@ -73,16 +73,7 @@ impl Hook for Filesystem {
             required: false,
             by_device: false,
         }));
-        let chain = host
-            .device_chain(&self.device)
-            .with_context(|| format!("cannot find the drivers of the target device {}", self.device))?;
-        modules.extend(chain.into_iter().flatten().map(|request| ModuleNeed {
-            // An alias may be answered by nothing; a driver that is at work has a name and must be there.
-            required: !request.contains(':'),
-            request,
-            reason: format!("driver of the target device {}", self.device),
-            by_device: true,
-        }));
+        modules.extend(drivers(host, &self.device)?);
         Ok(Contribution { modules, ..Contribution::default() })
     }
 }
@@ -110,6 +101,20 @@ impl TargetHook for Filesystem {
     fn close(&self, machine: &mut dyn Machine) -> anyhow::Result<()> {
         machine.unmount(Path::new(MOUNT_POINT)).with_context(|| format!("cannot unmount the target {self}"))
     }
+}
+
+/// The drivers of a target device; none, if it is not on the host.
+pub(crate) fn drivers(host: &dyn Host, device: &DeviceSpec) -> anyhow::Result<Vec<ModuleNeed>> {
+    let chain =
+        host.device_chain(device).with_context(|| format!("cannot find the drivers of the target device {device}"))?;
+    let need = |request: String| ModuleNeed {
+        // An alias may be answered by nothing; a driver that is at work has a name and must be there.
+        required: !request.contains(':'),
+        request,
+        reason: format!("driver of the target device {device}"),
+        by_device: true,
+    };
+    Ok(chain.into_iter().flatten().map(need).collect())
 }
 
 /// The options that name the other devices of a btrfs, which nobody else tells the kernel.

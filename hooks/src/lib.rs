@@ -25,6 +25,7 @@
 //! |---|---|
 //! | [`filesystem`] | the hook for a dump target that is a local file system |
 //! | [`storage`] | the hooks for what lies between a target and the disks: LVM, RAID, LUKS, multipath; and disks by iSCSI and NVMe over TCP |
+//! | [`raw`] | the hook for a dump target that is a device without a file system; what is where on it |
 //! | [`virtiofs`] | the hook for a directory that the hypervisor shares |
 //! | [`nfs`] | the hook for a dump target that is an NFS export |
 //! | [`net`] | the hook that brings a network up, for targets that need one |
@@ -61,6 +62,7 @@ pub mod machine;
 pub mod moment;
 pub mod net;
 pub mod nfs;
+pub mod raw;
 pub mod rootfs;
 pub mod shell;
 pub mod stage;
@@ -154,6 +156,13 @@ pub trait TargetHook: Hook {
 pub enum Destination {
     /// Files are created below this directory, the root of the target.
     Directory(PathBuf),
+    /// Bytes are written to this device, as [`raw::layout`] says.
+    Device {
+        /// Its node.
+        node: PathBuf,
+        /// Whether a file system on it is overwritten.
+        force: bool,
+    },
 }
 
 /// Where a dump goes.
@@ -162,6 +171,8 @@ pub enum Destination {
 pub enum Target {
     /// A file system on a local block device.
     Filesystem(filesystem::Filesystem),
+    /// A device without a file system.
+    Raw(raw::Raw),
     /// A directory that the hypervisor shares.
     Virtiofs(virtiofs::Virtiofs),
     /// An NFS export.
@@ -175,6 +186,7 @@ impl Target {
     pub fn device(&self) -> Option<&DeviceSpec> {
         match self {
             Target::Filesystem(filesystem) => Some(&filesystem.device),
+            Target::Raw(raw) => Some(&raw.device),
             Target::Rootfs(rootfs) => Some(&rootfs.filesystem.device),
             Target::Virtiofs(_) | Target::Nfs(_) => None,
         }
@@ -184,6 +196,7 @@ impl Target {
     pub fn hook(&self) -> &dyn TargetHook {
         match self {
             Target::Filesystem(filesystem) => filesystem,
+            Target::Raw(raw) => raw,
             Target::Virtiofs(share) => share,
             Target::Nfs(nfs) => nfs,
             Target::Rootfs(rootfs) => rootfs,
@@ -196,6 +209,7 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Target::Filesystem(filesystem) => filesystem.fmt(f),
+            Target::Raw(raw) => raw.fmt(f),
             Target::Virtiofs(share) => share.fmt(f),
             Target::Nfs(nfs) => nfs.fmt(f),
             Target::Rootfs(rootfs) => rootfs.fmt(f),
