@@ -39,6 +39,15 @@ pub struct Life {
     pub said: u64,
 }
 
+/// What a program's standard input and output are tied to, if not to nothing and to the log.
+#[derive(Debug, Default)]
+pub struct Wires {
+    /// Its standard input.
+    pub stdin: Option<Stdio>,
+    /// Its standard output.
+    pub stdout: Option<Stdio>,
+}
+
 /// How a program ended.
 #[derive(Clone, Debug)]
 pub struct Ended {
@@ -64,6 +73,19 @@ pub fn run(
     env: &[(String, String)],
     judge: &mut dyn FnMut(Life) -> Option<String>,
 ) -> anyhow::Result<Ended> {
+    run_wired(argv, env, Wires::default(), judge)
+}
+
+/// As [`run`], with the program's input and output where `wires` lead.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_wired(
+    argv: &[String],
+    env: &[(String, String)],
+    wires: Wires,
+    judge: &mut dyn FnMut(Life) -> Option<String>,
+) -> anyhow::Result<Ended> {
     let Some((program, arguments)) = argv.split_first() else { bail!("no program is named") };
     info!("running {}", argv.join(" "));
     let mut command = Command::new(program);
@@ -71,11 +93,13 @@ pub fn run(
         .args(arguments)
         .env("PATH", PATH)
         .envs(env.iter().map(|(name, value)| (name, value)))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
+        .stdin(wires.stdin.unwrap_or_else(Stdio::null))
+        .stdout(wires.stdout.unwrap_or_else(Stdio::piped))
         .stderr(Stdio::piped())
         .process_group(0);
     let mut child = start::patiently(|| command.spawn()).with_context(|| format!("cannot start {program}"))?;
+    // Our ends of its wires are in the command; another program must see them closed.
+    drop(command);
     // Where memory runs out, who can tell of it outlives who needs it.
     sys::offer_process(child.id());
     let words = Words::default();

@@ -1,6 +1,6 @@
 //! Everything that is done with one target.
 
-use super::{Came, Collector, DumpDir, LOG, Place, Story, VMCORE, report_on, save_environment_log};
+use super::{Came, Collector, DumpDir, LOG, Place, RawDevice, Story, VMCORE, report_on, save_environment_log};
 use crate::status::{self, Outcome};
 use anyhow::{Context, anyhow};
 use kdump_hooks::{Destination, Next, Stage, Target};
@@ -54,16 +54,25 @@ impl Story<'_> {
         };
         let mut place: Option<Box<dyn Place>> = None;
         self.run.stage(Stage::Target, config.limits.stage() + device_limit, |run| {
-            let Destination::Directory(root) = hook.open(machine, device_limit)?;
-            let path = hook.path().unwrap_or(&config.dump.path);
-            let root = run.places.root.join(relative(&root)).join(relative(path));
-            let client = hook.client(machine).map_or(LOCAL.to_owned(), |address| address.to_string());
-            let dump_dir = DumpDir::create(&root, &client, SystemTime::now()).inspect_err(|_| {
+            let opened: anyhow::Result<Box<dyn Place>> = match hook.open(machine, device_limit)? {
+                Destination::Directory(root) => {
+                    let path = hook.path().unwrap_or(&config.dump.path);
+                    let root = run.places.root.join(relative(&root)).join(relative(path));
+                    let client = hook.client(machine).map_or(LOCAL.to_owned(), |address| address.to_string());
+                    DumpDir::create(&root, &client, SystemTime::now()).map(|made| Box::new(made) as Box<dyn Place>)
+                }
+                Destination::Device { node, force } => {
+                    let node = run.places.root.join(relative(&node));
+                    RawDevice::begin(&node, force, &run.status.capture_kernel, SystemTime::now())
+                        .map(|begun| Box::new(begun) as Box<dyn Place>)
+                }
+            };
+            let opened = opened.inspect_err(|_| {
                 // Whatever goes wrong after the target has been opened, it is let go.
                 hook.close(machine).unwrap_or_else(|error| warn!("{error:#}"));
             })?;
-            run.address = Some(dump_dir.address());
-            place = Some(Box::new(dump_dir));
+            run.address = Some(opened.address());
+            place = Some(opened);
             Ok(())
         })?;
         place.context("no place for the dump")

@@ -1,15 +1,21 @@
 //! Runs the collector: a program like any other, but that it may take its time.
 //!
-//! It counts as alive while its output file grows or it says something; when
+//! It counts as alive while its output grows or it says something; when
 //! neither happens for the stall limit it is killed.
 
 use crate::beat::{Beat, Pulse};
-use crate::program;
-use anyhow::bail;
+use crate::program::{self, Wires};
+use anyhow::{Context, bail};
 use kdump_hooks::kernel::KernelLog;
+use std::fs::{self, File};
+use std::io::Seek;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+/// Our collector's name.
+const OURS: &str = "kdump-capture";
+/// What makes it, and makedumpfile, write a stream.
+const FLATTEN: &str = "-F";
 /// How often the supervisor is told that all is well.
 const PULSE: Duration = Duration::from_secs(5);
 /// The supervisor's patience is that much longer than ours, so that we are the ones who tell what happened.
@@ -33,26 +39,64 @@ pub struct Collector<'a> {
 impl Collector<'_> {
     /// A run that writes the file `output`.
     pub fn into_file(&self, output: &Path) -> Collection {
+        let mut command = self.command_with(&[]);
+        command.extend([self.vmcore.display().to_string(), output.display().to_string()]);
+        Collection { command, output: Output::File(output.to_owned()), stall: self.stall }
+    }
+
+    /// A run that writes to `output` from where that stands, flattened if it can.
+    pub fn into_stream(&self, output: File) -> Collection {
+        let has_it = self.command.iter().any(|word| word == FLATTEN);
+        let mut command = self.command_with(if has_it { &[] } else { &[FLATTEN] });
+        command.push(self.vmcore.display().to_string());
+        Collection { command, output: Output::Stream(output), stall: self.stall }
+    }
+
+    /// The command with `more` behind the collector's name, if it is one that knows what that means.
+    fn command_with(&self, more: &[&str]) -> Vec<String> {
         let mut command = Vec::new();
         for word in self.command {
             command.push(word.clone());
             // The collector may itself be the argument of another program.
-            if Path::new(word).file_name().is_some_and(|name| name == "kdump-capture") {
+            let name = Path::new(word).file_name().unwrap_or_default();
+            if name == OURS {
                 command.extend(["--report".to_owned(), self.report.display().to_string()]);
             }
+            if name == OURS || name == "makedumpfile" {
+                command.extend(more.iter().map(|word| (*word).to_owned()));
+            }
         }
-        command.extend([self.vmcore.display().to_string(), output.display().to_string()]);
-        Collection { command, output: output.to_owned(), stall: self.stall }
+        command
+    }
+}
+
+/// Where a run of a collector writes.
+#[derive(Debug)]
+pub enum Output {
+    /// To the file that it was told.
+    File(PathBuf),
+    /// To its standard output, which is this.
+    Stream(File),
+}
+
+impl Output {
+    /// How far it has come.
+    fn mark(&self) -> u64 {
+        match self {
+            Output::File(path) => fs::metadata(path).map_or(0, |metadata| metadata.len()),
+            // Who writes shares the place with us.
+            Output::Stream(file) => (&*file).stream_position().unwrap_or_default(),
+        }
     }
 }
 
 /// One run of a collector.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Collection {
     /// Program and arguments.
     pub command: Vec<String>,
-    /// The file that grows while it works.
-    pub output: PathBuf,
+    /// What grows while it works.
+    pub output: Output,
     /// The longest silence.
     pub stall: Duration,
 }
@@ -68,9 +112,13 @@ impl Collection {
         let (mut moved, mut told) = (start, start.checked_sub(PULSE).unwrap_or(start));
         let mut mark = (0, 0);
         let mut log = KernelLog::from_now().ok();
-        let ended = program::run(&self.command, &[], &mut |life| {
-            let length = std::fs::metadata(&self.output).map_or(0, |metadata| metadata.len());
-            let now = (length, life.said);
+        let stdout = match &self.output {
+            Output::File(_) => None,
+            Output::Stream(file) => Some(file.try_clone().context("cannot share the output")?.into()),
+        };
+        let wires = Wires { stdin: None, stdout };
+        let ended = program::run_wired(&self.command, &[], wires, &mut |life| {
+            let now = (self.output.mark(), life.said);
             if now != mark {
                 (mark, moved) = (now, Instant::now());
             }
@@ -113,7 +161,7 @@ mod tests {
     fn shell(script: &str, stall: Duration) -> anyhow::Result<()> {
         let dir = tempfile::tempdir().unwrap();
         let command = ["sh", "-c", script].map(str::to_owned).to_vec();
-        Collection { command, output: dir.path().join("out"), stall }.run(&mut Vec::new())
+        Collection { command, output: Output::File(dir.path().join("out")), stall }.run(&mut Vec::new())
     }
 
     #[test]
@@ -126,6 +174,31 @@ mod tests {
         };
         assert_eq!(line("/opt/wrap dev kdump-capture -d 31"), "/opt/wrap dev kdump-capture --report /r -d 31 /v /o");
         assert_eq!(line("cp"), "cp /v /o");
+    }
+
+    #[test]
+    fn ours_and_makedumpfile_are_asked_for_a_stream_unless_they_have_been() {
+        let line = |words: &str| {
+            let command: Vec<String> = words.split(' ').map(str::to_owned).collect();
+            let (vmcore, report) = (Path::new("/v"), Path::new("/r"));
+            let collector = Collector { command: &command, vmcore, report, stall: Duration::ZERO };
+            collector.into_stream(tempfile::tempfile().unwrap()).command.join(" ")
+        };
+        assert_eq!(line("wrap kdump-capture -d 31"), "wrap kdump-capture --report /r -F -d 31 /v");
+        assert_eq!(line("/usr/bin/makedumpfile -l"), "/usr/bin/makedumpfile -F -l /v");
+        assert_eq!(line("/usr/bin/makedumpfile -l -F"), "/usr/bin/makedumpfile -l -F /v");
+        assert_eq!(line("/bin/cat"), "/bin/cat /v");
+    }
+
+    #[test]
+    fn a_stream_goes_where_the_file_stands_and_its_growth_is_a_sign_of_life() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.seek(std::io::SeekFrom::Start(10)).unwrap();
+        let script = "for i in 1 2 3 4 5 6; do printf x; sleep 0.2; done; echo not this >&2";
+        let command = ["sh", "-c", script].map(str::to_owned).to_vec();
+        let output = Output::Stream(file.try_clone().unwrap());
+        Collection { command, output, stall: Duration::from_millis(900) }.run(&mut Vec::new()).unwrap();
+        assert_eq!((file.stream_position().unwrap(), file.metadata().unwrap().len()), (16, 16));
     }
 
     #[test]

@@ -5,15 +5,15 @@
 //! promise. Directories are 0700, files 0600.
 
 use super::collect::Collector;
+use super::digest::{hex, sha256_of};
 use super::place::{Address, Place};
 use super::{ENVIRONMENT_LOG, LOG, VMCORE};
 use crate::beat::Pulse;
 use crate::status::{FileReport, Outcome};
 use anyhow::{Context, bail};
 use log::warn;
-use sha2::{Digest, Sha256};
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{BufWriter, ErrorKind, Read, Write};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -93,26 +93,10 @@ impl DumpDir {
     /// # Errors
     /// It cannot be read.
     pub fn digest(&self, name: &str, mut tick: impl FnMut()) -> anyhow::Result<(u64, String)> {
-        const CHUNK: usize = 1 << 18;
-        const CHUNKS_PER_TICK: u64 = 256;
         let path = self.path.join(name);
-        let reading = || format!("cannot read {} back", path.display());
-        let mut file = File::open(&path).with_context(reading)?;
-        let mut hash = Sha256::new();
-        let mut buffer = vec![0; CHUNK];
-        let (mut bytes, mut chunks) = (0, 0);
-        loop {
-            let length = file.read(&mut buffer).with_context(reading)?;
-            let Some(chunk) = buffer.get(..length).filter(|chunk| !chunk.is_empty()) else { break };
-            hash.update(chunk);
-            bytes += chunk.len() as u64;
-            chunks += 1;
-            if chunks % CHUNKS_PER_TICK == 0 {
-                tick();
-            }
-        }
-        let digest = hash.finalize();
-        Ok((bytes, digest.iter().map(|byte| format!("{byte:02x}")).collect()))
+        let read = File::open(&path).and_then(|mut file| sha256_of(&mut file, &mut tick));
+        let (bytes, digest) = read.with_context(|| format!("cannot read {} back", path.display()))?;
+        Ok((bytes, hex(&digest)))
     }
 }
 

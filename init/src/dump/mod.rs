@@ -16,14 +16,19 @@
 //!        └◀─ the next target ◀── failed
 //! ```
 //!
-//! Another kind of place is one file here that implements [`Place`], and one line in [`Address`].
+//! Places are a directory ([`DumpDir`]) and a device without a file system ([`RawDevice`]). Another kind of place is one
+//! file here that implements [`Place`], and one line in [`Address`].
 
 mod attempt;
 mod collect;
+mod device;
+mod digest;
 mod directory;
 mod place;
 
-pub use collect::{Collection, Collector};
+pub use collect::{Collection, Collector, Output};
+pub use device::RawDevice;
+pub use digest::{hex, sha256_of};
 pub use directory::DumpDir;
 pub use place::{Address, Place};
 
@@ -154,6 +159,7 @@ mod tests {
     use kdump_hooks::fake::{FakeMachine, FakeNet};
     use kdump_hooks::filesystem::Filesystem;
     use kdump_hooks::net::Net;
+    use kdump_hooks::raw::{Raw, layout};
     use kdump_hooks::rootfs::Rootfs;
     use kdump_hooks::user::Script;
     use kdump_hooks::{DeviceSpec, Settings};
@@ -325,6 +331,38 @@ mod tests {
         let mut rehearsal = Rehearsal::new(script).with_device("first");
         assert_eq!(rehearsal.run().outcome, Outcome::Complete);
         assert_eq!(unmounted(&rehearsal), 1);
+    }
+
+    #[test]
+    fn a_raw_device_takes_log_dump_and_status() {
+        let script = "case $1 in --dump-dmesg) echo log;; *) printf 'makedumpfile\\0\\0\\0\\0rest';; esac";
+        let mut rehearsal = Rehearsal::new(script);
+        let device = DeviceSpec::Wwid("dumps".into());
+        rehearsal.machine.devices.insert(device.to_string(), "/dev/vdb".into());
+        rehearsal.config.hooks.targets = vec![Target::Raw(Raw { device, force: false })];
+        fs::create_dir(rehearsal.tree.path().join("dev")).unwrap();
+        let disk = rehearsal.tree.path().join("dev/vdb");
+        fs::File::create(&disk).unwrap().set_len(16 << 20).unwrap();
+        let (status, last_word) = rehearsal.end();
+        assert_eq!((status.outcome, last_word), (Outcome::Complete, Beat::Complete));
+        let bytes = fs::read(&disk).unwrap();
+        let header = layout::Header::decode(&bytes).unwrap();
+        assert_eq!((header.state, header.kernel_release.as_str()), (layout::State::Complete, "6.1"));
+        let text = |name| {
+            let part = header.part(name);
+            let [start, end] = [part.offset, part.end()].map(|at| usize::try_from(at).unwrap());
+            String::from_utf8_lossy(&bytes[start..end]).into_owned()
+        };
+        assert_eq!(text(layout::Name::Log), "log\n");
+        assert_eq!(text(layout::Name::Vmcore), "makedumpfile\0\0\0\0rest");
+        let status: serde_json::Value = serde_json::from_str(&text(layout::Name::Status)).unwrap();
+        assert_eq!((&status["outcome"], &status["files"][1]["name"]), (&"complete".into(), &"vmcore.flat".into()));
+        assert_eq!(status["targets"][0]["target"], "raw WWID=dumps");
+
+        // Without the device's room there is a reason, and no dump.
+        fs::File::create(&disk).unwrap();
+        let reason = rehearsal.run().reason.unwrap();
+        assert!(reason.contains("too little for a dump"), "{reason}");
     }
 
     fn script(path: &str) -> Script {

@@ -1,6 +1,7 @@
 //! An opened target, as the files of one dump see it.
 
 use super::collect::Collector;
+use super::device::RawDevice;
 use super::directory::DumpDir;
 use crate::beat::Pulse;
 use crate::status::{FileReport, Outcome};
@@ -40,6 +41,8 @@ pub trait Place: fmt::Debug {
 pub enum Address {
     /// A directory below a mount point.
     Directory(PathBuf),
+    /// A device without a file system.
+    Device(PathBuf),
 }
 
 impl Address {
@@ -47,6 +50,7 @@ impl Address {
     pub fn place(self) -> Box<dyn Place> {
         match self {
             Address::Directory(path) => Box::new(DumpDir::existing(path)),
+            Address::Device(node) => Box::new(RawDevice::existing(node)),
         }
     }
 
@@ -54,6 +58,7 @@ impl Address {
     pub fn directory(&self) -> Option<&Path> {
         match self {
             Address::Directory(path) => Some(path),
+            Address::Device(_) => None,
         }
     }
 }
@@ -61,7 +66,7 @@ impl Address {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Address::Directory(path) => path.display().fmt(f),
+            Address::Directory(path) | Address::Device(path) => path.display().fmt(f),
         }
     }
 }
