@@ -287,6 +287,9 @@ pub fn write(built: &Built, output: &Path, force: bool) -> anyhow::Result<String
         Some(Normal { root: Some(root), .. }) => format!("boots {root}"),
         Some(Normal { export: Some(export), .. }) => format!("boots {export}"),
         Some(_) => "boots the root that the kernel command line names".to_owned(),
+        None if built.config.hooks.targets.iter().all(|target| matches!(target, Target::Raw(_))) => {
+            format!("dumps go to {}", targets.join(", then "))
+        }
         None => format!("dumps go to {} of {}", built.config.dump.path.display(), targets.join(", then ")),
     };
     Ok(format!(

@@ -88,7 +88,7 @@ pub struct Kdumpctl {
 }
 
 /// What kdumpctl is told to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Word {
     /// Load the capture kernel, building its image if that is missing or too old
     Start,
@@ -96,4 +96,17 @@ pub enum Word {
     Stop,
     /// Say whether a capture kernel is loaded: exit 0 if so, 3 if not
     Status,
+    /// Make a dump directory of the dump on a raw target, then clear the target: exit 0 if it did, 3 if there is no dump
+    /// on it, 1 if there is one and it could not be saved, or not as a whole. `start` does this first
+    Recover {
+        /// The device or partition, or a copy of one; makedumpfile's raw streams will do as well [default: what `raw` in
+        /// kdump.conf names]
+        device: Option<PathBuf>,
+        /// The directory of all dumps [default: `path` in kdump.conf]
+        #[arg(long, value_name = "DIR")]
+        to: Option<PathBuf>,
+        /// Say what was done as JSON
+        #[arg(long)]
+        json: bool,
+    },
 }

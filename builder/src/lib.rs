@@ -25,6 +25,7 @@
 //! | [`config`] | `kdump.conf` and `/etc/sysconfig/kdump`: what is followed, what is refused and with which words |
 //! | [`host`] | sysroot, kernel, device chain, mounts |
 //! | [`target`] | where the dump goes |
+//! | [`raw`] | a device without a file system as the target: what it is called, and when it is refused |
 //! | [`network`] | how it gets there, if it leaves the machine |
 //! | [`endings`] | what follows the dump, in the words of three distributions |
 //! | [`scripts`] | the administrator's programs that run in the capture kernel |
@@ -56,6 +57,7 @@ pub mod mkdumprd;
 pub mod network;
 pub mod normal;
 pub mod plan;
+pub mod raw;
 pub mod scripts;
 pub mod target;
 pub mod unpack;

@@ -5,6 +5,7 @@
 
 use crate::config::{Config, Given, KdumpConf, TargetLine};
 use crate::host::{SystemHost, Tree, mounts, sysfs};
+use crate::raw;
 use anyhow::{Context, bail};
 use kdump_hooks::filesystem::Filesystem;
 use kdump_hooks::nfs::Nfs;
@@ -19,7 +20,7 @@ use std::path::{Path, PathBuf};
 /// There is no target directive and the host does not tell.
 pub fn find(config: &Config, host: &SystemHost, warnings: &mut Vec<String>) -> anyhow::Result<(Target, PathBuf)> {
     match &config.dump.target {
-        Some(line) => Ok((named(line, host, warnings)?, config.dump.path.value.clone())),
+        Some(line) => Ok((named(line, &config.dump, host, warnings)?, config.dump.path.value.clone())),
         None => holder(&config.dump, host).with_context(|| {
             format!(
                 "cannot tell which file system holds {} ({})",
@@ -30,9 +31,15 @@ pub fn find(config: &Config, host: &SystemHost, warnings: &mut Vec<String>) -> a
     }
 }
 
-fn named(line: &Given<TargetLine>, host: &SystemHost, warnings: &mut Vec<String>) -> anyhow::Result<Target> {
+fn named(
+    line: &Given<TargetLine>,
+    config: &KdumpConf,
+    host: &SystemHost,
+    warnings: &mut Vec<String>,
+) -> anyhow::Result<Target> {
     let (fstype, device) = match &line.value {
         TargetLine::Filesystem { fstype, device } => (fstype.clone(), device),
+        TargetLine::Raw(device) => return raw::target(device, line, config.raw_force.as_ref(), host, warnings),
         TargetLine::Virtiofs(tag) => return Ok(Target::Virtiofs(Virtiofs { tag: tag.clone() })),
         TargetLine::Nfs(nfs) => {
             let nfs = Nfs { options: nfs_options(&host.tree, nfs), ..nfs.clone() };
@@ -44,7 +51,7 @@ fn named(line: &Given<TargetLine>, host: &SystemHost, warnings: &mut Vec<String>
         DeviceSpec::Path(path) => {
             match host.devices_are_here.then(|| sysfs::lasting_name(&host.tree, path)).flatten() {
                 Some(name) => name,
-                None => unnamed(path, line, warnings)?,
+                None => unnamed(path, line, "UUID=… or LABEL=…", warnings)?,
             }
         }
         other => other.clone(),
@@ -75,11 +82,16 @@ pub(crate) fn nfs_options(tree: &Tree, nfs: &Nfs) -> Vec<String> {
     running.into_iter().filter(|option| CHOSEN.contains(&name(option).as_str())).collect()
 }
 
-/// A device of which nothing is known but its node.
-fn unnamed(path: &Path, line: &Given<TargetLine>, warnings: &mut Vec<String>) -> anyhow::Result<DeviceSpec> {
+/// A device of which nothing is known but its node; `better` is what had better be written.
+pub(crate) fn unnamed(
+    path: &Path,
+    line: &Given<TargetLine>,
+    better: &str,
+    warnings: &mut Vec<String>,
+) -> anyhow::Result<DeviceSpec> {
     let (place, node) = (&line.origin, path.display());
     if path.starts_with("/dev/disk") {
-        bail!("{place}: {node} is a name that only udev knows, and it is not on this machine; write UUID=… or LABEL=…");
+        bail!("{place}: {node} is a name that only udev knows, and it is not on this machine; write {better}");
     }
     if path.starts_with("/dev/mapper") {
         bail!(
@@ -87,8 +99,7 @@ fn unnamed(path: &Path, line: &Given<TargetLine>, warnings: &mut Vec<String>) ->
              image on the machine itself, with the device in use"
         );
     }
-    warnings
-        .push(format!("{place}: {node} may be another device in the capture kernel; write UUID=… or LABEL=… instead"));
+    warnings.push(format!("{place}: {node} may be another device in the capture kernel; write {better} instead"));
     Ok(DeviceSpec::Path(path.to_owned()))
 }
 

@@ -21,6 +21,8 @@ pub struct KdumpConf {
     pub path: Given<PathBuf>,
     /// Where the dump goes to.
     pub target: Option<Given<TargetLine>>,
+    /// `raw_force yes`, a word of ours: whatever is on the raw device is overwritten.
+    pub raw_force: Option<Given<bool>>,
     /// The program that writes the dump.
     pub collector: Given<Collector>,
     /// After anything but a complete dump.
@@ -66,6 +68,8 @@ pub enum TargetLine {
     },
     /// `virtiofs TAG`.
     Virtiofs(String),
+    /// `raw DEVICE`.
+    Raw(DeviceSpec),
     /// An export, such as `nfs nas:/srv/crash`.
     Nfs(Nfs),
 }
@@ -73,12 +77,17 @@ pub enum TargetLine {
 /// The directives that name a target on the network.
 const NETWORK_TARGETS: [&str; 1] = ["nfs"];
 
+/// The directive that names a device without a file system.
+const RAW: &str = "raw";
+
 /// The directives that name a file system.
 const FILESYSTEMS: [&str; 7] = ["ext2", "ext3", "ext4", "xfs", "btrfs", "minix", "virtiofs"];
 
 /// The other directives that are followed.
-const FOLLOWED: [&str; 14] = [
+const FOLLOWED: [&str; 16] = [
     "path",
+    RAW,
+    "raw_force",
     "core_collector",
     "failure_action",
     "default",
@@ -95,9 +104,8 @@ const FOLLOWED: [&str; 14] = [
 ];
 
 /// What RHEL follows and this version does not, or no version does any more, and what to do instead.
-const REFUSED: [(&str, &str); 14] = [
+const REFUSED: [(&str, &str); 13] = [
     ("vfat", "cannot hold a dump: it knows no `:` in names and no file of 4 GiB; write another file system"),
-    ("raw", UNSUPPORTED_TARGET),
     ("ssh", UNSUPPORTED_TARGET),
     ("sshkey", UNSUPPORTED_TARGET),
     ("force_rebuild", "is not supported by this version; run mkdumprd -f to build the image again"),
@@ -126,6 +134,7 @@ impl KdumpConf {
         let mut conf = KdumpConf {
             path: Given::default("/var/crash".into()),
             target: None,
+            raw_force: None,
             collector: Given::default(Collector::default()),
             failure_action: Given::default(OnFailure::Action(Ending::Reboot.into())),
             final_action: Given::default(Ending::Reboot),
@@ -148,7 +157,9 @@ impl KdumpConf {
             let place = Origin::Line(file.to_owned(), index + 1);
             let key = match name {
                 "default" => "failure_action",
-                name if FILESYSTEMS.contains(&name) || NETWORK_TARGETS.contains(&name) => "a dump target",
+                name if FILESYSTEMS.contains(&name) || NETWORK_TARGETS.contains(&name) || name == RAW => {
+                    "a dump target"
+                }
                 name => name,
             };
             check_known(name, &place)?;
@@ -166,10 +177,17 @@ impl KdumpConf {
             }
             conf.follow(name, value, &place, warnings).map_err(|error| error.context(format!("{place}: {name}")))?;
         }
+        if let (Some(force), false) = (&conf.raw_force, conf.is_raw()) {
+            warnings.push(format!("{}: raw_force has no effect without a raw target", force.origin));
+        }
         if let (None, Some(args)) = (&conf.fence_nodes, &conf.fence_args) {
             warnings.push(format!("{}: fence_kdump_args has no effect without fence_kdump_nodes", args.origin));
         }
         Ok(conf)
+    }
+
+    fn is_raw(&self) -> bool {
+        matches!(&self.target, Some(Given { value: TargetLine::Raw(_), .. }))
     }
 
     fn follow(&mut self, name: &str, value: &str, place: &Origin, warnings: &mut Vec<String>) -> anyhow::Result<()> {
@@ -215,6 +233,21 @@ impl KdumpConf {
                 }
                 self.target = Some(given(TargetLine::Virtiofs(value.to_owned()), place));
             }
+            RAW => {
+                let device: DeviceSpec = value.parse().map_err(anyhow::Error::msg)?;
+                if device.is_of_content() {
+                    bail!(
+                        "{device} is the name of what is on a device, and that will be overwritten; write its partition's \
+                         PARTUUID=…, or its node below /dev"
+                    );
+                }
+                self.target = Some(given(TargetLine::Raw(device), place));
+            }
+            "raw_force" => match value {
+                "yes" => self.raw_force = Some(given(true, place)),
+                "no" => self.raw_force = Some(given(false, place)),
+                _ => bail!("`{value}` is neither yes nor no"),
+            },
             "nfs" => {
                 let export = value.parse().map_err(anyhow::Error::msg)?;
                 self.target = Some(given(TargetLine::Nfs(export), place));
@@ -354,6 +387,24 @@ mod tests {
             let TargetLine::Nfs(nfs) = parse(text).unwrap().0.target.unwrap().value else { panic!("{text}") };
             assert_eq!((nfs.server.as_str(), nfs.export.as_str()), (server, export));
         }
+    }
+
+    #[test]
+    fn a_raw_target_is_named_by_what_does_not_lie_on_it() {
+        let (conf, warnings) = parse("raw PARTUUID=12-01\nraw_force yes\n").unwrap();
+        assert!(warnings.is_empty(), "{warnings:?}");
+        assert_eq!(conf.target.unwrap().value, TargetLine::Raw(DeviceSpec::PartUuid("12-01".into())));
+        assert!(conf.raw_force.unwrap().value);
+        assert!(parse("raw /dev/disk/by-id/virtio-dumps").is_ok());
+        for name in ["UUID=12", "LABEL=crash", "/dev/disk/by-uuid/12"] {
+            let error = format!("{:#}", parse(&format!("raw {name}")).unwrap_err());
+            assert!(error.contains("is the name of what is on a device"), "{error}");
+        }
+        let (_, warnings) = parse("ext4 UUID=12\nraw_force no").unwrap();
+        assert_eq!(warnings, ["kdump.conf:2: raw_force has no effect without a raw target"]);
+        assert!(parse("raw_force maybe").is_err());
+        let error = format!("{:#}", parse("raw /dev/a\next4 /dev/b").unwrap_err());
+        assert!(error.contains("is a second dump target"), "{error}");
     }
 
     #[test]

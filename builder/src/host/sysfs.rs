@@ -73,6 +73,28 @@ pub fn lasting_name(tree: &Tree, device: &Path) -> Option<DeviceSpec> {
     uuid.map(DeviceSpec::Uuid).or_else(|| partuuid().map(DeviceSpec::PartUuid))
 }
 
+/// A name of the device that is the same in the capture kernel and does not come from what is on it.
+pub fn lasting_name_of_place(tree: &Tree, device: &Path) -> Option<DeviceSpec> {
+    let node = tree.canonical(device).ok()?;
+    let name = name_of(tree, &node)?;
+    if name.starts_with("md") {
+        // The image puts it together under the name by which it is known here.
+        return Some(DeviceSpec::from(device));
+    }
+    if let Some(map) = tree.line(&format!("sys/class/block/{name}/dm/name")) {
+        return Some(DeviceSpec::Path(Path::new("/dev/mapper").join(map)));
+    }
+    let facts = finder(tree).facts_of(&name);
+    let link = || {
+        let mut links = names_in(&tree.path("/dev/disk/by-partuuid")).into_iter();
+        links.find(|link| {
+            tree.canonical(&Path::new("/dev/disk/by-partuuid").join(link)).is_ok_and(|found| found == node)
+        })
+    };
+    let partuuid = facts.partuuid.or_else(link).map(DeviceSpec::PartUuid);
+    partuuid.or(facts.wwid.map(DeviceSpec::Wwid))
+}
+
 /// The requests for all drivers between a disk and the root of its bus, disk first. `None` if it is not here, or says
 /// nothing of what it needs, as a loop device does.
 pub fn chain(tree: &Tree, name: &str) -> Option<Vec<String>> {

@@ -6,6 +6,8 @@
 
 pub(crate) mod kernel;
 mod keys;
+pub mod recover;
+mod recovery;
 mod start;
 mod status;
 mod stop;
@@ -50,7 +52,10 @@ pub fn run(typed: &Kdumpctl, tree: Tree, kexec: &dyn Kexec, out: &mut dyn Write)
         return status::run(&machine, out);
     }
     let _lock = lock(&machine.tree, out)?;
-    let (what, done) = match typed.word {
+    let (what, done) = match &typed.word {
+        Word::Recover { device, to, json } => {
+            return recovery::run(&machine, device.as_deref(), to.as_deref(), *json, out);
+        }
         Word::Start => ("Starting", start::run(&machine, out)),
         Word::Stop => ("Stopping", stop::run(&machine)),
         Word::Status => return status::run(&machine, out),

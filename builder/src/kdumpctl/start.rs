@@ -2,7 +2,7 @@
 //! would bring up is no longer the machine's.
 
 use super::kernel::OnDisk;
-use super::{Machine, kernel, keys, status};
+use super::{Machine, kernel, keys, recovery, status};
 use crate::build::{self, Built, Request};
 use crate::config::{Config, Sysconfig};
 use crate::host::{Kernel, SystemHost, watchdog};
@@ -25,6 +25,7 @@ pub(super) fn run(machine: &Machine, out: &mut dyn Write) -> anyhow::Result<()> 
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
+    recovery::before_start(machine, &config, out)?;
     if status::is_loaded(&machine.tree) {
         log::warn!("a capture kernel is already loaded; kdumpctl stop unloads it");
         return Ok(());
