@@ -60,7 +60,8 @@ const BETTER: &str = "PARTUUID=… or WWID=…";
 
 /// What would be lost on the device with that name in sysfs, or who would be disturbed.
 fn occupied(tree: &Tree, name: &str) -> anyhow::Result<Option<String>> {
-    let class = format!("sys/class/block/{name}");
+    let place = tree.canonical(&Path::new("/sys/class/block").join(name))?;
+    let class = place.to_string_lossy();
     let number = tree.line(&format!("{class}/dev")).unwrap_or_default();
     if let Some(point) = mounted_at(tree, &number) {
         return Ok(Some(format!("is mounted at {point}")));
@@ -73,7 +74,7 @@ fn occupied(tree: &Tree, name: &str) -> anyhow::Result<Option<String>> {
     if let Some(holder) = holders.first() {
         return Ok(Some(format!("is part of {holder}")));
     }
-    let is_partition = |entry: &String| tree.path(&class).join(entry).join("partition").is_file();
+    let is_partition = |entry: &String| tree.path(&place).join(entry).join("partition").is_file();
     if entries(tree, &class).iter().any(is_partition) {
         return Ok(Some("has partitions".to_owned()));
     }

@@ -485,6 +485,80 @@ fn an_image_without_the_driver_of_its_target_is_not_built() {
     }
 }
 
+/// A virtio disk that can hold raw dumps, and only them.
+fn with_raw_disk() -> (TempDir, FakeSystem) {
+    let (dir, system) = system();
+    add_virtio_disk(&system);
+    // As the kernel's own links are: relative.
+    let link = system.root.join("sys/class/block/vda");
+    fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink("../../devices/pci0000:00/0000:00:05.0/virtio1/block/vda", link).unwrap();
+    system.write("etc/kdump.conf", b"raw /dev/vda\n").unwrap();
+    system.write("sys/devices/pci0000:00/0000:00:05.0/virtio1/block/vda/dev", b"254:0\n").unwrap();
+    system.write("sys/devices/pci0000:00/0000:00:05.0/virtio1/block/vda/serial", b"dumps\n").unwrap();
+    system.write("sys/dev/block/254:0/uevent", b"DEVNAME=vda\n").unwrap();
+    system.write("dev/vda", &vec![0; 1 << 20]).unwrap();
+    (dir, system)
+}
+
+#[test]
+fn a_raw_target_is_named_by_its_disk_and_brings_its_drivers_alone() {
+    let (_dir, system) = with_raw_disk();
+    built(&system, &["out/image"]);
+    let reasons = reasons(&system);
+    let module = |path: &str| reasons.get(&format!("lib/modules/{RELEASE}/kernel/{path}")).map(String::as_str);
+    assert_eq!(module("fs/ext4.ko"), None);
+    let reason = module("block/virtio_blk.ko").unwrap();
+    assert!(reason.starts_with("driver of the target device WWID=dumps"), "{reason}");
+    let config = lsinitrd(&[&system.root.join("out/image"), Path::new("etc/kdump/image.toml")]);
+    assert!(config.contains("kind = \"raw\"\ndevice = \"WWID=dumps\""), "{config}");
+    assert!(!config.contains("force"), "{config}");
+}
+
+#[test]
+fn a_raw_target_that_holds_something_or_is_in_use_is_refused_unless_forced() {
+    type Use = fn(&FakeSystem) -> std::io::Result<()>;
+    let cases: [(Use, &str); 6] = [
+        (
+            |s| {
+                let mut ext = vec![0; 1 << 20];
+                ext[1080..1082].copy_from_slice(&[0x53, 0xef]);
+                s.write("dev/vda", &ext)
+            },
+            "vda holds ext",
+        ),
+        (
+            |s| {
+                let mut gpt = vec![0; 1 << 20];
+                gpt[512..520].copy_from_slice(b"EFI PART");
+                s.write("dev/vda", &gpt)
+            },
+            "vda holds a partition table",
+        ),
+        (|s| s.write("proc/self/mountinfo", b"27 1 254:0 / /srv rw - ext4 /dev/vda rw\n"), "vda is mounted at /srv"),
+        (|s| s.write("proc/swaps", b"Filename Type\n/dev/vda partition 1 0 -2\n"), "vda is in use as swap"),
+        (|s| s.write("sys/devices/pci0000:00/0000:00:05.0/virtio1/block/vda/holders/dm-0", b""), "vda is part of dm-0"),
+        (
+            |s| s.write("sys/devices/pci0000:00/0000:00:05.0/virtio1/block/vda/vda1/partition", b"1\n"),
+            "vda has partitions",
+        ),
+    ];
+    for (occupy, words) in cases {
+        let (_dir, system) = with_raw_disk();
+        occupy(&system).unwrap();
+        let output = mkdumprd(&system, &["out/image"]);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && error.contains(words) && error.contains("raw_force yes"), "{error}");
+        assert!(error.contains("kdump.conf:1: raw /dev/vda: "), "{error}");
+        system.write("etc/kdump.conf", b"raw /dev/vda\nraw_force yes\n").unwrap();
+        let output = mkdumprd(&system, &["out/image"]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.contains("the next dump overwrites it"), "{said}");
+        let config = lsinitrd(&[&system.root.join("out/image"), Path::new("etc/kdump/image.toml")]);
+        assert!(config.contains("force = true"), "{config}");
+    }
+}
+
 /// An encrypted disk of the machine, opened as `secret`, with a file system on it.
 fn with_encrypted_disk(system: &FakeSystem) {
     use std::os::unix::fs::symlink;

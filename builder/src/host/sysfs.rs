@@ -81,7 +81,8 @@ pub fn lasting_name_of_place(tree: &Tree, device: &Path) -> Option<DeviceSpec> {
         // The image puts it together under the name by which it is known here.
         return Some(DeviceSpec::from(device));
     }
-    if let Some(map) = tree.line(&format!("sys/class/block/{name}/dm/name")) {
+    let place = tree.canonical(&Path::new("/sys/class/block").join(&name)).ok()?;
+    if let Some(map) = tree.line(&place.join("dm/name").to_string_lossy()) {
         return Some(DeviceSpec::Path(Path::new("/dev/mapper").join(map)));
     }
     let facts = finder(tree).facts_of(&name);

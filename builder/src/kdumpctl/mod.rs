@@ -51,14 +51,15 @@ pub fn run(typed: &Kdumpctl, tree: Tree, kexec: &dyn Kexec, out: &mut dyn Write)
     if typed.word == Word::Status {
         return status::run(&machine, out);
     }
+    if let Word::Recover { device, to, json } = &typed.word {
+        // The device is locked; nothing else of the machine is touched.
+        return recovery::run(&machine, device.as_deref(), to.as_deref(), *json, out);
+    }
     let _lock = lock(&machine.tree, out)?;
-    let (what, done) = match &typed.word {
-        Word::Recover { device, to, json } => {
-            return recovery::run(&machine, device.as_deref(), to.as_deref(), *json, out);
-        }
+    let (what, done) = match typed.word {
         Word::Start => ("Starting", start::run(&machine, out)),
         Word::Stop => ("Stopping", stop::run(&machine)),
-        Word::Status => return status::run(&machine, out),
+        Word::Status | Word::Recover { .. } => return status::run(&machine, out),
     };
     match done {
         Ok(()) => writeln!(out, "{what} kdump: [OK]")?,

@@ -50,12 +50,16 @@ pub struct Recovered {
 /// # Errors
 /// There is one, and it is damaged, or there is no room for it, or it cannot be written. The device is as it was.
 pub fn recover(device: &Path, base: &Path, programs: Option<&Path>) -> anyhow::Result<Option<Recovered>> {
-    let found = Source::open(device, false)?.look()?;
-    if matches!(found, Found::Nothing) {
+    if matches!(Source::open(device, false)?.look()?, Found::Nothing) {
         return Ok(None);
     }
     // What cannot be cleared would be recovered again and again.
     let source = Source::open(device, true)?;
+    source.lock()?;
+    let found = source.look()?;
+    if matches!(found, Found::Nothing) {
+        return Ok(None);
+    }
     let collector = Programs::find(programs)?.capture;
     DirBuilder::new()
         .recursive(true)

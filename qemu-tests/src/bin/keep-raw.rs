@@ -1,5 +1,7 @@
 //! `keep-raw SERIAL PROGRAM ARGS… VMCORE DUMP`: a core collector for tests that first keeps the whole source.
 //!
+//! With `-F` among the arguments, a stream on stdout is the dump, and VMCORE is the last word.
+//!
 //! It copies VMCORE to the virtio disk with that serial number, and then becomes `PROGRAM ARGS… VMCORE DUMP`. The copy
 //! begins at the disk's start, so that the disk's image file, cut to length, is the ELF file; the length is written last,
 //! into the disk's last 4096 bytes, behind a magic word.
@@ -25,14 +27,18 @@ fn main() -> ExitCode {
 
 fn run() -> Result<std::convert::Infallible> {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let [serial, program, arguments @ .., vmcore, dump] = words.as_slice() else {
+    let (words, dump) = match words.split_last() {
+        Some((dump, words)) if !words.iter().any(|word| word == "-F") => (words, Some(dump)),
+        _ => (&words[..], None),
+    };
+    let [serial, program, arguments @ .., vmcore] = words else {
         bail!("usage: keep-raw SERIAL PROGRAM ARGS… VMCORE DUMP");
     };
     let disk = disk_with_serial(serial)?;
     let length = copy(Path::new(vmcore), &disk)
         .with_context(|| format!("unable to copy {vmcore} to the disk {}", disk.display()))?;
-    println!("keep-raw: {length} bytes of {vmcore} are on {}", disk.display());
-    let error = Command::new(program).args(arguments).args([vmcore, dump]).exec();
+    eprintln!("keep-raw: {length} bytes of {vmcore} are on {}", disk.display());
+    let error = Command::new(program).args(arguments).arg(vmcore).args(dump).exec();
     Err(error).with_context(|| format!("unable to run {program}"))
 }
 
@@ -69,7 +75,7 @@ fn copy(vmcore: &Path, disk: &Path) -> Result<u64> {
         copied += count as u64;
         // A collector that is silent for long is taken for stuck.
         if copied / TOLD_EVERY != (copied - count as u64) / TOLD_EVERY {
-            println!("keep-raw: {} of {} MiB", copied >> 20, length >> 20);
+            eprintln!("keep-raw: {} of {} MiB", copied >> 20, length >> 20);
         }
     }
     ensure!(copied == length, "{copied} of {length} bytes could be read");

@@ -3,10 +3,14 @@
 use super::stream::{self, Stream};
 use anyhow::Context;
 use kdump_hooks::raw::layout::{ALIGNMENT, Bad, FLATTENED, HEADER, Header};
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::fs::{File, TryLockError};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long to wait for whoever has locked the device.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A device, or a file that was made of one.
 #[derive(Debug)]
@@ -35,6 +39,24 @@ impl Source {
         Ok(Source { path: path.to_owned(), device, size })
     }
 
+    /// Makes sure that nobody else recovers it. The lock goes with the file.
+    pub(super) fn lock(&self) -> anyhow::Result<()> {
+        let since = Instant::now();
+        loop {
+            match self.device.try_lock() {
+                Ok(()) => return Ok(()),
+                // udev locks a device for as long as it looks at it.
+                Err(TryLockError::WouldBlock) if since.elapsed() < PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                Err(error) => {
+                    return Err(io::Error::from(error))
+                        .with_context(|| format!("cannot lock {}; see who else has it open", self.path.display()));
+                }
+            }
+        }
+    }
+
     /// # Errors
     /// There is a dump, and it is damaged.
     pub(super) fn look(&self) -> anyhow::Result<Found> {
@@ -52,7 +74,7 @@ impl Source {
     }
 
     /// The bytes of the header, fewer if the device has no more.
-    pub(super) fn first(&self) -> std::io::Result<Vec<u8>> {
+    pub(super) fn first(&self) -> io::Result<Vec<u8>> {
         let mut first = Vec::new();
         (&self.device).seek(SeekFrom::Start(0))?;
         (&self.device).take(HEADER as u64).read_to_end(&mut first)?;
