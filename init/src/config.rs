@@ -52,6 +52,11 @@
 //! address = "10.0.2.7"
 //! options = ["vers=4.2"]
 //!
+//! [[hooks.targets]]
+//! kind = "raw"
+//! device = "PARTUUID=6b64756d-01"
+//! force = true
+//!
 //! [[hooks.network.interfaces]]
 //! name = "eno1"
 //! acquire = ["dhcp"]
@@ -369,7 +374,7 @@ mod tests {
         assert_eq!(hooks.targets[0].to_string(), "ext4 LABEL=crash");
         let names: Vec<_> = hooks.hooks().iter().map(|hook| hook.name()).collect();
         let expected =
-            ["watchdog", "crypt", "lvm", "net", "iscsi", "nvme_tcp", "filesystem", "nfs", "rootfs", "user", "fence"];
+            ["watchdog", "crypt", "lvm", "net", "iscsi", "nvme_tcp", "filesystem", "nfs", "raw", "rootfs", "user", "fence"];
         assert_eq!(names, expected);
     }
 
