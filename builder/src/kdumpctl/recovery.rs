@@ -72,7 +72,7 @@ pub(super) fn before_start(machine: &Machine, config: &Config, out: &mut dyn Wri
         Ok(Some((device, recovered))) => say(&device, &recovered, out)?,
         Ok(None) => {}
         Err(error) => {
-            log::error!("the dump on the raw target is not recovered, and the next crash overwrites it: {error:#}");
+            log::error!("nothing was recovered from the raw target, and the next crash overwrites it: {error:#}");
         }
     }
     Ok(())

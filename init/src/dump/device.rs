@@ -201,9 +201,14 @@ impl Place for RawDevice {
     fn write(&mut self, name: &str, pieces: &mut dyn Iterator<Item = Vec<u8>>) -> anyhow::Result<()> {
         let part = part_of(name)?;
         let begun = self.begin_part(part);
-        let Ok(writing) = begun else {
-            self.end_dump(part);
-            return begun.map(drop);
+        let writing = match begun {
+            Ok(writing) => writing,
+            Err(error) => {
+                self.end_dump(part);
+                let noted = open(&self.node, OFlag::empty()).and_then(|device| self.flush_header(&device));
+                noted.unwrap_or_else(|error| warn!("{error:#}"));
+                return Err(error);
+            }
         };
         let mut room = writing.size - writing.offset;
         let written: anyhow::Result<()> = (|| {
@@ -361,6 +366,19 @@ mod tests {
         let error = write(&mut place, status::FILE, &"x".repeat(2 << 20)).unwrap_err();
         assert!(format!("{error:#}").contains("no room is left for all of status.json"), "{error:#}");
         assert_eq!(part(&disk, Name::Status).0, State::Incomplete);
+    }
+
+    #[test]
+    fn a_dump_that_fills_the_device_to_its_last_byte_is_complete_though_there_is_no_room_for_more() {
+        let disk = disk(SIZE);
+        let mut place = begin(&disk);
+        collect(&mut place, VMCORE, &format!("head -c {} /dev/zero", SIZE - ALIGNMENT)).unwrap();
+        for name in [ENVIRONMENT_LOG, status::FILE] {
+            let error = write(&mut place, name, "{}").unwrap_err();
+            assert!(format!("{error:#}").contains(&format!("no room is left for {name}")), "{error:#}");
+        }
+        let header = header_of(disk.path()).unwrap();
+        assert_eq!((header.state, header.part(Name::Status).state), (State::Complete, State::Nothing));
     }
 
     #[test]
