@@ -74,7 +74,7 @@ pub enum TargetLine {
 const NETWORK_TARGETS: [&str; 1] = ["nfs"];
 
 /// The directives that name a file system.
-const FILESYSTEMS: [&str; 7] = ["ext2", "ext3", "ext4", "xfs", "btrfs", "minix", "virtiofs"];
+const FILESYSTEMS: [&str; 9] = ["ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "vfat", "minix", "virtiofs"];
 
 /// The other directives that are followed.
 const FOLLOWED: [&str; 14] = [
@@ -95,8 +95,7 @@ const FOLLOWED: [&str; 14] = [
 ];
 
 /// What RHEL follows and this version does not, or no version does any more, and what to do instead.
-const REFUSED: [(&str, &str); 14] = [
-    ("vfat", "cannot hold a dump: it knows no `:` in names and no file of 4 GiB; write another file system"),
+const REFUSED: [(&str, &str); 13] = [
     ("raw", UNSUPPORTED_TARGET),
     ("ssh", UNSUPPORTED_TARGET),
     ("sshkey", UNSUPPORTED_TARGET),
