@@ -128,6 +128,7 @@ impl Story<'_> {
             run.status.space = Some(report);
             decided.map(|words| command = Ok(words))
         })?;
+        DumpDir::existing(dir.to_owned()).reserve();
         command
     }
 

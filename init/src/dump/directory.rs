@@ -11,7 +11,7 @@ use super::collect::Collector;
 use super::place::{Address, Place};
 use super::{ENVIRONMENT_LOG, LOG, VMCORE};
 use crate::beat::Pulse;
-use crate::status::{FileReport, Outcome};
+use crate::status::{self, FileReport, Outcome};
 use anyhow::{Context, bail};
 use log::warn;
 use sha2::{Digest, Sha256};
@@ -23,6 +23,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What a name ends in until its file is whole.
 pub(super) const INCOMPLETE: &str = "-incomplete";
+
+/// The files that come after the dump, and the room that they need.
+const RESERVED: [(&str, usize); 2] = [(ENVIRONMENT_LOG, 512 << 10), (status::FILE, 128 << 10)];
 
 /// How many dumps of one second are told apart.
 const SUFFIXES: u32 = 1000;
@@ -103,6 +106,22 @@ impl DumpDir {
     /// Where `name` is written while it is not whole.
     pub fn pending(&self, name: &str) -> PathBuf {
         self.path.join(format!("{name}{INCOMPLETE}"))
+    }
+
+    /// Takes room for the files that come after the dump, so that a dump which fills the disk leaves them some. What
+    /// cannot be had is told.
+    pub fn reserve(&self) {
+        for (name, bytes) in RESERVED {
+            let written = File::options()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(self.pending(name))
+                .and_then(|mut file| file.write_all(&vec![0; bytes]).and_then(|()| file.sync_data()));
+            if let Err(error) = written {
+                warn!("cannot keep room for {name}, which comes after the dump: {error}");
+            }
+        }
     }
 
     /// Turns the pending file of `name` into the whole one.
