@@ -41,7 +41,7 @@ fn named(line: &Given<TargetLine>, host: &SystemHost, warnings: &mut Vec<String>
         }
     };
     // RHEL too takes the options of what is mounted, which may say which subvolume `path` is in.
-    let names = host.devices_are_here.then(|| sysfs::block_names(&host.tree, device)).unwrap_or_default();
+    let names = if host.devices_are_here { sysfs::block_names(&host.tree, device) } else { Vec::new() };
     let node = names.first().map(|name| Path::new("/dev").join(name.replace('!', "/")));
     let options = mounts::options(&host.tree, device, node.as_deref());
     let device = match device {

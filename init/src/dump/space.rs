@@ -296,7 +296,6 @@ pub fn room(dir: &Path, free: u64) -> anyhow::Result<u64> {
 /// Old dumps that may go before the new one is complete, one at a time.
 #[derive(Debug)]
 pub struct Removals {
-    /// Newest last.
     dumps: std::vec::IntoIter<retention::OldDump>,
 }
 
@@ -307,9 +306,13 @@ impl Removals {
         let go: Vec<_> = keep.iter().flat_map(|keep| retention::removable(&dumps, *keep, false)).cloned().collect();
         Removals { dumps: go.into_iter() }
     }
+}
+
+impl Iterator for Removals {
+    type Item = String;
 
     /// Removes the next one that can be removed, and names it.
-    pub fn next(&mut self) -> Option<String> {
+    fn next(&mut self) -> Option<String> {
         self.dumps.find_map(|dump| match dump.remove() {
             Ok(()) => Some(dump.to_string()),
             Err(error) => {
