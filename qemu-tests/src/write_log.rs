@@ -126,17 +126,17 @@ mod tests {
     use super::*;
 
     /// A log of one-sector writes: the sector and its byte, or a flush.
-    fn log(steps: &[Option<(u64, u8)>], path: &Path) {
+    fn log(steps: &[Option<(u8, u8)>], path: &Path) {
         let mut bytes = vec![0; 512];
         bytes[..8].copy_from_slice(&MAGIC.to_le_bytes());
         bytes[8] = 1;
-        bytes[16] = steps.len() as u8;
+        bytes[16] = u8::try_from(steps.len()).unwrap();
         bytes[24..28].copy_from_slice(&512u32.to_le_bytes());
         for step in steps {
             let mut head = vec![0; 512];
             match step {
                 None => head[16] = 1,
-                Some((sector, _)) => (head[0], head[8]) = (*sector as u8, 1),
+                Some((sector, _)) => (head[0], head[8]) = (*sector, 1),
             }
             bytes.extend(head);
             bytes.extend(step.map_or(Vec::new(), |(_, byte)| vec![byte; 512]));
