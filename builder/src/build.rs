@@ -243,7 +243,11 @@ pub(crate) fn image_config(
         version: contract::VERSION,
         kernel_release: host.kernel.release.clone(),
         built_by: concat!("kdump-rs ", env!("CARGO_PKG_VERSION")).to_owned(),
-        dump: Dump { path, collector: config.dump.collector.value.argv.clone() },
+        dump: Dump {
+            keep: config.system.keep.as_ref().map(|given| given.value),
+            free: config.system.free.as_ref().map_or(0, |given| given.value),
+            ..Dump::new(path, config.dump.collector.value.argv.clone())
+        },
         endings,
         limits: Limits::default(),
         normal: None,

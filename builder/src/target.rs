@@ -47,6 +47,10 @@ fn named(
             return Ok(Target::Nfs(nfs));
         }
     };
+    // RHEL too takes the options of what is mounted, which may say which subvolume `path` is in.
+    let names = if host.devices_are_here { sysfs::block_names(&host.tree, device) } else { Vec::new() };
+    let node = names.first().map(|name| Path::new("/dev").join(name.replace('!', "/")));
+    let options = mounts::options(&host.tree, device, node.as_deref());
     let device = match device {
         DeviceSpec::Path(path) => {
             match host.devices_are_here.then(|| sysfs::lasting_name(&host.tree, path)).flatten() {
@@ -56,7 +60,7 @@ fn named(
         }
         other => other.clone(),
     };
-    Ok(Target::Filesystem(Filesystem { fstype, device, options: Vec::new() }))
+    Ok(Target::Filesystem(Filesystem { fstype, device, options }))
 }
 
 /// The options with which fstab mounts an export, or with which it is mounted now: kdump.conf has no place for them.
@@ -144,12 +148,13 @@ fn holder_of(path: &Path, host: &SystemHost) -> anyhow::Result<(Filesystem, Path
         false => sysfs::node_of_number(&host.tree, &holder.number)
             .with_context(|| format!("cannot find the device of {}; {remedy}", holder.source))?,
     };
+    let mut options = mounts::options(&host.tree, &DeviceSpec::Path(node.clone()), Some(&node));
     let device = sysfs::lasting_name(&host.tree, &node).unwrap_or(DeviceSpec::Path(node));
     // The path is told from the root of the whole file system, whichever subvolume is the default one.
-    let options = match holder.fstype.as_str() {
-        "btrfs" => vec!["subvolid=5".to_owned()],
-        _ => Vec::new(),
-    };
+    if holder.fstype == "btrfs" {
+        options.retain(|option| !option.starts_with("subvol=") && !option.starts_with("subvolid="));
+        options.push("subvolid=5".to_owned());
+    }
     let path = Path::new("/").join(holder.path);
     Ok((Filesystem { fstype: holder.fstype, device, options }, path))
 }

@@ -1,6 +1,8 @@
 //! A dump target that is a file system on a local block device.
 //!
-//! May surprise: a btrfs of several devices is mounted by naming them all, since there is no `btrfs device scan`.
+//! May surprise: a btrfs of several devices is mounted by naming them all, since there is no `btrfs device scan`. Where
+//! the kernel does not take the mount options, only those that say which file system it is are tried again: a dump is
+//! worth more than how the administrator likes his disk mounted.
 //!
 //! *Into the image*: the file system's module with what it asks for by alias (character sets, checksums), and the
 //! drivers of the device, if the device is on the host. *At boot*: wait for the device, mount it, and at the end flush
@@ -8,7 +10,7 @@
 
 use crate::device::DeviceSpec;
 use crate::host::{Contribution, Host, ModuleNeed};
-use crate::machine::{Machine, MountPlan};
+use crate::machine::{Machine, MountPlan, Refused};
 use crate::{Destination, Hook, TargetHook};
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
@@ -20,13 +22,16 @@ use std::time::Duration;
 pub const MOUNT_POINT: &str = "/kdump/target";
 
 /// File systems that kdump.conf can name, and the modules that they ask for only once they are mounted.
-const KNOWN: [(&str, &[&str]); 6] = [
+const KNOWN: [(&str, &[&str]); 8] = [
     ("ext2", &[]),
     ("ext3", &["crypto-crc32c"]),
     ("ext4", &["crypto-crc32c"]),
     ("xfs", &["crypto-crc32c"]),
     ("btrfs", &["crypto-crc32c"]),
     ("minix", &[]),
+    ("f2fs", &["crypto-crc32"]),
+    // Its names are in a character set of DOS, those of Linux in another; kernels differ in which.
+    ("vfat", &["nls_cp437", "nls_ascii", "nls_iso8859-1", "nls_utf8"]),
 ];
 
 /// A file system on a local block device.
@@ -92,9 +97,17 @@ impl TargetHook for Filesystem {
         if self.fstype == "btrfs" && self.device.is_of_content() {
             options.extend(other_devices(machine, &self.device, &source, limit)?);
         }
-        machine
-            .mount(&MountPlan { source: source.clone(), point: point.clone(), fstype: self.fstype.clone(), options })
-            .with_context(|| format!("cannot mount the target {self} ({})", source.display()))?;
+        let mut plan = MountPlan { source: source.clone(), point: point.clone(), fstype: self.fstype.clone(), options };
+        let mut mounted = machine.mount(&plan);
+        if let Err(error) = &mounted
+            && error.downcast_ref::<Refused>().is_some_and(|refused| refused.errno == EINVAL)
+            && plan.options.iter().any(|option| !is_essential(option))
+        {
+            log::warn!("cannot mount the target {self} with {}: {error:#}; trying without", plan.options.join(","));
+            plan.options.retain(|option| is_essential(option));
+            mounted = machine.mount(&plan);
+        }
+        mounted.with_context(|| format!("cannot mount the target {self} ({})", source.display()))?;
         Ok(Destination::Directory(point))
     }
 
@@ -115,6 +128,14 @@ pub(crate) fn drivers(host: &dyn Host, device: &DeviceSpec) -> anyhow::Result<Ve
         by_device: true,
     };
     Ok(chain.into_iter().flatten().map(need).collect())
+}
+
+/// The kernel's answer to an option that it does not know.
+const EINVAL: i32 = 22;
+
+/// Whether it would be another file system without that option.
+fn is_essential(option: &str) -> bool {
+    ["subvol=", "subvolid=", "device="].iter().any(|name| option.starts_with(name))
 }
 
 /// The options that name the other devices of a btrfs, which nobody else tells the kernel.

@@ -24,6 +24,8 @@ pub enum Stage {
     Pre,
     /// The kernel log: small, written first, enough on most mornings.
     Log,
+    /// Whether there is room for the dump, and what is done for it.
+    Room,
     /// The dump.
     Vmcore,
     /// The administrator's own work after it.
@@ -47,6 +49,7 @@ impl Stage {
             Stage::Target => "target",
             Stage::Pre => "pre",
             Stage::Log => "log",
+            Stage::Room => "room",
             Stage::Vmcore => "vmcore",
             Stage::Post => "post",
             Stage::Emergency => "emergency",

@@ -11,6 +11,9 @@
 //! [dump]
 //! path = "/var/crash"
 //! collector = ["kdump-capture", "-z", "-d", "31"]
+//! keep = 3
+//! free = 67108864
+//! when_short = ["remove", "level", "codec", "incomplete"]
 //!
 //! [endings]
 //! failure_action = "reboot"
@@ -123,6 +126,7 @@ use kdump_hooks::{DeviceSpec, Settings};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -182,6 +186,51 @@ pub struct Dump {
     pub path: PathBuf,
     /// The collector and its arguments. `/proc/vmcore` and the dump's file name are put behind them.
     pub collector: Vec<String>,
+    /// How many complete dumps stay on a disk of this machine, the new one among them; all, if it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep: Option<NonZeroU32>,
+    /// Bytes of the target that a dump leaves free.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub free: u64,
+    /// What is done where there is too little room, in this order; with nothing left to do the target has failed.
+    #[serde(default = "Measure::all")]
+    pub when_short: Vec<Measure>,
+}
+
+impl Dump {
+    /// A dump into `path` with `collector`, of which all stay.
+    pub fn new(path: PathBuf, collector: Vec<String>) -> Dump {
+        Dump { path, collector, keep: None, free: 0, when_short: Measure::all() }
+    }
+}
+
+/// What can be done where there is too little room for a dump.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Measure {
+    /// Old dumps go that would go anyway, once the new one is complete: those that `keep` does not keep. As many as
+    /// needed, oldest first, and never the newest complete one.
+    Remove,
+    /// More kinds of pages are left out: those of zeros, free ones, cache, private cache, and user memory, until it fits.
+    Level,
+    /// Pages are packed by zstd, then by zstd that tries harder.
+    Codec,
+    /// What fits is written, in the order of memory, with what the measures before this one have changed: after `level`
+    /// no room goes to pages of zeros, caches, user memory or free ones, and pages of the kernel are all there is.
+    Incomplete,
+}
+
+impl Measure {
+    /// All, in the order that costs the dump least.
+    pub fn all() -> Vec<Measure> {
+        vec![Measure::Remove, Measure::Level, Measure::Codec, Measure::Incomplete]
+    }
+}
+
+/// As serde wants it.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// How it ends.
@@ -373,8 +422,20 @@ mod tests {
         let hooks = example().hooks;
         assert_eq!(hooks.targets[0].to_string(), "ext4 LABEL=crash");
         let names: Vec<_> = hooks.hooks().iter().map(|hook| hook.name()).collect();
-        let expected =
-            ["watchdog", "crypt", "lvm", "net", "iscsi", "nvme_tcp", "filesystem", "nfs", "raw", "rootfs", "user", "fence"];
+        let expected = [
+            "watchdog",
+            "crypt",
+            "lvm",
+            "net",
+            "iscsi",
+            "nvme_tcp",
+            "filesystem",
+            "nfs",
+            "raw",
+            "rootfs",
+            "user",
+            "fence",
+        ];
         assert_eq!(names, expected);
     }
 

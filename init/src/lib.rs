@@ -36,7 +36,7 @@
 //! | [`modules`] | loading, and what a refusal means |
 //! | [`devices`] | coldplug, uevents, finding the target by its superblock |
 //! | [`run`] | a boot under way: its stages, timed and noted |
-//! | [`dump`] | target by target, until one has a complete dump: attempts, places, the collector |
+//! | [`dump`] | target by target, until one has a complete dump: attempts, places, room, old dumps, the collector |
 //! | [`program`], [`start`] | a program run; started where memory is short |
 //! | [`status`] | the report |
 //! | [`sys`] | the only calls of the kernel |

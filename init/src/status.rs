@@ -1,7 +1,7 @@
 //! What `status.json` says, whatever happened.
 
 use crate::config::FailureAction;
-use crate::dump::Address;
+use crate::dump::{Address, SpaceReport};
 use crate::modules::Report;
 use kdump_hooks::Stage;
 use serde::{Deserialize, Serialize};
@@ -33,6 +33,9 @@ pub struct Status {
     pub log: Option<Value>,
     /// The collector's report on the dump.
     pub vmcore: Option<Value>,
+    /// Whether there was room, and what was done for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub space: Option<SpaceReport>,
     /// The files of the dump directory.
     pub files: Vec<FileReport>,
     /// Memory of the capture environment, KiB.
@@ -113,6 +116,7 @@ impl Status {
             modules: Report::default(),
             log: None,
             vmcore: None,
+            space: None,
             files: Vec::new(),
             memory: Memory::default(),
             ending: None,

@@ -90,7 +90,8 @@ fn attempt(scenario: &Scenario) -> Result<Outcome> {
     run(scenario).with_context(|| format!("the run \"{}\" failed; see {}", scenario.name, scenario.folder().display()))
 }
 
-fn run(scenario: &Scenario) -> Result<Outcome> {
+/// The machine of a scenario, the marker that it writes into its log, and its folder.
+fn prepared(scenario: &Scenario, stages: &mut Vec<Stage>) -> Result<(Machine, String, PathBuf)> {
     folders::fresh(&scenario.folder())?;
     provision::tools()?;
     let programs = programs()?;
@@ -99,16 +100,20 @@ fn run(scenario: &Scenario) -> Result<Outcome> {
         PageTables::Five => accel_with_five_levels()?,
     };
     let folder = scenario.folder();
-    let mut stages = Vec::new();
     let tree = folder.join("disk");
     fill_disk(scenario, &programs, &tree)?;
     match &scenario.stack {
-        None => stage(&mut stages, "mkdumprd", || make_image(scenario, &programs, &tree))?,
+        None => stage(stages, "mkdumprd", || make_image(scenario, &programs, &tree))?,
         // What the target is made of is known in the guest alone: kdumpctl makes the image there.
         Some(stack) => stack.fill_disk(&scenario.kernel, &tree)?,
     }
-    let (marker, machine) = stage(&mut stages, "disks", || make_machine(scenario, &programs, &folder, accel))?;
+    let (marker, machine) = stage(stages, "disks", || make_machine(scenario, &programs, &folder, accel))?;
+    Ok((machine, marker, folder))
+}
 
+fn run(scenario: &Scenario) -> Result<Outcome> {
+    let mut stages = Vec::new();
+    let (machine, marker, folder) = prepared(scenario, &mut stages)?;
     let mut running = machine.clone().append("guest.mode=crash").start(&folder)?;
     stages.extend(follow_to_the_panic(scenario, &running)?);
     for (words, keys) in &scenario.dialogue {
@@ -121,7 +126,7 @@ fn run(scenario: &Scenario) -> Result<Outcome> {
     stages.push(Stage { name: "panic to ending", took: time_between(&console, PANIC, "reboot: ") });
 
     if scenario.stack.as_ref().is_some_and(|stack| !stack.fetch.is_empty()) {
-        stage(&mut stages, "fetching the dump", || fetch(scenario, &machine, &folder.join("fetch")))?;
+        stage(&mut stages, "fetching the dump", || fetch(&machine, &folder.join("fetch")))?;
     }
 
     let dump = stage(&mut stages, "taking the dump off the disk", || take_dump(&folder))?;
@@ -258,13 +263,18 @@ fn make_machine(scenario: &Scenario, programs: &Programs, folder: &Path, accel: 
 }
 
 /// Boots the guest once more to copy the dump from a target that it puts together to its own disk.
-fn fetch(scenario: &Scenario, machine: &Machine, folder: &Path) -> Result<()> {
+fn fetch(machine: &Machine, folder: &Path) -> Result<()> {
     fs::create_dir_all(folder)?;
+    fetched(&machine.clone().append("guest.mode=fetch"), folder)
+}
+
+/// Boots a guest that copies dumps to its own disk.
+pub(crate) fn fetched(machine: &Machine, folder: &Path) -> Result<()> {
     for _ in 0..ATTEMPTS {
-        let running = machine.clone().append("guest.mode=fetch").start(folder)?;
+        let running = machine.start(folder)?;
         let said = running.console().wait_for_any(&["GUEST: failed", "GUEST: fetched"], LIMIT);
         if emulation::died_early(&running.console().text()) {
-            progress::note(&format!("{}: the emulator killed the kernel before its init; once more", scenario.name));
+            progress::note("the emulator killed the kernel before its init; once more");
             continue;
         }
         let (which, line) = said?;
@@ -272,6 +282,26 @@ fn fetch(scenario: &Scenario, machine: &Machine, folder: &Path) -> Result<()> {
         return running.wait_for_ending(LIMIT).map(drop);
     }
     bail!("the emulator let no kernel get as far as fetching the dump")
+}
+
+/// Crashes a kernel as the scenario says, and cuts the power so long after the capture kernel has said `words`. Gives
+/// what the console has said.
+pub fn cut_off(scenario: &Scenario, words: &str, after: Duration) -> Result<String> {
+    for _ in 0..ATTEMPTS {
+        let (machine, _, _) = prepared(scenario, &mut Vec::new())?;
+        let running = machine.append("guest.mode=crash").start(&scenario.folder())?;
+        let followed = follow_to_the_panic(scenario, &running).and_then(|_| running.console().wait_for(words, LIMIT));
+        if emulation::died_early(&running.console().text()) {
+            continue;
+        }
+        followed?;
+        std::thread::sleep(after);
+        let console = running.console().text();
+        drop(running);
+        fs::remove_file(scenario.folder().join("vda.img")).context("unable to remove the guest's disk")?;
+        return Ok(console);
+    }
+    bail!("the emulator let no kernel get as far as the crash")
 }
 
 /// Takes the crash folder off the disk and returns the dump in it.

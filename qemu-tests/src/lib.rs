@@ -32,6 +32,7 @@
 //!   [`normal`]: a whole system boots, and may crash.
 //! - [`nfs_server`] with its [`portmapper`], [`iscsi_server`], [`nvme_server`], [`switch`] with a [`dhcp6_server`]: what a guest finds on its network.
 //! - [`machine`], [`monitor`], [`console`], [`disk`], [`mod@accel`]: QEMU and what is around it.
+//! - [`target_disk`], [`write_log`]: a disk for dumps that may fail, and what a power loss leaves of it.
 //! - [`source`], [`collector`], [`damage`]: kept memory, what is asked of it, and what is done to it.
 //! - [`oracle`], [`judge`], [`status`], [`initramfs`]: whether the dump, or the image, is right.
 //! - [`sys`]: the one room for `unsafe`.
@@ -66,7 +67,9 @@ pub mod stack;
 pub mod status;
 pub mod switch;
 pub mod sys;
+pub mod target_disk;
 pub mod tools;
+pub mod write_log;
 
 /// What a test's table needs.
 pub mod prelude {
@@ -77,4 +80,5 @@ pub mod prelude {
     pub use crate::scenario::{GuestFile, LABEL, PageTables, Scenario, UUID};
     pub use crate::source::{self, Source};
     pub use crate::stack::{Bus, Spare, Stack};
+    pub use crate::target_disk::{self, TargetDisk};
 }

@@ -81,7 +81,7 @@ const NETWORK_TARGETS: [&str; 1] = ["nfs"];
 const RAW: &str = "raw";
 
 /// The directives that name a file system.
-const FILESYSTEMS: [&str; 7] = ["ext2", "ext3", "ext4", "xfs", "btrfs", "minix", "virtiofs"];
+const FILESYSTEMS: [&str; 9] = ["ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "vfat", "minix", "virtiofs"];
 
 /// The other directives that are followed.
 const FOLLOWED: [&str; 16] = [
@@ -104,8 +104,7 @@ const FOLLOWED: [&str; 16] = [
 ];
 
 /// What RHEL follows and this version does not, or no version does any more, and what to do instead.
-const REFUSED: [(&str, &str); 13] = [
-    ("vfat", "cannot hold a dump: it knows no `:` in names and no file of 4 GiB; write another file system"),
+const REFUSED: [(&str, &str); 12] = [
     ("ssh", UNSUPPORTED_TARGET),
     ("sshkey", UNSUPPORTED_TARGET),
     ("force_rebuild", "is not supported by this version; run mkdumprd -f to build the image again"),

@@ -7,6 +7,7 @@ use super::{Given, Origin};
 use anyhow::{Context, bail};
 use kdump_hooks::net::NetConfig;
 use kdump_init::config::Ending;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 /// The variables that matter to the image and to loading it.
@@ -40,6 +41,10 @@ pub struct Sysconfig {
     pub continue_on_error: Option<Given<bool>>,
     /// Debian's `KDUMP_FAIL_CMD`: what follows when there is no complete dump.
     pub fail_command: Option<Given<FailCommand>>,
+    /// SUSE's `KDUMP_KEEP_OLD_DUMPS` or Debian's `KDUMP_NUM_DUMPS`: how many dumps stay, the new one among them.
+    pub keep: Option<Given<NonZeroU32>>,
+    /// SUSE's `KDUMP_FREE_DISK_SIZE`: bytes that stay free.
+    pub free: Option<Given<u64>>,
 }
 
 /// What `KDUMP_FAIL_CMD` comes to without a shell.
@@ -88,6 +93,19 @@ impl Sysconfig {
                 "KDUMP_IMMEDIATE_REBOOT" => system.immediate_reboot = yes_or_no(&name, some(value))?,
                 "KDUMP_CONTINUE_ON_ERROR" => system.continue_on_error = yes_or_no(&name, some(value))?,
                 "KDUMP_FAIL_CMD" => system.fail_command = fail_command(&name, some(value))?,
+                "KDUMP_KEEP_OLD_DUMPS" => {
+                    system.keep = keep_old(&value)
+                        .with_context(|| format!("{origin}: KDUMP_KEEP_OLD_DUMPS"))?
+                        .map(|value| Given { value, origin });
+                }
+                "KDUMP_NUM_DUMPS" => {
+                    let number: u32 = number(&value).with_context(|| format!("{origin}: KDUMP_NUM_DUMPS"))?;
+                    system.keep = NonZeroU32::new(number).map(|value| Given { value, origin });
+                }
+                "KDUMP_FREE_DISK_SIZE" => {
+                    let mib: u32 = number(&value).with_context(|| format!("{origin}: KDUMP_FREE_DISK_SIZE"))?;
+                    system.free = Some(Given { value: u64::from(mib) << 20, origin });
+                }
                 "KDUMP_TRANSFER" if !value.is_empty() => bail!(
                     "{origin}: KDUMP_TRANSFER is not supported: nothing but the collector takes the dump; write \
                      KDUMP_POSTSCRIPT for what is to be done with it afterwards"
@@ -143,6 +161,23 @@ fn fail_command(name: &str, given: Option<Given<String>>) -> anyhow::Result<Opti
         None => Ok(command(name, Some(Given { value, origin }))?
             .map(|Given { value, origin }| Given { value: FailCommand::Run(value), origin })),
     }
+}
+
+/// How many dumps stay with the new one: SUSE counts those before it, 0 is all of them, -1 none.
+fn keep_old(value: &str) -> anyhow::Result<Option<NonZeroU32>> {
+    if value == "-1" {
+        return Ok(Some(NonZeroU32::MIN));
+    }
+    let old: u32 = number(value)?;
+    Ok(NonZeroU32::new(old).map(|old| old.saturating_add(1)))
+}
+
+/// A number; an empty value is 0.
+fn number(value: &str) -> anyhow::Result<u32> {
+    if value.is_empty() {
+        return Ok(0);
+    }
+    value.parse().map_err(|_| anyhow::anyhow!("`{value}` is not a number that can be followed; write 0 or more"))
 }
 
 /// A command, which SUSE would give to a shell and which is run without one here.
@@ -374,6 +409,27 @@ mod tests {
             assert_eq!(system.fail_command.unwrap().value, expected, "{text}");
         }
         assert_eq!(parse("KDUMP_FAIL_CMD=\nKDUMP_IMMEDIATE_REBOOT=\"\"").unwrap().0, Sysconfig::default());
+    }
+
+    #[test]
+    fn how_many_dumps_stay_is_counted_with_the_new_one() {
+        for (text, keep) in [
+            ("KDUMP_KEEP_OLD_DUMPS=0", None),
+            ("KDUMP_KEEP_OLD_DUMPS=\"\"", None),
+            ("KDUMP_KEEP_OLD_DUMPS=5", Some(6)),
+            ("KDUMP_KEEP_OLD_DUMPS=-1", Some(1)),
+            ("KDUMP_NUM_DUMPS=5", Some(5)),
+            ("KDUMP_NUM_DUMPS=0", None),
+        ] {
+            let (system, warnings) = parse(text).unwrap();
+            assert!(warnings.is_empty(), "{warnings:?}");
+            assert_eq!(system.keep.map(|given| given.value.get()), keep, "{text}");
+        }
+        assert_eq!(parse("KDUMP_FREE_DISK_SIZE=64").unwrap().0.free.unwrap().value, 64 << 20);
+        for text in ["KDUMP_KEEP_OLD_DUMPS=-2", "KDUMP_NUM_DUMPS=many", "KDUMP_FREE_DISK_SIZE=64M"] {
+            let error = format!("{:#}", parse(text).unwrap_err());
+            assert!(error.starts_with("kdump:1: KDUMP_") && error.ends_with("write 0 or more"), "{error}");
+        }
     }
 
     #[test]

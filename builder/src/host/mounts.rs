@@ -3,8 +3,9 @@
 //! In: `/proc/self/mountinfo`. Out: the file system's type and source, and what the directory is called inside it. What
 //! may surprise: with a bind mount or a btrfs subvolume the mounted root is a directory of the file system, not its root.
 
-use super::Tree;
+use super::{Tree, sysfs};
 use anyhow::{Context, bail};
+use kdump_hooks::DeviceSpec;
 use std::path::{Path, PathBuf};
 
 /// A directory in a mounted file system.
@@ -42,6 +43,46 @@ pub fn holder(tree: &Tree, directory: &Path) -> anyhow::Result<Holder> {
         Some((_, holder)) => Ok(holder),
         None => bail!("no line of {} has the file system of {}", mountinfo.display(), directory.display()),
     }
+}
+
+/// How the file system on `device` is mounted, whose node here is `node`: as fstab says, else as it is mounted now; the
+/// first entry counts. What concerns only the running system is left out.
+pub fn options(tree: &Tree, device: &DeviceSpec, node: Option<&Path>) -> Vec<String> {
+    let node = node.and_then(|node| tree.canonical(node).ok());
+    let facts = node.as_deref().and_then(|node| sysfs::facts_of_node(tree, node)).unwrap_or_default();
+    let is_it = |source: &str| match source.parse::<DeviceSpec>() {
+        Ok(spec) if spec == *device => true,
+        Ok(DeviceSpec::Path(path)) => node.is_some() && tree.canonical(&path).ok() == node,
+        Ok(spec) => spec.matches(&facts),
+        Err(_) => false,
+    };
+    let fields = |file: &str| -> Option<Vec<String>> {
+        let text = std::fs::read_to_string(tree.path(file)).ok()?;
+        text.lines().find_map(|line| {
+            let mut fields = line.split_whitespace();
+            fields.next().filter(|source| is_it(&unescape(source)))?;
+            let fstype = fields.nth(1)?;
+            (fstype != "swap").then(|| fields.next())?.map(|options| options.split(',').map(unescape).collect())
+        })
+    };
+    let mut options: Vec<String> = fields("etc/fstab").or_else(|| fields("proc/self/mounts")).unwrap_or_default();
+    options.retain(|option| !is_of_the_running_system(option));
+    // A running mount tells the same subvolume twice, and a restored snapshot has another number.
+    if options.iter().any(|option| option.starts_with("subvol=")) {
+        options.retain(|option| !option.starts_with("subvolid="));
+    }
+    options
+}
+
+/// Whether an option is about when and by whom something is mounted, or names a node that another kernel names
+/// otherwise.
+fn is_of_the_running_system(option: &str) -> bool {
+    const WORDS: [&str; 15] = [
+        "rw", "ro", "defaults", "auto", "noauto", "nofail", "_netdev", "user", "nouser", "users", "owner", "group",
+        "seclabel", "noquota", "bind",
+    ];
+    const BEGINNINGS: [&str; 5] = ["x-", "X-", "comment=", "device=", "helper="];
+    WORDS.contains(&option) || BEGINNINGS.iter().any(|beginning| option.starts_with(beginning))
 }
 
 /// The directory with the links of those of its parents that exist followed.
@@ -84,6 +125,34 @@ mod tests {
     use super::*;
     use std::fs;
 
+    /// The options of a device, when the machine has these files.
+    fn options_of(device: &str, fstab: &str, mounts: &str) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = Tree::new(dir.path());
+        for folder in ["proc/self", "etc", "dev/disk/by-uuid"] {
+            fs::create_dir_all(tree.path(folder)).unwrap();
+        }
+        fs::write(tree.path("dev/vdb"), "").unwrap();
+        std::os::unix::fs::symlink("../../vdb", tree.path("dev/disk/by-uuid/AA-1")).unwrap();
+        fs::write(tree.path("etc/fstab"), fstab).unwrap();
+        fs::write(tree.path("proc/self/mounts"), mounts).unwrap();
+        options(&tree, &device.parse().unwrap(), Some(Path::new("/dev/vdb"))).join(",")
+    }
+
+    #[test]
+    fn options_are_those_of_fstab_and_without_it_those_of_the_running_mount() {
+        let mounts = "/dev/vda / ext4 rw,data=journal 0 0\n\
+                      /dev/vdb /srv btrfs rw,seclabel,noatime,compress=zstd:3,subvolid=256,subvol=/@/my\\040dumps 0 0\n";
+        let running = "noatime,compress=zstd:3,subvol=/@/my dumps";
+        assert_eq!(options_of("/dev/vdb", "", mounts), running);
+        assert_eq!(options_of("LABEL=crash", "# /dev/vdb /x btrfs ssd\n", mounts), running);
+        let fstab = "LABEL=crash /srv btrfs noauto,x-systemd.automount,noatime,device=/dev/vdc,subvol=dumps 0 0\n";
+        assert_eq!(options_of("LABEL=crash", fstab, mounts), "noatime,subvol=dumps");
+        assert_eq!(options_of("UUID=AA-1", "/dev/disk/by-uuid/AA-1 / btrfs subvolid=5", ""), "subvolid=5");
+        assert_eq!(options_of("UUID=AA-1", "/dev/vdb / btrfs defaults", mounts), "");
+        assert_eq!(options_of("UUID=AA-1", "/dev/vdb none swap pri=1", ""), "");
+    }
+
     #[test]
     fn the_deepest_and_latest_mount_holds_a_directory() {
         let dir = tempfile::tempdir().unwrap();
@@ -96,7 +165,10 @@ mod tests {
             "27 1 254:1 / / rw - ext4 /dev/vda1 rw\n\
              28 27 254:2 / /var rw,relatime shared:2 - xfs /dev/vda2 rw\n\
              29 27 0:30 /@/data /srv/with\\040blank rw - btrfs /dev/vdb rw\n\
-             30 28 254:3 /x /var/crash rw - ext4 /dev/vda3 rw\n",
+             30 28 254:3 /x /var/crash rw - ext4 /dev/vda3 rw\n\
+             31 27 0:30 /@/data/deep /bound rw - btrfs /dev/vdb rw,subvolid=256,subvol=/@\n\
+             32 27 254:1 /home/dumps /under rw - ext4 /dev/vda1 rw\n\
+             33 27 0:30 / /top rw - btrfs /dev/vdb rw,subvolid=5,subvol=/\n",
         )
         .unwrap();
         for (path, fstype, source, inside) in [
@@ -105,6 +177,9 @@ mod tests {
             ("/var/crash", "ext4", "/dev/vda3", "/x"),
             ("/dumps/a", "ext4", "/dev/vda3", "/x/a"),
             ("/srv/with blank/d", "btrfs", "/dev/vdb", "/@/data/d"),
+            ("/bound/d", "btrfs", "/dev/vdb", "/@/data/deep/d"),
+            ("/under/d", "ext4", "/dev/vda1", "/home/dumps/d"),
+            ("/top/@snap/d", "btrfs", "/dev/vdb", "/@snap/d"),
             ("/variety", "ext4", "/dev/vda1", "/variety"),
         ] {
             let found = holder(&tree, Path::new(path)).unwrap();

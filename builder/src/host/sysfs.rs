@@ -7,6 +7,7 @@
 use super::Tree;
 use anyhow::Context;
 use kdump_hooks::DeviceSpec;
+use kdump_hooks::device::Facts;
 use kdump_init::devices::Finder;
 use nix::sys::stat::{major, minor};
 use std::fs;
@@ -94,6 +95,11 @@ pub fn lasting_name_of_place(tree: &Tree, device: &Path) -> Option<DeviceSpec> {
     };
     let partuuid = facts.partuuid.or_else(link).map(DeviceSpec::PartUuid);
     partuuid.or(facts.wwid.map(DeviceSpec::Wwid))
+}
+
+/// What can be read of the device with that node, which is no link.
+pub fn facts_of_node(tree: &Tree, node: &Path) -> Option<Facts> {
+    name_of(tree, node).map(|name| finder(tree).facts_of(&name))
 }
 
 /// The requests for all drivers between a disk and the root of its bus, disk first. `None` if it is not here, or says

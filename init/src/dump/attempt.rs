@@ -1,6 +1,10 @@
 //! Everything that is done with one target.
 
-use super::{Came, Collector, DumpDir, LOG, Place, RawDevice, Story, VMCORE, report_on, save_environment_log};
+use super::space::{self, Counted, Ground, Removals, SpaceReport};
+use super::{
+    Came, Collector, DumpDir, LOG, Place, RawDevice, Story, VMCORE, report_on, retention, save_environment_log,
+};
+use crate::beat::{Beat, Pulse};
 use crate::status::{self, Outcome};
 use anyhow::{Context, anyhow};
 use kdump_hooks::{Destination, Next, Stage, Target};
@@ -30,7 +34,7 @@ impl Story<'_> {
                 self.run.status.ending = Some(self.config.endings.after_dump());
                 Ok(Came::Declined(reason))
             }
-            Next::GoOn => self.save(&mut *place),
+            Next::GoOn => self.save(target, &mut *place),
         };
         let ending = self.end(target, &came, &mut *place);
         (self.run.address, self.run.target) = (None, None);
@@ -57,9 +61,11 @@ impl Story<'_> {
             let opened: anyhow::Result<Box<dyn Place>> = match hook.open(machine, device_limit)? {
                 Destination::Directory(root) => {
                     let path = hook.path().unwrap_or(&config.dump.path);
-                    let root = run.places.root.join(relative(&root)).join(relative(path));
+                    let root = run.places.root.join(relative(&root));
                     let client = hook.client(machine).map_or(LOCAL.to_owned(), |address| address.to_string());
-                    DumpDir::create(&root, &client, SystemTime::now()).map(|made| Box::new(made) as Box<dyn Place>)
+                    DumpDir::create(&root.join(relative(path)), &client, SystemTime::now())
+                        .and_then(|dir| dir.below(&root))
+                        .map(|made| Box::new(made) as Box<dyn Place>)
                 }
                 Destination::Device { node, force } => {
                     let node = run.places.root.join(relative(&node));
@@ -79,14 +85,15 @@ impl Story<'_> {
     }
 
     /// Log, dump, and the hooks that act after them.
-    fn save(&mut self, place: &mut dyn Place) -> anyhow::Result<Came> {
+    fn save(&mut self, target: &Target, place: &mut dyn Place) -> anyhow::Result<Came> {
         let (stall, stage_limit) = (self.config.limits.stall(), self.config.limits.stage());
         // The log is worth having without the dump, and the dump without the log. Our own collector reads it, whatever
         // collects the dump.
         let ours = [self.run.places.collector.display().to_string(), "--dump-dmesg".to_owned()];
         let log = self.collect(Stage::Log, stage_limit, LOG, &ours, place);
-        let theirs = &self.config.dump.collector;
-        let vmcore = self.collect(Stage::Vmcore, stall + stage_limit, VMCORE, theirs, place);
+        let vmcore = self
+            .within_the_room(target, place)
+            .and_then(|theirs| self.collect(Stage::Vmcore, stall + stage_limit, VMCORE, &theirs, place));
         let saved = vmcore.map_err(|error| error.context("the dump was not saved"));
         let status = &mut self.run.status;
         status.outcome = place.outcome();
@@ -108,6 +115,33 @@ impl Story<'_> {
             _ => endings.failure_action,
         });
         came
+    }
+
+    /// The collector's command line with which the dump fits into `place`.
+    fn within_the_room(&mut self, target: &Target, place: &dyn Place) -> anyhow::Result<Vec<String>> {
+        let dump = &self.config.dump;
+        let address = place.address();
+        let Some(dir) = address.directory() else { return Ok(dump.collector.clone()) };
+        let limits = &self.config.limits;
+        let mut command = Ok(dump.collector.clone());
+        self.run.stage(Stage::Room, limits.stall() + limits.stage(), |run| {
+            let vmcore = fs::metadata(&run.places.vmcore).map_or(0, |metadata| metadata.len());
+            let mut ground = OnDisk {
+                dir,
+                free: dump.free,
+                removals: Removals::beside(dir, dump.keep.filter(|_| is_ours_alone(target))),
+                vmcore: &run.places.vmcore,
+                report: &run.places.state.join("room-report.json"),
+                stall: limits.stall(),
+                pulse: &mut *run.pulse,
+            };
+            let mut report = SpaceReport::default();
+            let decided = space::decide(dump, vmcore, &mut ground, &mut report);
+            run.status.space = Some(report);
+            decided.map(|words| command = Ok(words))
+        })?;
+        DumpDir::existing(dir.to_owned()).reserve();
+        command
     }
 
     /// One file that a collector writes.
@@ -141,7 +175,15 @@ impl Story<'_> {
             last_words(&mut run.status);
             save_environment_log(place).unwrap_or_else(|error| warn!("{error:#}"));
             let pulse = &mut *run.pulse;
-            run.status.files = place.files(ALL, &mut || pulse.beat(crate::beat::Beat::Still(limit)));
+            if let (Outcome::Complete, Some(keep), Some(dir)) = (
+                run.status.outcome,
+                self.config.dump.keep.filter(|_| is_ours_alone(target)),
+                place.address().directory(),
+            ) {
+                let removed = &mut run.status.space.get_or_insert_default().removed;
+                retention::settle(dir, keep, removed, || pulse.beat(Beat::Still(limit)));
+            }
+            run.status.files = place.files(ALL, &mut || pulse.beat(Beat::Still(limit)));
             let mut status = run.status.clone();
             status.targets.push(report_on(target, came));
             // A disk that is too full for the status has the dump all the same.
@@ -149,6 +191,50 @@ impl Story<'_> {
             written.unwrap_or_else(|error| warn!("{error:#}"));
             target.hook().close(machine)
         })
+    }
+}
+
+/// Whether all local dumps on it are of this machine: a share that several machines have tells them apart by addresses
+/// at best, and an address may have been another machine's yesterday.
+fn is_ours_alone(target: &Target) -> bool {
+    target.device().is_some()
+}
+
+/// A target's directory, and our collector.
+struct OnDisk<'a> {
+    dir: &'a Path,
+    free: u64,
+    removals: Removals,
+    vmcore: &'a Path,
+    report: &'a Path,
+    stall: Duration,
+    pulse: &'a mut dyn Pulse,
+}
+
+impl Ground for OnDisk<'_> {
+    fn room(&mut self) -> anyhow::Result<u64> {
+        space::room(self.dir, self.free)
+    }
+
+    fn count(&mut self, command: &[String]) -> anyhow::Result<Counted> {
+        let command: Vec<String> = command.iter().cloned().chain(["--dry-run".to_owned()]).collect();
+        let collector = Collector { command: &command, vmcore: self.vmcore, report: self.report, stall: self.stall };
+        // A dry run makes no file of that name.
+        collector.into_file(&self.report.with_extension("none")).run(self.pulse)?;
+        let report = read_report(self.report).context("it left no report")?;
+        let text = |key: &str| report.get(key).and_then(serde_json::Value::as_str).unwrap_or_default();
+        let number = |key: &str| report.get(key).and_then(serde_json::Value::as_u64);
+        Ok(Counted {
+            bytes: number("bytes").context("its report has no size")?,
+            level: number("level").and_then(|level| level.try_into().ok()).context("its report has no level")?,
+            zstd: text("codec") == "zstd",
+            packable: text("format") != "elf",
+        })
+    }
+
+    fn remove_one(&mut self) -> Option<String> {
+        self.pulse.beat(Beat::Still(self.stall));
+        self.removals.next()
     }
 }
 

@@ -3,23 +3,29 @@
 //! `<path>/127.0.0.1-YYYY-MM-DD-HH:MM:SS/`, in UTC, with `.1`, `.2` … if taken. A file in it is named `NAME-incomplete`
 //! until it is whole; then it is flushed, renamed, and the directory flushed, so that a name without the suffix is a
 //! promise. Directories are 0700, files 0600.
+//!
+//! May surprise: where a name must not have a colon, as on vfat, it has a dash; where it must not be longer, as on
+//! minix, a taken name is told apart by a later second.
 
 use super::collect::Collector;
 use super::digest::{hex, sha256_of};
 use super::place::{Address, Place};
 use super::{ENVIRONMENT_LOG, LOG, VMCORE};
 use crate::beat::Pulse;
-use crate::status::{FileReport, Outcome};
+use crate::status::{self, FileReport, Outcome};
 use anyhow::{Context, bail};
 use log::warn;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{BufWriter, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What a name ends in until its file is whole.
-const INCOMPLETE: &str = "-incomplete";
+pub(super) const INCOMPLETE: &str = "-incomplete";
+
+/// The files that come after the dump, and the room that they need.
+const RESERVED: [(&str, usize); 2] = [(ENVIRONMENT_LOG, 512 << 10), (status::FILE, 128 << 10)];
 
 /// How many dumps of one second are told apart.
 const SUFFIXES: u32 = 1000;
@@ -41,22 +47,50 @@ impl DumpDir {
             .mode(0o700)
             .create(base)
             .with_context(|| format!("cannot make the directory {}", base.display()))?;
-        let name = format!("{host}-{}", stamp(now));
-        for suffix in 0..SUFFIXES {
-            let name = if suffix == 0 { name.clone() } else { format!("{name}.{suffix}") };
+        let (mut colons, mut suffixed) = (true, true);
+        let mut number: u32 = 0;
+        while number < SUFFIXES {
+            let later = if suffixed { Duration::ZERO } else { Duration::from_secs(number.into()) };
+            let mut name = format!("{host}-{}", stamp(now + later));
+            if number > 0 && suffixed {
+                name.push_str(&format!(".{number}"));
+            }
+            if !colons {
+                name = name.replace(':', "-");
+            }
             let path = base.join(name);
             match DirBuilder::new().mode(0o700).create(&path) {
                 Ok(()) => {
                     flush(base)?;
                     return Ok(DumpDir { path });
                 }
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => number += 1,
+                Err(error) if error.kind() == ErrorKind::InvalidInput && colons => colons = false,
+                Err(error) if error.kind() == ErrorKind::InvalidFilename && suffixed && number > 0 => suffixed = false,
                 Err(error) => {
                     return Err(error).with_context(|| format!("cannot make the dump directory {}", path.display()));
                 }
             }
         }
-        bail!("{} has {SUFFIXES} dumps of {name}", base.display());
+        bail!("{} has {SUFFIXES} dumps of {}", base.display(), stamp(now));
+    }
+
+    /// The same, if it is below `top`.
+    ///
+    /// # Errors
+    /// A link on the way leads elsewhere, where nothing is kept.
+    pub fn below(self, top: &Path) -> anyhow::Result<DumpDir> {
+        let real = |path: &Path| fs::canonicalize(path).with_context(|| format!("cannot find {}", path.display()));
+        let (place, top) = (real(&self.path)?, real(top)?);
+        if !place.starts_with(&top) {
+            bail!(
+                "{} leads out of the target, to {}: there is a link on the way; write the directory that it leads to \
+                 as `path`",
+                self.path.display(),
+                place.display()
+            );
+        }
+        Ok(self)
     }
 
     /// A directory that another process has made.
@@ -72,6 +106,22 @@ impl DumpDir {
     /// Where `name` is written while it is not whole.
     pub fn pending(&self, name: &str) -> PathBuf {
         self.path.join(format!("{name}{INCOMPLETE}"))
+    }
+
+    /// Takes room for the files that come after the dump, so that a dump which fills the disk leaves them some. What
+    /// cannot be had is told.
+    pub fn reserve(&self) {
+        for (name, bytes) in RESERVED {
+            let written = File::options()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(self.pending(name))
+                .and_then(|mut file| file.write_all(&vec![0; bytes]).and_then(|()| file.sync_data()));
+            if let Err(error) = written {
+                warn!("cannot keep room for {name}, which comes after the dump: {error}");
+            }
+        }
     }
 
     /// Turns the pending file of `name` into the whole one.
@@ -190,7 +240,6 @@ fn civil(days: u64) -> (u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn at(seconds: u64) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(seconds)
@@ -219,6 +268,20 @@ mod tests {
         assert!(second.path().ends_with("127.0.0.1-1970-01-01-00:00:00.1"));
         assert!(third.path().ends_with("127.0.0.1-1970-01-01-00:00:00.2"));
         assert_eq!(fs::metadata(first.path()).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_link_that_leads_out_of_the_target_is_noticed() {
+        let tree = tempfile::tempdir().unwrap();
+        let (target, elsewhere) = (tree.path().join("target"), tree.path().join("elsewhere"));
+        fs::create_dir_all(target.join("data")).unwrap();
+        fs::create_dir(&elsewhere).unwrap();
+        std::os::unix::fs::symlink("data", target.join("inside")).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, target.join("outside")).unwrap();
+        let make = |base: &str| DumpDir::create(&target.join(base), "127.0.0.1", at(0))?.below(&target);
+        assert!(make("inside/crash").is_ok());
+        let error = make("outside").unwrap_err().to_string();
+        assert!(error.contains("leads out of the target"), "{error}");
     }
 
     #[test]

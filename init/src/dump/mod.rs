@@ -17,7 +17,8 @@
 //! ```
 //!
 //! Places are a directory ([`DumpDir`]) and a device without a file system ([`RawDevice`]). Another kind of place is one
-//! file here that implements [`Place`], and one line in [`Address`].
+//! file here that implements [`Place`], and one line in [`Address`]. `space` is what is done where there is too little
+//! room, `retention` which old dumps may go.
 
 mod attempt;
 mod collect;
@@ -25,12 +26,15 @@ mod device;
 mod digest;
 mod directory;
 mod place;
+pub mod retention;
+pub mod space;
 
 pub use collect::{Collection, Collector, Output};
 pub use device::RawDevice;
 pub use digest::{hex, sha256_of};
 pub use directory::DumpDir;
 pub use place::{Address, Place};
+pub use space::SpaceReport;
 
 use crate::beat::Beat;
 use crate::config::ImageConfig;
@@ -191,7 +195,7 @@ mod tests {
                 version: config::VERSION,
                 kernel_release: "6.1".into(),
                 built_by: "test".into(),
-                dump: Dump { path: "/var/crash".into(), collector: vec![script.display().to_string(), "-z".into()] },
+                dump: Dump::new("/var/crash".into(), vec![script.display().to_string(), "-z".into()]),
                 endings: Endings {
                     failure_action: Ending::Halt.into(),
                     final_action: Ending::Reboot,

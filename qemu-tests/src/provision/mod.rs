@@ -6,6 +6,7 @@
 //! | QEMU, mkfs.ext4, cpio, depmod | the machine's apt, installed | the system |
 //! | the machine's own cloud kernel | the machine's apt, downloaded | `target/qemu/kernels/` |
 //! | LVM, mdadm, cryptsetup, mkfs, open-iscsi for a guest | the machine's apt, downloaded | `target/qemu/storage-tools*/` |
+//! | mkfs for vfat and f2fs, mtools | the machine's apt, downloaded | `target/qemu/small-filesystems/` |
 //! | nfs-ganesha, as NFS server | the machine's apt, downloaded | `target/qemu/ganesha/` |
 //! | tgt, as iSCSI server | the machine's apt, downloaded | `target/qemu/tgt/` |
 //! | busybox, for guests with scripts or a shell | the machine's apt, downloaded | `target/qemu/busybox/` |
@@ -25,6 +26,7 @@ mod later;
 mod makedumpfile;
 mod packages;
 mod readers;
+pub(crate) mod small_filesystems;
 pub(crate) mod storage;
 mod tgt;
 

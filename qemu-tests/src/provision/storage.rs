@@ -3,7 +3,8 @@
 //! They are downloaded with the libraries that they need and never installed on this machine.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 
@@ -24,7 +25,13 @@ pub(crate) fn install(tree: &Path, further: &[&str]) -> Result<()> {
     further.iter().try_for_each(|package| copy_all(&format!("storage-tools-{package}"), &[package], tree))
 }
 
-fn copy_all(name: &str, wanted: &[&str], tree: &Path) -> Result<()> {
+/// One of the tools, for this machine.
+pub(crate) fn program(name: &str) -> Result<Command> {
+    Ok(super::small_filesystems::command(&unpacked("storage-tools", &PACKAGES)?, name))
+}
+
+/// The folder with these packages and their libraries.
+fn unpacked(name: &str, wanted: &[&str]) -> Result<PathBuf> {
     let folder = folders::qemu().join(name);
     folders::made_once(&folder, "the tools of storage stacks", |folder| {
         let apt = Apt::default();
@@ -34,6 +41,11 @@ fn copy_all(name: &str, wanted: &[&str], tree: &Path) -> Result<()> {
         });
         apt.unpack(&packages.context("apt cannot resolve the packages of storage tools")?, folder)
     })?;
+    Ok(folder)
+}
+
+fn copy_all(name: &str, wanted: &[&str], tree: &Path) -> Result<()> {
+    let folder = unpacked(name, wanted)?;
     for part in WANTED.iter().filter(|part| folder.join(part).exists()) {
         std::fs::create_dir_all(tree.join(part))?;
         // In a bare guest, a folder and a link to one are merged into the same folder; a Debian has merged them already.
