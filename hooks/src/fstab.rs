@@ -60,8 +60,9 @@ pub fn parse(text: &str) -> Vec<Entry> {
 }
 
 fn line(line: &str) -> Option<Entry> {
-    let mut fields = line.split_ascii_whitespace().map(unescape);
-    let source = fields.next().filter(|source| !source.starts_with('#'))?;
+    // A `#` that was escaped is a part of the name.
+    let mut fields = line.split_ascii_whitespace().take_while(|field| !field.starts_with('#')).map(unescape);
+    let source = fields.next()?;
     let (point, fstype) = (fields.next()?, fields.next()?);
     let options = fields.next().unwrap_or_default();
     let options = options.split(',').filter(|option| !option.is_empty()).map(str::to_owned).collect();
