@@ -3,7 +3,7 @@
 use crate::device::DeviceSpec;
 use crate::host::Host;
 use crate::kmod::Index;
-use crate::machine::{Ended, Machine, MountPlan, Program, Refused};
+use crate::machine::{Ended, MOUNT_POINT, Machine, MountPlan, Program, Refused};
 use crate::net::Net;
 use anyhow::{anyhow, bail};
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,6 +39,10 @@ pub struct FakeMachine {
     pub journal: Vec<String>,
     /// Its network.
     pub net: FakeNet,
+    /// What was mounted with and nobody may see.
+    pub secrets: Vec<String>,
+    /// How many targets have been left behind.
+    pub given_up: u32,
 }
 
 impl Machine for FakeMachine {
@@ -106,6 +110,23 @@ impl Machine for FakeMachine {
     fn unmount(&mut self, point: &Path) -> anyhow::Result<()> {
         self.journal.push(format!("unmount {}", point.display()));
         Ok(())
+    }
+
+    fn mount_with_secret(&mut self, plan: &MountPlan, secret: &[String]) -> anyhow::Result<()> {
+        self.secrets.extend(secret.iter().cloned());
+        self.mount(plan)
+    }
+
+    fn mount_point(&self) -> PathBuf {
+        match self.given_up {
+            0 => MOUNT_POINT.into(),
+            number => format!("{MOUNT_POINT}.{number}").into(),
+        }
+    }
+
+    fn give_up(&mut self) {
+        self.journal.push(format!("give up {}", self.mount_point().display()));
+        self.given_up += 1;
     }
 
     fn network(&mut self) -> &mut dyn Net {

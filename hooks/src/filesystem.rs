@@ -15,11 +15,8 @@ use crate::{Destination, Hook, TargetHook};
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
-
-/// Where a target is mounted in the capture environment.
-pub const MOUNT_POINT: &str = "/kdump/target";
 
 /// File systems that kdump.conf can name, and the modules that they ask for only once they are mounted.
 const KNOWN: [(&str, &[&str]); 8] = [
@@ -91,7 +88,7 @@ impl TargetHook for Filesystem {
         if let Err(error) = machine.load_module(&self.fstype) {
             log::debug!("{error:#}");
         }
-        let point = PathBuf::from(MOUNT_POINT);
+        let point = machine.mount_point();
         let mut options: Vec<String> =
             self.options.iter().filter(|option| *option != "defaults" && *option != "ro").cloned().collect();
         if self.fstype == "btrfs" && self.device.is_of_content() {
@@ -112,7 +109,8 @@ impl TargetHook for Filesystem {
     }
 
     fn close(&self, machine: &mut dyn Machine) -> anyhow::Result<()> {
-        machine.unmount(Path::new(MOUNT_POINT)).with_context(|| format!("cannot unmount the target {self}"))
+        let point = machine.mount_point();
+        machine.unmount(&point).with_context(|| format!("cannot unmount the target {self}"))
     }
 }
 
@@ -168,7 +166,7 @@ mod tests {
         machine.devices.insert("LABEL=crash".into(), "/dev/vdb".into());
         let destination = target("ext4").open(&mut machine, Duration::from_secs(9)).unwrap();
         target("ext4").close(&mut machine).unwrap();
-        assert_eq!(destination, Destination::Directory(MOUNT_POINT.into()));
+        assert_eq!(destination, Destination::Directory(crate::machine::MOUNT_POINT.into()));
         assert_eq!(
             machine.journal,
             ["wait LABEL=crash 9s", "load ext4", "mount /dev/vdb /kdump/target ext4 noatime", "unmount /kdump/target"]

@@ -7,6 +7,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Where the first target is mounted in the capture environment. Another one may come beside it.
+pub const MOUNT_POINT: &str = "/kdump/target";
+
 /// The capture environment. `init` implements it over system calls; [`crate::fake::FakeMachine`] records.
 pub trait Machine {
     /// Loads a module by name or alias with its dependencies, as `modprobe NAME` does. One that is built in or already
@@ -57,6 +60,21 @@ pub trait Machine {
     /// # Errors
     /// Data may not have reached the device.
     fn unmount(&mut self, point: &Path) -> anyhow::Result<()>;
+
+    /// As [`Machine::mount`], with options that nobody may see: they appear in no message and in no list.
+    ///
+    /// # Errors
+    /// As [`Machine::mount`].
+    fn mount_with_secret(&mut self, plan: &MountPlan, secret: &[String]) -> anyhow::Result<()>;
+
+    /// Where the target in hand is mounted, or is to be: another place than one that is left behind by a target that
+    /// could not be unmounted.
+    fn mount_point(&self) -> PathBuf {
+        PathBuf::from(MOUNT_POINT)
+    }
+
+    /// Leaves the mounted target behind, which does not answer any more: nothing is flushed, nothing is waited for.
+    fn give_up(&mut self);
 
     /// The kernel's network.
     fn network(&mut self) -> &mut dyn Net;

@@ -3,14 +3,12 @@
 //! *Into the image*: virtiofs and the drivers of virtio. *At boot*: mount it by its tag, as soon as the share is there.
 //! May surprise: a share is no block device and has no node; that it is there is known by the mount alone.
 
-use crate::filesystem::MOUNT_POINT;
 use crate::host::{Contribution, Host, ModuleNeed};
 use crate::machine::{Machine, MountPlan};
 use crate::{Destination, Hook, TargetHook};
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// A share.
@@ -50,7 +48,7 @@ impl TargetHook for Virtiofs {
         if let Err(error) = machine.load_module("virtiofs") {
             log::debug!("{error:#}");
         }
-        let point = PathBuf::from(MOUNT_POINT);
+        let point = machine.mount_point();
         machine
             .mount(&MountPlan {
                 source: self.tag.clone().into(),
@@ -65,7 +63,8 @@ impl TargetHook for Virtiofs {
     }
 
     fn close(&self, machine: &mut dyn Machine) -> anyhow::Result<()> {
-        machine.unmount(Path::new(MOUNT_POINT)).with_context(|| format!("cannot unmount the target {self}"))
+        let point = machine.mount_point();
+        machine.unmount(&point).with_context(|| format!("cannot unmount the target {self}"))
     }
 }
 

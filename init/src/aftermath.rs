@@ -5,17 +5,22 @@ use crate::config::{self, ImageConfig};
 use crate::dump::{self, Address};
 use crate::run::Places;
 use crate::status::{self, Legacy, StageReport, TargetReport};
+use crate::within::within;
 use crate::{kmsg, program, sys};
 use kdump_hooks::{Moment, Outcome, Program, Stage};
 use log::{error, info, warn};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// How PID 1 calls it.
 pub const ROLE: &str = "aftermath";
 
 /// Larger files are not read back: the time is limited.
 const MOST: u64 = 64 << 20;
+
+/// For unmounting one target.
+const UNMOUNT: Duration = Duration::from_secs(20);
 
 /// Entry of the process.
 pub fn main(reason: &str) -> ExitCode {
@@ -33,9 +38,10 @@ pub fn main(reason: &str) -> ExitCode {
     if let Some(address) = legacy.address.clone() {
         save(legacy, address, reason);
     }
-    let point = Path::new(kdump_hooks::filesystem::MOUNT_POINT);
-    if let Err(error) = sys::unmount(point) {
-        warn!("{error:#}");
+    for point in sys::targets() {
+        if let Err(error) = within(UNMOUNT, move || sys::unmount(&point)) {
+            warn!("{error:#}");
+        }
     }
     if !emergency_begun {
         emergency(reason, Some(kernel_release));

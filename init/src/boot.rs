@@ -126,7 +126,7 @@ fn boot() -> anyhow::Result<Beat> {
     // Should the worker die, the aftermath has this much to tell.
     run.status.modules = loader.report();
     let net = LinuxNet::default();
-    let mut machine = CaptureMachine { loader: loader.clone(), devices, net, patience: limit };
+    let mut machine = CaptureMachine { loader: loader.clone(), devices, net, patience: limit, left_behind: 0 };
     pause(&mut run, Step::Storage);
     for stage in [Stage::Early, Stage::Modules, Stage::Devices, Stage::Network, Stage::Storage] {
         act(&mut run, &config, stage, &mut machine);

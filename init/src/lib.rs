@@ -59,3 +59,4 @@ pub mod start;
 pub mod status;
 pub mod supervisor;
 pub mod sys;
+pub mod within;

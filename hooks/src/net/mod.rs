@@ -14,6 +14,7 @@
 //! | [`snapshot`](mod@snapshot) | the way from the running machine to one address |
 //! | [`mod@bring_up`] | what is done at boot |
 //! | [`dhcp4`], [`dhcp6`], [`dns`] | the three protocols that are spoken |
+//! | [`server`] | the address of a server, and ours on the way to it |
 //! | [`rtnl`], [`kernel`] | the kernel's messages; the kernel itself, a trait |
 //!
 //! May surprise: the network is brought up once, at its stage, and stays up to the end; a wait for it says what it waits
@@ -28,6 +29,7 @@ pub mod model;
 pub mod netconfig;
 pub mod options;
 pub mod rtnl;
+pub mod server;
 pub mod snapshot;
 
 pub use kernel::{Address, Datagrams, KernelRoute, Link, LinkChange, Net, UdpPlan};

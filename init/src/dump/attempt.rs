@@ -2,11 +2,13 @@
 
 use super::space::{self, Counted, Ground, Removals, SpaceReport};
 use super::{
-    Came, Collector, DumpDir, LOG, Place, RawDevice, Story, VMCORE, report_on, retention, save_environment_log,
+    Came, Collector, DumpDir, LOG, Patient, Place, RawDevice, Story, VMCORE, report_on, retention,
+    save_environment_log,
 };
 use crate::beat::{Beat, Pulse};
 use crate::status::{self, Outcome};
-use anyhow::{Context, anyhow};
+use crate::within::{Late, within};
+use anyhow::{Context, anyhow, bail};
 use kdump_hooks::{Destination, Next, Stage, Target};
 use log::{info, warn};
 use std::fs;
@@ -60,11 +62,10 @@ impl Story<'_> {
         self.run.stage(Stage::Target, config.limits.stage() + device_limit, |run| {
             let opened: anyhow::Result<Box<dyn Place>> = match hook.open(machine, device_limit)? {
                 Destination::Directory(root) => {
-                    let path = hook.path().unwrap_or(&config.dump.path);
+                    let path = hook.path().or(config.hooks.path_of(target)).unwrap_or(&config.dump.path);
                     let root = run.places.root.join(relative(&root));
                     let client = hook.client(machine).map_or(LOCAL.to_owned(), |address| address.to_string());
-                    DumpDir::create(&root.join(relative(path)), &client, SystemTime::now())
-                        .and_then(|dir| dir.below(&root))
+                    Patient::create(root, relative(path), client, SystemTime::now(), config.limits.stall())
                         .map(|made| Box::new(made) as Box<dyn Place>)
                 }
                 Destination::Device { node, force } => {
@@ -73,9 +74,12 @@ impl Story<'_> {
                         .map(|begun| Box::new(begun) as Box<dyn Place>)
                 }
             };
-            let opened = opened.inspect_err(|_| {
+            let opened = opened.inspect_err(|error| {
                 // Whatever goes wrong after the target has been opened, it is let go.
-                hook.close(machine).unwrap_or_else(|error| warn!("{error:#}"));
+                match error.downcast_ref::<Late>() {
+                    Some(_) => machine.give_up(),
+                    None => hook.close(machine).unwrap_or_else(|error| warn!("{error:#}")),
+                }
             })?;
             run.address = Some(opened.address());
             place = Some(opened);
@@ -122,6 +126,9 @@ impl Story<'_> {
         let dump = &self.config.dump;
         let address = place.address();
         let Some(dir) = address.directory() else { return Ok(dump.collector.clone()) };
+        if place.is_lost() {
+            bail!("{address} does not answer any more");
+        }
         let limits = &self.config.limits;
         let mut command = Ok(dump.collector.clone());
         self.run.stage(Stage::Room, limits.stall() + limits.stage(), |run| {
@@ -140,7 +147,13 @@ impl Story<'_> {
             run.status.space = Some(report);
             decided.map(|words| command = Ok(words))
         })?;
-        DumpDir::existing(dir.to_owned()).reserve();
+        let dir = DumpDir::existing(dir.to_owned());
+        let reserved = within(limits.stall(), move || {
+            dir.reserve();
+            Ok(())
+        });
+        // The collector finds out soon enough.
+        reserved.unwrap_or_else(|error| warn!("{address}: {error:#}"));
         command
     }
 
@@ -189,7 +202,13 @@ impl Story<'_> {
             // A disk that is too full for the status has the dump all the same.
             let written = place.write(status::FILE, &mut std::iter::once(status.json()));
             written.unwrap_or_else(|error| warn!("{error:#}"));
-            target.hook().close(machine)
+            match place.is_lost() {
+                true => {
+                    machine.give_up();
+                    Ok(())
+                }
+                false => target.hook().close(machine),
+            }
         })
     }
 }
@@ -213,7 +232,8 @@ struct OnDisk<'a> {
 
 impl Ground for OnDisk<'_> {
     fn room(&mut self) -> anyhow::Result<u64> {
-        space::room(self.dir, self.free)
+        let (dir, free) = (self.dir.to_owned(), self.free);
+        within(self.stall, move || space::room(&dir, free))
     }
 
     fn count(&mut self, command: &[String]) -> anyhow::Result<Counted> {

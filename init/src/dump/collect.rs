@@ -3,11 +3,12 @@
 //! It counts as alive while its output grows or it says something; when
 //! neither happens for the stall limit it is killed.
 
+use super::patient::Length;
 use crate::beat::{Beat, Pulse};
 use crate::program::{self, Wires};
 use anyhow::{Context, bail};
 use kdump_hooks::kernel::KernelLog;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Seek;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -83,7 +84,8 @@ impl Output {
     /// How far it has come.
     fn mark(&self) -> u64 {
         match self {
-            Output::File(path) => fs::metadata(path).map_or(0, |metadata| metadata.len()),
+            // A file is looked at by a thread.
+            Output::File(_) => 0,
             // Who writes shares the place with us.
             Output::Stream(file) => (&*file).stream_position().unwrap_or_default(),
         }
@@ -117,8 +119,12 @@ impl Collection {
             Output::Stream(file) => Some(file.try_clone().context("cannot share the output")?.into()),
         };
         let wires = Wires { stdin: None, stdout };
+        let length = match &self.output {
+            Output::File(path) => Some(Length::watch(path)),
+            Output::Stream(_) => None,
+        };
         let ended = program::run_wired(&self.command, &[], wires, &mut |life| {
-            let now = (self.output.mark(), life.said);
+            let now = (length.as_ref().map_or_else(|| self.output.mark(), Length::now), life.said);
             if now != mark {
                 (mark, moved) = (now, Instant::now());
             }

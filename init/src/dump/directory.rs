@@ -138,6 +138,28 @@ impl DumpDir {
         flush(&self.path)
     }
 
+    /// As [`DumpDir::finish`], for what a collector wrote.
+    ///
+    /// # Errors
+    /// As there, and it wrote nothing.
+    pub fn finish_collected(&self, name: &str) -> anyhow::Result<()> {
+        // A log can be empty, a dump cannot.
+        match fs::metadata(self.pending(name)) {
+            Ok(metadata) if metadata.len() > 0 || name != VMCORE => self.finish(name),
+            _ => bail!("the collector ended well but wrote nothing"),
+        }
+    }
+
+    /// Comes back if the file system does anything at all.
+    ///
+    /// # Errors
+    /// It refuses to make a file.
+    pub fn probe(&self) -> anyhow::Result<()> {
+        let probe = self.pending("probe");
+        let made = File::create(&probe).and_then(|file| file.sync_all());
+        fs::remove_file(&probe).and(made).with_context(|| format!("cannot make {}", probe.display()))
+    }
+
     /// The length of `name` and its sha256 in hexadecimal digits. `tick` is called about every 64 MiB.
     ///
     /// # Errors
@@ -158,11 +180,7 @@ impl Place for DumpDir {
     fn collect(&mut self, name: &str, collector: &Collector, pulse: &mut dyn Pulse) -> anyhow::Result<()> {
         let pending = self.pending(name);
         collector.into_file(&pending).run(pulse)?;
-        // A log can be empty, a dump cannot.
-        match fs::metadata(&pending) {
-            Ok(metadata) if metadata.len() > 0 || name != VMCORE => self.finish(name),
-            _ => bail!("the collector ended well but wrote nothing"),
-        }
+        self.finish_collected(name)
     }
 
     fn write(&mut self, name: &str, pieces: &mut dyn Iterator<Item = Vec<u8>>) -> anyhow::Result<()> {

@@ -25,6 +25,7 @@ mod collect;
 mod device;
 mod digest;
 mod directory;
+mod patient;
 mod place;
 pub mod retention;
 pub mod space;
@@ -33,6 +34,7 @@ pub use collect::{Collection, Collector, Output};
 pub use device::RawDevice;
 pub use digest::{hex, sha256_of};
 pub use directory::DumpDir;
+pub use patient::Patient;
 pub use place::{Address, Place};
 pub use space::SpaceReport;
 
@@ -306,6 +308,14 @@ mod tests {
         assert_eq!(targets, [("ext4 LABEL=first", "failed"), ("ext4 LABEL=second", "ok")]);
         let (_, status) = rehearsal.files();
         assert_eq!(status["targets"][0]["error"], "LABEL=first did not appear within 5 s");
+    }
+
+    #[test]
+    fn a_target_can_have_a_directory_of_its_own() {
+        let mut rehearsal = Rehearsal::new("echo data > $out").with_device("first");
+        rehearsal.config.hooks.paths.insert("ext4 LABEL=first".into(), "/elsewhere".into());
+        assert_eq!(rehearsal.run().outcome, Outcome::Complete);
+        assert_eq!(fs::read_dir(rehearsal.tree.path().join("kdump/target/elsewhere")).unwrap().count(), 1);
     }
 
     #[test]

@@ -33,6 +33,11 @@ pub trait Place: fmt::Debug {
     /// The files so far, read back where the place can be read: not those longer than `most`. `tick` is called now and
     /// then.
     fn files(&self, most: u64, tick: &mut dyn FnMut()) -> Vec<FileReport>;
+
+    /// Whether it does not answer any more, so that nothing may wait for it.
+    fn is_lost(&self) -> bool {
+        false
+    }
 }
 
 /// What the aftermath needs to go on with a place.

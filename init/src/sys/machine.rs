@@ -6,15 +6,22 @@ use crate::config::Ending;
 use crate::devices::Devices;
 use crate::modules::Loader;
 use crate::program;
+use crate::within::{Late, within};
+use anyhow::Context;
 use kdump_hooks::kernel::KernelLog;
+use kdump_hooks::machine::MOUNT_POINT;
 use kdump_hooks::net::Net;
 use kdump_hooks::{DeviceSpec, Ended, Machine, MountPlan, Program};
+use log::warn;
 use nix::errno::Errno;
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// How long it may take to leave a file system behind.
+const GIVING_UP: Duration = Duration::from_secs(10);
 
 /// The machine that has just crashed.
 #[derive(Debug)]
@@ -27,6 +34,25 @@ pub struct CaptureMachine {
     pub net: LinuxNet,
     /// How long a stage may take beside the programs that are run in it.
     pub patience: Duration,
+    /// How many targets have been left behind, each at a mount point of its own.
+    pub left_behind: u32,
+}
+
+impl CaptureMachine {
+    /// How long mount(2), a flush or umount(2) may take: less than the stage in which it is called.
+    fn call_limit(&self) -> Duration {
+        self.patience * 2 / 3
+    }
+
+    fn mount_within(&mut self, plan: &MountPlan, secret: &[String]) -> anyhow::Result<()> {
+        let (theirs, secret) = (plan.clone(), secret.to_owned());
+        let mounted = within(self.call_limit(), move || mounts::mount(&theirs, &secret));
+        if mounted.as_ref().is_err_and(|error| error.is::<Late>()) {
+            // It may yet be mounted there.
+            self.left_behind += 1;
+        }
+        mounted
+    }
 }
 
 impl Machine for CaptureMachine {
@@ -60,7 +86,18 @@ impl Machine for CaptureMachine {
     }
 
     fn mount(&mut self, plan: &MountPlan) -> anyhow::Result<()> {
-        mounts::mount(plan)
+        self.mount_within(plan, &[])
+    }
+
+    fn mount_with_secret(&mut self, plan: &MountPlan, secret: &[String]) -> anyhow::Result<()> {
+        self.mount_within(plan, secret)
+    }
+
+    fn mount_point(&self) -> PathBuf {
+        match self.left_behind {
+            0 => MOUNT_POINT.into(),
+            number => format!("{MOUNT_POINT}.{number}").into(),
+        }
     }
 
     fn run(&mut self, program: &Program) -> anyhow::Result<Ended> {
@@ -73,7 +110,22 @@ impl Machine for CaptureMachine {
     }
 
     fn unmount(&mut self, point: &Path) -> anyhow::Result<()> {
-        mounts::unmount(point)
+        let theirs = point.to_owned();
+        let unmounted = within(self.call_limit(), move || mounts::unmount(&theirs));
+        if unmounted.as_ref().is_err_and(|error| error.is::<Late>()) {
+            self.give_up();
+            return unmounted.with_context(|| format!("cannot flush {}", point.display()));
+        }
+        unmounted
+    }
+
+    fn give_up(&mut self) {
+        let point = self.mount_point();
+        self.left_behind += 1;
+        warn!("leaving {} behind, which does not answer any more", point.display());
+        if let Err(error) = within(GIVING_UP, move || mounts::give_up(&point)) {
+            warn!("{error:#}");
+        }
     }
 
     fn network(&mut self) -> &mut dyn Net {

@@ -12,7 +12,7 @@ pub use machine::{
     spare_this_process,
 };
 pub use modules::LinuxModules;
-pub use mounts::{mount, mount_kernel_filesystems, unmount};
+pub use mounts::{mount, mount_kernel_filesystems, targets, unmount};
 pub use net::LinuxNet;
 pub use nodes::make_device_nodes;
 pub use root::{detach, is_in_memory, make_root, move_mount};

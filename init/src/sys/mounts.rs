@@ -2,12 +2,13 @@
 
 use anyhow::{Context, anyhow};
 use kdump_hooks::kernel::KernelLog;
+use kdump_hooks::machine::MOUNT_POINT;
 use kdump_hooks::{MountPlan, Refused};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags};
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The file systems of the kernel itself, in the order in which they are needed.
 const KERNEL_FILESYSTEMS: [(&str, &str, MsFlags, &str); 5] = [
@@ -36,15 +37,15 @@ pub fn mount_kernel_filesystems() -> Vec<anyhow::Error> {
         .collect()
 }
 
-/// One call of mount(2), with what the kernel says if it refuses.
+/// One call of mount(2), with what the kernel says if it refuses. `secret` are options that no message shows.
 ///
 /// # Errors
 /// The kernel's errno and its own words.
-pub fn mount(plan: &MountPlan) -> anyhow::Result<()> {
+pub fn mount(plan: &MountPlan, secret: &[String]) -> anyhow::Result<()> {
     fs::create_dir_all(&plan.point).with_context(|| format!("cannot make the mount point {}", plan.point.display()))?;
     let mut flags = MsFlags::empty();
     let mut data = Vec::new();
-    for option in &plan.options {
+    for option in plan.options.iter().chain(secret) {
         match flag(option) {
             Some(flag) => flags |= flag,
             None => data.push(option.as_str()),
@@ -56,7 +57,7 @@ pub fn mount(plan: &MountPlan) -> anyhow::Result<()> {
     nix::mount::mount(Some(&plan.source), &plan.point, Some(plan.fstype.as_str()), flags, data).map_err(|errno| {
         let device = plan.source.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let words: Vec<String> = std::iter::from_fn(|| log.as_mut()?.next_line())
-            .filter(|line| line.contains(&device) || line.contains(&plan.fstype))
+            .filter(|line| line.contains(&device) || line.to_lowercase().contains(&plan.fstype))
             .take(4)
             .collect();
         let hint = if errno == Errno::ENODEV { " (the kernel has no such file system)" } else { "" };
@@ -96,6 +97,23 @@ pub fn unmount(point: &Path) -> anyhow::Result<()> {
     drop(directory);
     // What cannot be flushed must still make room for the next target.
     flushed.and(let_go(point))
+}
+
+/// Takes a file system out of the tree that does not answer any more. What waits for it is told to give up, where the
+/// file system can do that (NFS and CIFS can).
+///
+/// # Errors
+/// Nothing is mounted there.
+pub(super) fn give_up(point: &Path) -> anyhow::Result<()> {
+    nix::mount::umount2(point, MntFlags::MNT_FORCE | MntFlags::MNT_DETACH)
+        .with_context(|| format!("cannot detach {}", point.display()))
+}
+
+/// Where targets are mounted, the last one first.
+pub fn targets() -> Vec<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+    points.rev().filter(|point| point.starts_with(MOUNT_POINT)).map(PathBuf::from).collect()
 }
 
 fn let_go(point: &Path) -> anyhow::Result<()> {

@@ -1,0 +1,35 @@
+//! Where a server is, for the targets that are one.
+
+use super::{Net, dns};
+use anyhow::Context;
+use std::net::IpAddr;
+
+/// The address of the server `name`: what a nameserver says now, else what it was `before`, when the image was built.
+///
+/// # Errors
+/// Nobody knows it.
+pub fn find(net: &mut dyn Net, name: &str, before: Option<IpAddr>) -> anyhow::Result<IpAddr> {
+    match (dns::resolve(net, name), before) {
+        (Ok(address), _) => Ok(address),
+        (Err(error), Some(address)) => {
+            log::warn!("{error:#}; it was {address} when the image was built, and that is used");
+            Ok(address)
+        }
+        (Err(error), None) => Err(error),
+    }
+}
+
+/// The address that the server sees of us.
+///
+/// # Errors
+/// There is no way to it.
+pub fn own_address(net: &mut dyn Net, server: IpAddr) -> anyhow::Result<IpAddr> {
+    let way = net.route_to(server).with_context(|| format!("there is no route to {server}; is the network up?"))?;
+    way.source.with_context(|| format!("the route to {server} has no address of ours"))
+}
+
+/// As [`own_address`], of a server that is known by name.
+pub fn client(net: &mut dyn Net, name: &str, before: Option<IpAddr>) -> Option<IpAddr> {
+    let server = find(net, name, before).ok()?;
+    own_address(net, server).ok()
+}

@@ -1,0 +1,123 @@
+//! Work that may never come back, such as a system call on the file system of a server that is gone, done in a thread of
+//! its own: who asks for it waits for a limited time.
+//!
+//! May surprise: a thread that does not come back is left behind, with all that it holds, to the reboot.
+
+use crate::start;
+use anyhow::{Context, bail};
+use std::fmt;
+use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
+use std::time::Duration;
+
+/// The work was not done in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Late(pub Duration);
+
+impl fmt::Display for Late {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no answer within {} s", self.0.as_secs())
+    }
+}
+
+impl std::error::Error for Late {}
+
+/// What a thread at work tells.
+enum Said<T> {
+    Alive,
+    Done(T),
+}
+
+/// How work says that it comes along.
+#[derive(Debug)]
+pub struct Tick<T>(SyncSender<Said<T>>);
+
+impl<T> fmt::Debug for Said<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if matches!(self, Said::Alive) { "alive" } else { "done" })
+    }
+}
+
+impl<T> Tick<T> {
+    /// It comes along.
+    pub fn tick(&self) {
+        let _ = self.0.try_send(Said::Alive);
+    }
+}
+
+/// Has `work` done, which may take `limit`.
+///
+/// # Errors
+/// Those of the work, and [`Late`].
+pub fn within<T: Send + 'static>(
+    limit: Duration,
+    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    alive_within(limit, |_: &Tick<_>| work(), &mut || ())
+}
+
+/// Has `work` done, which may take as long as it likes but not longer than `limit` from one sign of life to the next;
+/// `tick` is called at each.
+///
+/// # Errors
+/// As [`within`].
+pub fn alive_within<T: Send + 'static>(
+    limit: Duration,
+    work: impl FnOnce(&Tick<anyhow::Result<T>>) -> anyhow::Result<T> + Send + 'static,
+    tick: &mut dyn FnMut(),
+) -> anyhow::Result<T> {
+    let (say, heard) = mpsc::sync_channel(8);
+    start::in_thread("within", move || {
+        let tick = Tick(say);
+        let done = work(&tick);
+        let _ = tick.0.send(Said::Done(done));
+    })
+    .context("no thread for it")?;
+    loop {
+        match heard.recv_timeout(limit) {
+            Ok(Said::Alive) => tick(),
+            Ok(Said::Done(done)) => return done,
+            Err(RecvTimeoutError::Timeout) => return Err(Late(limit).into()),
+            Err(RecvTimeoutError::Disconnected) => bail!("the thread for it died"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread::sleep;
+    use std::time::Instant;
+
+    const SHORT: Duration = Duration::from_millis(200);
+
+    #[test]
+    fn what_is_done_in_time_comes_back() {
+        assert_eq!(within(SHORT * 50, || Ok(7)).unwrap(), 7);
+        assert_eq!(within::<()>(SHORT * 50, || bail!("no")).unwrap_err().to_string(), "no");
+    }
+
+    #[test]
+    fn what_never_comes_back_is_left_behind() {
+        let began = Instant::now();
+        let error = within(SHORT, || {
+            sleep(Duration::from_secs(20));
+            Ok(())
+        });
+        assert_eq!(*error.unwrap_err().downcast_ref::<Late>().unwrap(), Late(SHORT));
+        assert!(began.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn signs_of_life_extend_the_limit() {
+        let mut ticks = 0;
+        let work = |tick: &Tick<_>| {
+            for _ in 0..6 {
+                sleep(SHORT / 2);
+                tick.tick();
+            }
+            Ok("done")
+        };
+        assert_eq!(alive_within(SHORT * 2, work, &mut || ticks += 1).unwrap(), "done");
+        assert!(ticks > 0);
+    }
+}
