@@ -27,7 +27,7 @@
 //! | [`storage`] | the hooks for what lies between a target and the disks: LVM, RAID, LUKS, multipath; and disks by iSCSI and NVMe over TCP |
 //! | [`raw`] | the hook for a dump target that is a device without a file system; what is where on it |
 //! | [`virtiofs`] | the hook for a directory that the hypervisor shares |
-//! | [`nfs`] | the hook for a dump target that is an NFS export |
+//! | [`nfs`], [`cifs`] | the hooks for a dump target that is an NFS export, or a share of Samba or Windows |
 //! | [`net`] | the hook that brings a network up, for targets that need one |
 //! | [`rootfs`] | `dump_to_rootfs`: the host's root file system as the last target |
 //! | [`user`] | `kdump_pre`, `kdump_post`, `kdump_emergency` and their directories |
@@ -47,6 +47,7 @@
 //! A new capability is one module here and one line in [`Settings::hooks`] (and, for a target, one in [`Target`]).
 //! PID 1 links this crate: nothing heavy that only the builder needs belongs here.
 
+pub mod cifs;
 pub mod cmdline;
 pub mod device;
 pub mod early_kdump;
@@ -79,6 +80,7 @@ pub use moment::{Moment, Next, Outcome};
 pub use stage::Stage;
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -177,6 +179,8 @@ pub enum Target {
     Virtiofs(virtiofs::Virtiofs),
     /// An NFS export.
     Nfs(nfs::Nfs),
+    /// A share of Samba or Windows.
+    Cifs(cifs::Cifs),
     /// The host's root file system, when all other targets have failed.
     Rootfs(rootfs::Rootfs),
 }
@@ -188,7 +192,16 @@ impl Target {
             Target::Filesystem(filesystem) => Some(&filesystem.device),
             Target::Raw(raw) => Some(&raw.device),
             Target::Rootfs(rootfs) => Some(&rootfs.filesystem.device),
-            Target::Virtiofs(_) | Target::Nfs(_) => None,
+            Target::Virtiofs(_) | Target::Nfs(_) | Target::Cifs(_) => None,
+        }
+    }
+
+    /// The server that it is on, by name, and its address as it is known when the image is built.
+    pub fn server(&mut self) -> Option<(&str, &mut Option<IpAddr>)> {
+        match self {
+            Target::Nfs(nfs) => Some((&nfs.server, &mut nfs.address)),
+            Target::Cifs(cifs) => Some((&cifs.server, &mut cifs.address)),
+            Target::Filesystem(_) | Target::Virtiofs(_) | Target::Raw(_) | Target::Rootfs(_) => None,
         }
     }
 
@@ -199,6 +212,7 @@ impl Target {
             Target::Raw(raw) => raw,
             Target::Virtiofs(share) => share,
             Target::Nfs(nfs) => nfs,
+            Target::Cifs(cifs) => cifs,
             Target::Rootfs(rootfs) => rootfs,
         }
     }
@@ -212,6 +226,7 @@ impl fmt::Display for Target {
             Target::Raw(raw) => raw.fmt(f),
             Target::Virtiofs(share) => share.fmt(f),
             Target::Nfs(nfs) => nfs.fmt(f),
+            Target::Cifs(cifs) => cifs.fmt(f),
             Target::Rootfs(rootfs) => rootfs.fmt(f),
         }
     }
@@ -223,6 +238,9 @@ impl fmt::Display for Target {
 pub struct Settings {
     /// Dump targets in the order in which they are tried.
     pub targets: Vec<Target>,
+    /// The directory of all dumps in a target, by the target's name, where it is not the one that is configured for all.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub paths: BTreeMap<String, PathBuf>,
     /// What must not be loaded.
     #[serde(default)]
     pub modules: kmod::Settings,
@@ -253,6 +271,11 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The directory of all dumps in that target, if it has one of its own.
+    pub fn path_of(&self, target: &Target) -> Option<&Path> {
+        self.paths.get(&target.to_string()).map(PathBuf::as_path)
+    }
+
     /// The hooks that these settings call for.
     pub fn hooks(&self) -> Vec<&dyn Hook> {
         let network = self.network.iter().map(|network| network as &dyn Hook);
