@@ -14,7 +14,7 @@ use kdump_hooks::kmod::{self, ModuleName};
 use kdump_hooks::shell::Shell;
 use kdump_hooks::storage::{Layer, OverNetwork};
 use kdump_hooks::{Contribution, FileNeed, Host, ModuleNeed, Settings, Target};
-use kdump_init::config::{self as contract, Dump, ImageConfig, Limits, Normal};
+use kdump_init::config::{self as contract, Dump, ImageConfig, Normal};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -90,8 +90,9 @@ pub fn plan_for(config: &Config, host: &SystemHost, ours: &Programs) -> anyhow::
     let mut warnings = config.warnings.clone();
     let collector = &config.dump.collector;
     collector.value.check(&ours.capture).with_context(|| format!("{}: core_collector", collector.origin))?;
-    let (target, path) = target::find(config, host, &mut warnings)?;
-    let image = image_config(config, host, settings(config, host, target, &mut warnings)?, path)?;
+    let mut found = target::find(config, host, &mut warnings)?;
+    let path = std::mem::take(&mut found.path);
+    let image = image_config(config, host, settings(config, host, found, &mut warnings)?, path)?;
 
     let mut plan = Plan::default();
     plan.extend(skeleton::gather())?;
@@ -169,12 +170,11 @@ pub(crate) fn finish(
 fn settings(
     config: &Config,
     host: &SystemHost,
-    target: Target,
+    target::Found { mut targets, paths, .. }: target::Found,
     warnings: &mut Vec<String>,
 ) -> anyhow::Result<Settings> {
     let dump = &config.dump;
     let on_failure = &dump.failure_action;
-    let mut targets = vec![target];
     if on_failure.value == OnFailure::DumpToRootfs {
         let rootfs = target::rootfs(host).with_context(|| format!("{}: dump_to_rootfs", on_failure.origin))?;
         match targets.iter().any(|target| target.device() == rootfs.device()) {
@@ -199,6 +199,7 @@ fn settings(
     let (targets, network) = network::find(config, host, targets, &others, warnings)?;
     Ok(Settings {
         targets,
+        paths,
         storage,
         network_storage,
         network,
@@ -249,7 +250,7 @@ pub(crate) fn image_config(
             ..Dump::new(path, config.dump.collector.value.argv.clone())
         },
         endings,
-        limits: Limits::default(),
+        limits: config.dump.limits,
         normal: None,
         hooks,
     })
@@ -322,7 +323,7 @@ mod tests {
         std::fs::create_dir(root.path().join("etc")).unwrap();
         std::fs::write(root.path().join("etc/kdump.conf"), conf).unwrap();
         let config = Config::read(&Files::new(root.path(), None, None)).unwrap();
-        let TargetLine::Filesystem { fstype, device } = config.dump.target.clone().unwrap().value else {
+        let TargetLine::Filesystem { fstype, device } = config.dump.targets[0].value.line.clone() else {
             panic!("no file system")
         };
         let target = kdump_hooks::filesystem::Filesystem { fstype, device, options: Vec::new() };

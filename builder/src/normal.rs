@@ -62,11 +62,7 @@ const RELEASE_FILE: &str = "NAME=\"kdump-rs initramfs\"\nID=kdump-rs\nPRETTY_NAM
 /// Why there can be none, with the remedy.
 pub fn plan(options: Options, files: &Files, host: &SystemHost, ours: &Programs) -> anyhow::Result<Built> {
     let mut warnings = Vec::new();
-    let config = Config {
-        dump: KdumpConf::parse("", Path::new("kdump.conf"), &mut warnings)?,
-        system: Sysconfig::default(),
-        warnings: Vec::new(),
-    };
+    let config = Config { dump: KdumpConf::default(), system: Sysconfig::default(), warnings: Vec::new() };
     let seen = look(host)?;
     let early_kdump = options.early_kdump.then(|| early_kdump(host, files)).transpose()?;
 

@@ -5,7 +5,7 @@
 //!
 //! May surprise: with `raw_force yes` in kdump.conf nothing is refused, not even what is in use.
 
-use crate::config::{Given, TargetLine};
+use crate::config::{Given, Wanted};
 use crate::host::{SystemHost, Tree, sysfs};
 use crate::target;
 use anyhow::{Context, bail};
@@ -24,7 +24,7 @@ use std::path::Path;
 /// The device holds something or is in use, and `raw_force` does not say yes.
 pub fn target(
     device: &DeviceSpec,
-    line: &Given<TargetLine>,
+    line: &Given<Wanted>,
     force: Option<&Given<bool>>,
     host: &SystemHost,
     warnings: &mut Vec<String>,

@@ -1,56 +1,86 @@
 //! Where the dump goes: from a directive, or from what holds `path` on this host.
 //!
-//! In: configuration and host. Out: a target with a name that survives into the capture kernel, and the directory of all
-//! dumps inside it. Device nodes are numbered as they are found, so a UUID is put in their place where one is known.
+//! In: configuration and host. Out: targets with names that survive into the capture kernel, and the directory of all
+//! dumps inside each. Device nodes are numbered as they are found, so a UUID is put in their place where one is known.
 
-use crate::config::{Config, Given, KdumpConf, TargetLine};
+use crate::config::{Config, Given, KdumpConf, TargetLine, Wanted};
 use crate::host::{SystemHost, Tree, mounts, sysfs};
 use crate::raw;
 use anyhow::{Context, bail};
+use kdump_hooks::cifs::Cifs;
 use kdump_hooks::filesystem::Filesystem;
 use kdump_hooks::nfs::Nfs;
 use kdump_hooks::rootfs::Rootfs;
 use kdump_hooks::virtiofs::Virtiofs;
 use kdump_hooks::{DeviceSpec, Target};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// The target and the directory of all dumps in it.
+/// The targets in their order, and where dumps are in them.
+#[derive(Debug)]
+pub struct Found {
+    /// The targets.
+    pub targets: Vec<Target>,
+    /// The directory of all dumps of those that have one of their own, by the target's name.
+    pub paths: BTreeMap<String, PathBuf>,
+    /// The directory of all dumps in the others.
+    pub path: PathBuf,
+}
+
+/// The targets and the directories of all dumps in them.
 ///
 /// # Errors
 /// There is no target directive and the host does not tell.
-pub fn find(config: &Config, host: &SystemHost, warnings: &mut Vec<String>) -> anyhow::Result<(Target, PathBuf)> {
-    match &config.dump.target {
-        Some(line) => Ok((named(line, &config.dump, host, warnings)?, config.dump.path.value.clone())),
-        None => holder(&config.dump, host).with_context(|| {
+pub fn find(config: &Config, host: &SystemHost, warnings: &mut Vec<String>) -> anyhow::Result<Found> {
+    let mut found = Found { targets: Vec::new(), paths: BTreeMap::new(), path: config.dump.path.value.clone() };
+    for wanted in &config.dump.targets {
+        let target = named(wanted, &config.dump, host, warnings)?;
+        if found.targets.iter().any(|other| other.to_string() == target.to_string()) {
+            bail!("{}: {target} is a target already, under another name; keep one of the two", wanted.origin);
+        }
+        found.paths.extend(wanted.value.path.clone().map(|path| (target.to_string(), path)));
+        found.targets.push(target);
+    }
+    if found.targets.is_empty() {
+        let (target, path) = holder(&config.dump, host).with_context(|| {
             format!(
                 "cannot tell which file system holds {} ({})",
                 config.dump.path.value.display(),
                 config.dump.path.origin
             )
-        }),
+        })?;
+        found = Found { targets: vec![target], path, ..found };
     }
+    Ok(found)
 }
 
 fn named(
-    line: &Given<TargetLine>,
+    line: &Given<Wanted>,
     config: &KdumpConf,
     host: &SystemHost,
     warnings: &mut Vec<String>,
 ) -> anyhow::Result<Target> {
-    let (fstype, device) = match &line.value {
+    let options = &line.value.options;
+    let (fstype, device) = match &line.value.line {
         TargetLine::Filesystem { fstype, device } => (fstype.clone(), device),
         TargetLine::Raw(device) => return raw::target(device, line, config.raw_force.as_ref(), host, warnings),
         TargetLine::Virtiofs(tag) => return Ok(Target::Virtiofs(Virtiofs { tag: tag.clone() })),
         TargetLine::Nfs(nfs) => {
-            let nfs = Nfs { options: nfs_options(&host.tree, nfs), ..nfs.clone() };
+            let options = if options.is_empty() { nfs_options(&host.tree, nfs) } else { options.clone() };
+            let nfs = Nfs { options, ..nfs.clone() };
             nfs.check().with_context(|| format!("{}: the mount options of {nfs}", line.origin))?;
             return Ok(Target::Nfs(nfs));
+        }
+        TargetLine::Cifs(cifs) => {
+            let cifs = Cifs { options: options.clone(), ..cifs.clone() };
+            cifs.check().with_context(|| format!("{}: the options of {cifs}", line.origin))?;
+            return Ok(Target::Cifs(cifs));
         }
     };
     // RHEL too takes the options of what is mounted, which may say which subvolume `path` is in.
     let names = if host.devices_are_here { sysfs::block_names(&host.tree, device) } else { Vec::new() };
     let node = names.first().map(|name| Path::new("/dev").join(name.replace('!', "/")));
-    let options = mounts::options(&host.tree, device, node.as_deref());
+    let mounted = mounts::options(&host.tree, device, node.as_deref());
     let device = match device {
         DeviceSpec::Path(path) => {
             match host.devices_are_here.then(|| sysfs::lasting_name(&host.tree, path)).flatten() {
@@ -60,6 +90,7 @@ fn named(
         }
         other => other.clone(),
     };
+    let options = if options.is_empty() { mounted } else { options.clone() };
     Ok(Target::Filesystem(Filesystem { fstype, device, options }))
 }
 
@@ -89,7 +120,7 @@ pub(crate) fn nfs_options(tree: &Tree, nfs: &Nfs) -> Vec<String> {
 /// A device of which nothing is known but its node; `better` is what had better be written.
 pub(crate) fn unnamed(
     path: &Path,
-    line: &Given<TargetLine>,
+    line: &Given<Wanted>,
     better: &str,
     warnings: &mut Vec<String>,
 ) -> anyhow::Result<DeviceSpec> {

@@ -9,8 +9,9 @@ use super::collector::Collector;
 use super::{Given, Origin, fence};
 use anyhow::bail;
 use kdump_hooks::DeviceSpec;
+use kdump_hooks::cifs::Cifs;
 use kdump_hooks::nfs::Nfs;
-use kdump_init::config::{Ending, FailureAction};
+use kdump_init::config::{Ending, FailureAction, Limits};
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
@@ -19,8 +20,8 @@ use std::path::{Component, Path, PathBuf};
 pub struct KdumpConf {
     /// The directory of all dumps. Relative to the target if there is one, else a path of this host.
     pub path: Given<PathBuf>,
-    /// Where the dump goes to.
-    pub target: Option<Given<TargetLine>>,
+    /// Where the dump goes to, in the order in which it is tried.
+    pub targets: Vec<Given<Wanted>>,
     /// `raw_force yes`, a word of ours: whatever is on the raw device is overwritten.
     pub raw_force: Option<Given<bool>>,
     /// The program that writes the dump.
@@ -45,6 +46,57 @@ pub struct KdumpConf {
     pub extra_modules: Vec<Given<String>>,
     /// Programs and files that must be in the image.
     pub extra_bins: Vec<Given<PathBuf>>,
+    /// How long things may take.
+    pub limits: Limits,
+}
+
+impl KdumpConf {
+    /// The files of the host with secrets in them that the image holds.
+    pub fn secrets(&self) -> impl Iterator<Item = &Path> {
+        self.targets.iter().filter_map(|target| match &target.value.line {
+            TargetLine::Cifs(cifs) => cifs.credentials.as_deref().filter(|_| cifs.given.is_none()),
+            _ => None,
+        })
+    }
+}
+
+impl Default for KdumpConf {
+    fn default() -> KdumpConf {
+        KdumpConf {
+            path: Given::default("/var/crash".into()),
+            targets: Vec::new(),
+            raw_force: None,
+            collector: Given::default(Collector::default()),
+            failure_action: Given::default(OnFailure::Action(Ending::Reboot.into())),
+            final_action: Given::default(Ending::Reboot),
+            kdump_pre: None,
+            kdump_post: None,
+            kdump_emergency: None,
+            fence_nodes: None,
+            fence_args: None,
+            extra_modules: Vec::new(),
+            extra_bins: Vec::new(),
+            forbid_modules: Vec::new(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// A target that is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// What and where it is.
+    pub line: TargetLine,
+    /// The directory of all dumps in it, if it has one of its own.
+    pub path: Option<PathBuf>,
+    /// Mount options.
+    pub options: Vec<String>,
+}
+
+impl From<TargetLine> for Wanted {
+    fn from(line: TargetLine) -> Wanted {
+        Wanted { line, path: None, options: Vec::new() }
+    }
 }
 
 /// What `failure_action` asks for.
@@ -72,6 +124,8 @@ pub enum TargetLine {
     Raw(DeviceSpec),
     /// An export, such as `nfs nas:/srv/crash`.
     Nfs(Nfs),
+    /// A share of Samba or Windows.
+    Cifs(Cifs),
 }
 
 /// The directives that name a target on the network.
@@ -130,22 +184,7 @@ impl KdumpConf {
     /// # Errors
     /// The first line that cannot be followed, as `FILE:LINE`, with the remedy.
     pub fn parse(text: &str, file: &Path, warnings: &mut Vec<String>) -> anyhow::Result<KdumpConf> {
-        let mut conf = KdumpConf {
-            path: Given::default("/var/crash".into()),
-            target: None,
-            raw_force: None,
-            collector: Given::default(Collector::default()),
-            failure_action: Given::default(OnFailure::Action(Ending::Reboot.into())),
-            final_action: Given::default(Ending::Reboot),
-            kdump_pre: None,
-            kdump_post: None,
-            kdump_emergency: None,
-            fence_nodes: None,
-            fence_args: None,
-            extra_modules: Vec::new(),
-            forbid_modules: Vec::new(),
-            extra_bins: Vec::new(),
-        };
+        let mut conf = KdumpConf::default();
         let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
         for (index, line) in text.lines().enumerate() {
             let line = line.trim();
@@ -185,8 +224,9 @@ impl KdumpConf {
         Ok(conf)
     }
 
-    fn is_raw(&self) -> bool {
-        matches!(&self.target, Some(Given { value: TargetLine::Raw(_), .. }))
+    /// Whether one of the targets is a raw device.
+    pub fn is_raw(&self) -> bool {
+        self.targets.iter().any(|target| matches!(target.value.line, TargetLine::Raw(_)))
     }
 
     fn follow(&mut self, name: &str, value: &str, place: &Origin, warnings: &mut Vec<String>) -> anyhow::Result<()> {
@@ -227,20 +267,10 @@ impl KdumpConf {
                 )),
             },
             "virtiofs" => {
-                if value.contains(char::is_whitespace) || value.contains('/') {
-                    bail!("`{value}` is not the tag of a share; write the tag that the hypervisor offers");
-                }
-                self.target = Some(given(TargetLine::Virtiofs(value.to_owned()), place));
+                self.targets = vec![given(TargetLine::Virtiofs(check_tag(value)?).into(), place)];
             }
             RAW => {
-                let device: DeviceSpec = value.parse().map_err(anyhow::Error::msg)?;
-                if device.is_of_content() {
-                    bail!(
-                        "{device} is the name of what is on a device, and that will be overwritten; write its partition's \
-                         PARTUUID=…, or its node below /dev"
-                    );
-                }
-                self.target = Some(given(TargetLine::Raw(device), place));
+                self.targets = vec![given(TargetLine::Raw(raw_device(value)?).into(), place)];
             }
             "raw_force" => match value {
                 "yes" => self.raw_force = Some(given(true, place)),
@@ -249,7 +279,7 @@ impl KdumpConf {
             },
             "nfs" => {
                 let export = value.parse().map_err(anyhow::Error::msg)?;
-                self.target = Some(given(TargetLine::Nfs(export), place));
+                self.targets = vec![given(TargetLine::Nfs(export).into(), place)];
             }
             fstype => {
                 if !kdump_hooks::filesystem::Filesystem::is_known(fstype) {
@@ -259,7 +289,8 @@ impl KdumpConf {
                 if fstype == "minix" && !matches!(device, DeviceSpec::Path(_)) {
                     bail!("a minix file system has neither label nor UUID; write its device, such as /dev/sdb1");
                 }
-                self.target = Some(given(TargetLine::Filesystem { fstype: fstype.to_owned(), device }, place));
+                let line = TargetLine::Filesystem { fstype: fstype.to_owned(), device };
+                self.targets = vec![given(line.into(), place)];
             }
         }
         Ok(())
@@ -295,7 +326,7 @@ fn check_known(name: &str, place: &Origin) -> anyhow::Result<()> {
     }
 }
 
-fn on_failure(value: &str) -> anyhow::Result<OnFailure> {
+pub(super) fn on_failure(value: &str) -> anyhow::Result<OnFailure> {
     match value {
         "shell" => Ok(OnFailure::Action(FailureAction::Shell)),
         "dump_to_rootfs" => Ok(OnFailure::DumpToRootfs),
@@ -306,8 +337,28 @@ fn on_failure(value: &str) -> anyhow::Result<OnFailure> {
     }
 }
 
+/// A device whose content does not matter.
+pub(super) fn raw_device(value: &str) -> anyhow::Result<DeviceSpec> {
+    let device: DeviceSpec = value.parse().map_err(anyhow::Error::msg)?;
+    if device.is_of_content() {
+        bail!(
+            "{device} is the name of what is on a device, and that will be overwritten; write its partition's \
+             PARTUUID=…, or its node below /dev"
+        );
+    }
+    Ok(device)
+}
+
+/// The name of a share.
+pub(super) fn check_tag(value: &str) -> anyhow::Result<String> {
+    match value.contains(char::is_whitespace) || value.contains('/') {
+        true => bail!("`{value}` is not the tag of a share; write the tag that the hypervisor offers"),
+        false => Ok(value.to_owned()),
+    }
+}
+
 /// One executable; RHEL gives it no arguments either.
-fn program(value: &str) -> anyhow::Result<PathBuf> {
+pub(super) fn program(value: &str) -> anyhow::Result<PathBuf> {
     if !value.starts_with('/') {
         bail!("`{value}` is not an absolute path; write it from / on");
     }
@@ -315,7 +366,7 @@ fn program(value: &str) -> anyhow::Result<PathBuf> {
 }
 
 /// An absolute directory without doubled slashes; a relative one is taken from the root of the target.
-fn directory(value: &str) -> anyhow::Result<PathBuf> {
+pub(super) fn directory(value: &str) -> anyhow::Result<PathBuf> {
     match normal(value) {
         Some(path) => Ok(path),
         None => bail!("`{value}` has `..` in it; write the directory without"),
@@ -370,7 +421,7 @@ mod tests {
         assert_eq!(conf.path.value, Path::new("/var/crash"));
         assert_eq!(conf.path.origin.to_string(), "kdump.conf:3");
         let ext4 = TargetLine::Filesystem { fstype: "ext4".into(), device: DeviceSpec::Label("crash".into()) };
-        assert_eq!(conf.target.unwrap().value, ext4);
+        assert_eq!(conf.targets[0].value, ext4.into());
         assert_eq!(conf.collector.value.argv, ["kdump-capture", "-l", "-d", "31"]);
         assert_eq!(conf.failure_action.value, OnFailure::Action(Ending::Halt.into()));
         assert_eq!(conf.final_action.value, Ending::Poweroff);
@@ -383,7 +434,7 @@ mod tests {
         for (text, server, export) in
             [("nfs nas.example:/srv/crash", "nas.example", "/srv/crash"), ("nfs [fd00::7]:/x", "fd00::7", "/x")]
         {
-            let TargetLine::Nfs(nfs) = parse(text).unwrap().0.target.unwrap().value else { panic!("{text}") };
+            let TargetLine::Nfs(nfs) = parse(text).unwrap().0.targets.remove(0).value.line else { panic!("{text}") };
             assert_eq!((nfs.server.as_str(), nfs.export.as_str()), (server, export));
         }
     }
@@ -392,7 +443,7 @@ mod tests {
     fn a_raw_target_is_named_by_what_does_not_lie_on_it() {
         let (conf, warnings) = parse("raw PARTUUID=12-01\nraw_force yes\n").unwrap();
         assert!(warnings.is_empty(), "{warnings:?}");
-        assert_eq!(conf.target.unwrap().value, TargetLine::Raw(DeviceSpec::PartUuid("12-01".into())));
+        assert_eq!(conf.targets[0].value.line, TargetLine::Raw(DeviceSpec::PartUuid("12-01".into())));
         assert!(conf.raw_force.unwrap().value);
         assert!(parse("raw /dev/disk/by-id/virtio-dumps").is_ok());
         for name in ["UUID=12", "LABEL=crash", "/dev/disk/by-uuid/12"] {
@@ -435,7 +486,7 @@ mod tests {
 
     #[test]
     fn a_share_is_named_by_its_tag() {
-        let target = |text| parse(text).map(|(conf, _)| conf.target.unwrap().value);
+        let target = |text| parse(text).map(|(conf, _)| conf.targets[0].value.line.clone());
         assert_eq!(target("virtiofs dumps").unwrap(), TargetLine::Virtiofs("dumps".into()));
         assert!(target("virtiofs /srv/dumps").is_err());
     }

@@ -1,16 +1,19 @@
 //! What the administrator asked for, each value with the place it was written at.
 //!
-//! In: `kdump.conf` and `/etc/sysconfig/kdump`. Out: [`Config`]. A file that says something this version cannot do is
+//! In: `kdump.conf` or the native `kdump.toml`, and `/etc/sysconfig/kdump`. Out: [`Config`], one model that each of them
+//! fills. A file that says something this version cannot do is
 //! refused with `FILE:LINE` and the remedy; nothing is passed over in silence, because the next reader of that file is
 //! a machine that has just crashed.
 
 mod collector;
 pub mod fence;
 mod kdump_conf;
+pub mod native;
 mod sysconfig;
 
 pub use collector::{Collector, DEFAULT_COLLECTOR, OURS};
-pub use kdump_conf::{KdumpConf, OnFailure, TargetLine};
+pub use kdump_conf::{KdumpConf, OnFailure, TargetLine, Wanted};
+pub use native::Native;
 pub use sysconfig::{FailCommand, Sysconfig};
 
 use anyhow::{Context, bail};
@@ -56,7 +59,7 @@ impl<T> Given<T> {
 /// Everything that is configured.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// `kdump.conf`.
+    /// What `kdump.conf` can say, and what `kdump.toml` can say besides.
     pub dump: KdumpConf,
     /// `/etc/sysconfig/kdump`.
     pub system: Sysconfig,
@@ -67,6 +70,10 @@ pub struct Config {
 /// The configuration files, as they were named on the command line or not.
 #[derive(Clone, Debug)]
 pub struct Files {
+    /// `kdump.toml`, if it is one that may be read; it may be missing unless it was named.
+    pub native: Option<PathBuf>,
+    /// Whether [`Files::native`] was named.
+    pub native_named: bool,
     /// `kdump.conf`.
     pub kdump_conf: PathBuf,
     /// `/etc/sysconfig/kdump`; it may be missing unless it was named.
@@ -76,10 +83,19 @@ pub struct Files {
 }
 
 impl Files {
-    /// The files of the system at `root`, those that are named in place of the usual ones.
-    pub fn new(root: &Path, kdump_conf: Option<&Path>, sysconfig: Option<&Path>) -> Self {
+    /// The files of the system at `root`, those that are named in place of the usual ones. A `config` whose name ends in
+    /// `.toml` is a native one.
+    pub fn new(root: &Path, config: Option<&Path>, sysconfig: Option<&Path>) -> Self {
+        let is_native = |path: &Path| path.extension().is_some_and(|extension| extension == "toml");
+        let (native, kdump_conf) = match config {
+            None => (Some(native::path(root)), None),
+            Some(config) if is_native(config) => (Some(config.to_owned()), None),
+            Some(config) => (None, Some(config.to_owned())),
+        };
         Files {
-            kdump_conf: kdump_conf.map_or_else(|| root.join("etc/kdump.conf"), Path::to_owned),
+            native_named: native.is_some() && config.is_some(),
+            native,
+            kdump_conf: kdump_conf.unwrap_or_else(|| root.join("etc/kdump.conf")),
             sysconfig: sysconfig.map_or_else(|| root.join("etc/sysconfig/kdump"), Path::to_owned),
             sysconfig_named: sysconfig.is_some(),
         }
@@ -87,12 +103,19 @@ impl Files {
 }
 
 impl Config {
-    /// Reads both files.
+    /// Reads the files.
     ///
     /// # Errors
     /// A file cannot be read, or a line of it cannot be followed.
     pub fn read(files: &Files) -> anyhow::Result<Config> {
         let mut warnings = Vec::new();
+        if let Some(path) = &files.native
+            && let Some(native) = Config::native(path, files, &mut warnings)?
+        {
+            let mut system = Config::system(files, &mut warnings)?;
+            native.override_system(&mut system, &mut warnings);
+            return Ok(Config { dump: native.dump, system, warnings });
+        }
         let Some(text) = read_text(&files.kdump_conf)? else {
             bail!(
                 "there is no configuration {}; an empty file asks for all defaults, --config names another",
@@ -100,14 +123,34 @@ impl Config {
             );
         };
         let dump = KdumpConf::parse(&text, &files.kdump_conf, &mut warnings)?;
-        let system = match read_text(&files.sysconfig)? {
-            Some(text) => Sysconfig::parse(&text, &files.sysconfig, &mut warnings)?,
+        let system = Config::system(files, &mut warnings)?;
+        Ok(Config { dump, system, warnings })
+    }
+
+    /// The native configuration, if there is one.
+    fn native(path: &Path, files: &Files, warnings: &mut Vec<String>) -> anyhow::Result<Option<Native>> {
+        let text = match read_text(path)? {
+            Some(text) => text,
+            None if files.native_named => bail!("there is no configuration {}, which --config names", path.display()),
+            None => return Ok(None),
+        };
+        let native = Native::parse(&text, path)?;
+        // What is in the other file does not matter, but for its being there.
+        let other = read_text(&files.kdump_conf).ok().flatten().unwrap_or_default();
+        if let Some(unread) = native::unread(&other, &files.kdump_conf).filter(|_| !files.native_named) {
+            warnings.push(format!("{unread}: {} is here and wins; empty one of the two", path.display()));
+        }
+        Ok(Some(native))
+    }
+
+    fn system(files: &Files, warnings: &mut Vec<String>) -> anyhow::Result<Sysconfig> {
+        match read_text(&files.sysconfig)? {
+            Some(text) => Sysconfig::parse(&text, &files.sysconfig, warnings),
             None if files.sysconfig_named => {
                 bail!("there is no configuration {}, which --sysconfig names", files.sysconfig.display())
             }
-            None => Sysconfig::default(),
-        };
-        Ok(Config { dump, system, warnings })
+            None => Ok(Sysconfig::default()),
+        }
     }
 }
 
@@ -156,6 +199,25 @@ mod tests {
         let (_root, files) = files(None);
         let error = Config::read(&files).unwrap_err().to_string();
         assert!(error.contains("etc/kdump.conf; an empty file asks for all defaults"), "{error}");
+    }
+
+    #[test]
+    fn the_native_configuration_wins_where_it_is_and_says_so() {
+        let (root, files) = files(Some(b"\npath /a\n"));
+        assert!(Config::read(&files).unwrap().warnings.is_empty());
+        fs::create_dir(root.path().join("etc/kdump")).unwrap();
+        let native = root.path().join(native::PATH);
+        fs::write(&native, "path = \"/b\"").unwrap();
+        let config = Config::read(&files).unwrap();
+        assert_eq!(config.dump.path.value, Path::new("/b"));
+        let [warning] = &config.warnings[..] else { panic!("{:?}", config.warnings) };
+        assert!(warning.contains("etc/kdump.conf:2: `path` and all of this file has no effect: "), "{warning}");
+        let named = Files::new(root.path(), Some(&root.path().join("etc/kdump.conf")), None);
+        assert_eq!(Config::read(&named).unwrap().dump.path.value, Path::new("/a"));
+        let named = Files::new(root.path(), Some(&native), None);
+        assert!(Config::read(&named).unwrap().warnings.is_empty());
+        let missing = Files::new(root.path(), Some(Path::new("/nowhere.toml")), None);
+        assert!(Config::read(&missing).unwrap_err().to_string().contains("/nowhere.toml, which --config names"));
     }
 
     #[test]

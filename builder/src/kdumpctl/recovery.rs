@@ -60,7 +60,7 @@ pub(super) fn run(
 /// Recovers what is on the configured raw target, before the next crash could overwrite it. That it cannot be done is no
 /// reason to leave the machine without kdump.
 pub(super) fn before_start(machine: &Machine, config: &Config, out: &mut dyn Write) -> anyhow::Result<()> {
-    if !matches!(config.dump.target.as_ref().map(|target| &target.value), Some(TargetLine::Raw(_))) {
+    if !config.dump.is_raw() {
         return Ok(());
     }
     let base = machine.tree.path(&config.dump.path.value);

@@ -162,6 +162,8 @@ fn newer_than(machine: &Machine, config: &Config, disk: &OnDisk, built: SystemTi
         .chain(dirs)
         .chain(scripts)
         .chain(extra)
+        .chain(machine.files.native.clone())
+        .chain(config.dump.secrets().filter_map(|file| tree.resolve(file).ok()))
         .chain(keys::files(&machine.tree, &disk.image))
         .find(|path| modified(path).is_some_and(|changed| changed > built))
 }
