@@ -27,6 +27,8 @@ use crate::{disk, emulation, folders, guest_image, progress, provision, tools};
 /// Each part of a run ends within this; emulation on a busy machine is slow, and nothing may wait for ever.
 const LIMIT: Duration = Duration::from_secs(300);
 const MIB: u64 = 1 << 20;
+/// The native configuration, in the guest's tree.
+const NATIVE: &str = "etc/kdump/kdump.toml";
 /// How often a run is tried that the emulator spoils.
 const ATTEMPTS: u32 = 4;
 
@@ -200,7 +202,13 @@ pub fn fill_disk(scenario: &Scenario, programs: &Programs, tree: &Path) -> Resul
     for file in &scenario.files {
         file.make(tree).with_context(|| format!("unable to make the guest's {}", file.path))?;
     }
-    fs::write(tree.join("etc/kdump.conf"), scenario.kdump_conf())?;
+    match scenario.kdump_toml() {
+        Some(native) => {
+            fs::create_dir_all(tree.join("etc/kdump"))?;
+            fs::write(tree.join(NATIVE), native)?;
+        }
+        None => fs::write(tree.join("etc/kdump.conf"), scenario.kdump_conf())?,
+    }
     fs::write(tree.join("etc/sysconfig/kdump"), scenario.sysconfig_text())?;
     Ok(())
 }
@@ -209,7 +217,10 @@ pub fn fill_disk(scenario: &Scenario, programs: &Programs, tree: &Path) -> Resul
 pub fn mkdumprd(scenario: &Scenario, programs: &Programs, tree: &Path, image: &Path) -> Command {
     let mut command = Command::new(programs.path("mkdumprd"));
     command.args(["--kver", &scenario.kernel.release]).arg("--modules-dir").arg(&scenario.kernel.modules);
-    command.arg("--sysroot").arg(tree).arg("--config").arg(tree.join("etc/kdump.conf"));
+    command.arg("--sysroot").arg(tree).arg("--config").arg(tree.join(match scenario.native {
+        Some(_) => NATIVE,
+        None => "etc/kdump.conf",
+    }));
     if let Some(packing) = scenario.packing {
         command.args(["--compress", packing]);
     }

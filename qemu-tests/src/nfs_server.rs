@@ -13,6 +13,8 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::{portmapper, provision, sys, tools};
@@ -101,6 +103,11 @@ impl NfsServer {
             std::thread::sleep(Duration::from_millis(100));
         }
         Ok(server)
+    }
+
+    /// Makes it a hole: connections stay, and nothing is answered any more.
+    pub fn pause(&self) {
+        let _ = kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGSTOP);
     }
 
     /// Ends it as a power cut would.

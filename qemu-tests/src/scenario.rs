@@ -162,6 +162,8 @@ pub struct Scenario {
     pub memory_mib: u32,
     /// What is reserved of it.
     pub crashkernel_mib: u32,
+    /// The text of kdump.toml, but for path and collector, in the place of kdump.conf.
+    pub native: Option<String>,
     /// The target line of kdump.conf.
     pub target: String,
     /// The collector's dump level.
@@ -214,6 +216,7 @@ impl Scenario {
             page_tables: PageTables::Five,
             memory_mib: 512,
             crashkernel_mib: 128,
+            native: None,
             target: format!("ext4 LABEL={LABEL}"),
             level: 31,
             codec: Codec::Zstd,
@@ -249,6 +252,13 @@ impl Scenario {
             vec![self.target.clone(), format!("path {CRASH_FOLDER}"), format!("core_collector {collector}")];
         lines.extend(self.conf.iter().cloned());
         lines.join("\n") + "\n"
+    }
+
+    /// The text of /etc/kdump/kdump.toml, if the guest has one.
+    pub(crate) fn kdump_toml(&self) -> Option<String> {
+        let collector = self.other_collector.clone().unwrap_or_else(|| self.collector());
+        let native = self.native.as_ref()?;
+        Some(format!("path = \"{CRASH_FOLDER}\"\ncollector = \"{collector}\"\n{native}"))
     }
 
     fn collector(&self) -> String {

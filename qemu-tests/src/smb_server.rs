@@ -1,0 +1,120 @@
+//! An SMB server on the host's loopback, for guests that reach it by QEMU's user network.
+//!
+//! In: a folder. Out: Samba's smbd with two shares, `crash` and `other`, which are that folder, and one user, on a port of
+//! its own, until it is dropped. It is not installed: packages lie side by side below `target/qemu/samba`.
+
+use std::fs;
+use std::io::Write;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::{Pid, User, geteuid};
+
+use crate::{provision, sys, tools};
+
+/// It takes a second or two.
+const START: Duration = Duration::from_secs(60);
+
+/// The password of the one user: with all that is hard to hand on.
+pub const PASSWORD: &str = "top,secret = x y";
+
+/// A server that runs.
+#[derive(Debug)]
+pub struct SmbServer {
+    /// Where it listens.
+    pub port: u16,
+    /// What it shares as `crash`.
+    pub folder: PathBuf,
+    /// The one user.
+    pub user: String,
+    child: Child,
+}
+
+impl SmbServer {
+    /// Starts one that shares `place/share`.
+    pub fn start(place: &Path) -> Result<SmbServer> {
+        let samba = provision::samba()?;
+        let address = Ipv4Addr::LOCALHOST;
+        let port = TcpListener::bind((address, 0)).and_then(|free| free.local_addr()).context("no free port")?.port();
+        let (folder, state) = (place.join("share"), place.join("samba"));
+        for made in [&folder, &state] {
+            fs::create_dir_all(made).with_context(|| format!("unable to make {}", made.display()))?;
+        }
+        let user = User::from_uid(geteuid())?.context("this user has no name")?.name;
+        let conf = state.join("smb.conf");
+        let dir = state.display();
+        let text = format!(
+            "[global]\nbind interfaces only = yes\ninterfaces = lo\nsmb ports = {port}\nserver role = standalone server\n\
+             passdb backend = tdbsam:{dir}/passdb.tdb\nprivate dir = {dir}\nlock directory = {dir}\n\
+             state directory = {dir}\ncache directory = {dir}\npid directory = {dir}\nncalrpc dir = {dir}/ncalrpc\n\
+             log file = {dir}/log\nload printers = no\ndisable spoolss = yes\ndisable netbios = yes\n\
+             server min protocol = SMB3\n[crash]\npath = {0}\nread only = no\n[other]\npath = {0}\n",
+            folder.display(),
+        );
+        fs::write(&conf, text).with_context(|| format!("unable to write {}", conf.display()))?;
+
+        let mut pdbedit = command(&samba, "usr/bin/pdbedit");
+        pdbedit.arg("-s").arg(&conf).args(["-a", "-t", "-u", &user]);
+        pdbedit.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut adding = pdbedit.spawn().with_context(|| format!("unable to start {}", tools::shown(&pdbedit)))?;
+        let mut stdin = adding.stdin.take().context("pdbedit has no input")?;
+        write!(stdin, "{PASSWORD}\n{PASSWORD}\n").context("unable to tell pdbedit the password")?;
+        drop(stdin);
+        let added = adding.wait_with_output()?;
+        ensure!(added.status.success(), "pdbedit failed: {}", String::from_utf8_lossy(&added.stderr));
+
+        let mut command = command(&samba, "usr/sbin/smbd");
+        command.args(["-F", "--no-process-group"]).arg("-s").arg(&conf);
+        // Each connection has a process; all of them are to go.
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        sys::die_with_parent(&mut command);
+        let child = command.spawn().with_context(|| format!("unable to start {}", tools::shown(&command)))?;
+        let mut server = SmbServer { port, folder, user, child };
+        let began = Instant::now();
+        while TcpStream::connect((address, port)).is_err() {
+            let ended = server.child.try_wait().context("unable to wait for the SMB server")?;
+            if ended.is_some() || began.elapsed() > START {
+                let said = fs::read_to_string(state.join("log")).unwrap_or_default();
+                bail!("the SMB server does not listen ({ended:?}):\n{}", tools::tail(&said, 20));
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Ok(server)
+    }
+
+    /// The text of a credentials file.
+    pub fn credentials(&self, password: &str) -> String {
+        format!("username={}\npassword={password}\n", self.user)
+    }
+
+    /// The one dump on it. A `:` of its name is U+F022 on the server.
+    pub fn dump(&self) -> Result<PathBuf> {
+        let crash = self.folder.join(crate::scenario::CRASH_FOLDER.trim_start_matches('/'));
+        let entries = fs::read_dir(&crash).with_context(|| format!("unable to list {}", crash.display()))?;
+        let dumps = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+        match dumps.as_slice() {
+            [dump] => Ok(dump.clone()),
+            dumps => bail!("{} directories are in {}, not one: {dumps:?}", dumps.len(), crash.display()),
+        }
+    }
+}
+
+fn command(samba: &Path, program: &str) -> Command {
+    let mut command = tools::command(&samba.join(program).display().to_string());
+    let libraries = ["usr/lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu/samba"];
+    let libraries: Vec<String> = libraries.iter().map(|dir| samba.join(dir).display().to_string()).collect();
+    command.env("LD_LIBRARY_PATH", libraries.join(":"));
+    command
+}
+
+impl Drop for SmbServer {
+    fn drop(&mut self) {
+        let _ = killpg(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGKILL);
+        let _ = self.child.wait();
+    }
+}
