@@ -33,6 +33,7 @@
 //! | [`user`] | `kdump_pre`, `kdump_post`, `kdump_emergency` and their directories |
 //! | [`shell`] | a shell on the console, when all else has failed |
 //! | [`watchdog`] | the watchdog of the running system, kept alive while dumping |
+//! | [`notify`] | a mail and a request that say that the machine has crashed |
 //! | [`fence`] | fence_kdump messages: the cluster waits while the dump is taken |
 //! | [`early_kdump`] | the hook that loads the capture kernel in a normal boot, before the system does |
 //! | [`sysctl`] | sysctl.conf and sysctl.d |
@@ -63,6 +64,7 @@ pub mod machine;
 pub mod moment;
 pub mod net;
 pub mod nfs;
+pub mod notify;
 pub mod raw;
 pub mod rootfs;
 pub mod shell;
@@ -265,6 +267,9 @@ pub struct Settings {
     /// Nodes of a cluster that are told that a dump is taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fence: Option<fence::Fence>,
+    /// Who is told of the dump.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notify: Option<notify::Notify>,
     /// The capture kernel that a normal boot loads early.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub early_kdump: Option<early_kdump::EarlyKdump>,
@@ -286,9 +291,10 @@ impl Settings {
         let shell = self.shell.as_ref().map(|shell| shell as &dyn Hook);
         let watchdog = self.watchdog.as_ref().map(|watchdog| watchdog as &dyn Hook);
         let fence = self.fence.as_ref().map(|fence| fence as &dyn Hook);
+        let notify = self.notify.as_ref().map(|notify| notify as &dyn Hook);
         let early_kdump = self.early_kdump.as_ref().map(|early| early as &dyn Hook);
         // Early kdump before all: whatever crashes after it is dumped. Then the watchdog: its time runs. The fence after whatever brings up the network.
         let first = early_kdump.into_iter().chain(watchdog).chain(storage).chain(network).chain(network_storage);
-        first.chain(targets).chain(user).chain(shell).chain(fence).collect()
+        first.chain(targets).chain(user).chain(shell).chain(fence).chain(notify).collect()
     }
 }

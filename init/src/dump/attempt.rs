@@ -2,13 +2,14 @@
 
 use super::space::{self, Counted, Ground, Removals, SpaceReport};
 use super::{
-    Came, Collector, DumpDir, LOG, Patient, Place, RawDevice, Story, VMCORE, report_on, retention,
+    Came, Collector, DumpDir, LOG, Patient, Place, RawDevice, Story, VMCORE, notify, report_on, retention,
     save_environment_log,
 };
 use crate::beat::{Beat, Pulse};
 use crate::status::{self, Outcome};
 use crate::within::{Late, within};
 use anyhow::{Context, anyhow, bail};
+use kdump_hooks::notify::MARK;
 use kdump_hooks::{Destination, Next, Stage, Target};
 use log::{info, warn};
 use std::fs;
@@ -183,7 +184,7 @@ impl Story<'_> {
     /// What is written last, whatever happened.
     fn end(&mut self, target: &Target, came: &anyhow::Result<Came>, place: &mut dyn Place) -> anyhow::Result<()> {
         let limit = self.config.limits.stage();
-        let (last_words, machine) = (&mut *self.last_words, &mut *self.machine);
+        let (config, last_words, machine) = (self.config, &mut *self.last_words, &mut *self.machine);
         self.run.stage(Stage::Ending, limit, |run| {
             last_words(&mut run.status);
             save_environment_log(place).unwrap_or_else(|error| warn!("{error:#}"));
@@ -201,7 +202,12 @@ impl Story<'_> {
             status.targets.push(report_on(target, came));
             // A disk that is too full for the status has the dump all the same.
             let written = place.write(status::FILE, &mut std::iter::once(status.json()));
+            let is_safe = written.is_ok() && matches!(came, Ok(Came::Complete));
             written.unwrap_or_else(|error| warn!("{error:#}"));
+            if is_safe && notify(run, config, machine, &status) {
+                let marked = place.write(MARK, &mut std::iter::empty());
+                marked.unwrap_or_else(|error| warn!("{error:#}"));
+            }
             match place.is_lost() {
                 true => {
                     machine.give_up();

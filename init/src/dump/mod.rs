@@ -44,8 +44,10 @@ use crate::run::{Run, act, act_knowing};
 use crate::status::{Outcome, Status, TargetReport};
 use anyhow::Context;
 use kdump_hooks::kernel::KernelLog;
+use kdump_hooks::notify::News;
 use kdump_hooks::{Machine, Next, Stage, Target};
-use log::warn;
+use log::{info, warn};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The names of the files of a dump, in order of writing; `status.json` comes last.
 pub const LOG: &str = "vmcore-dmesg.txt";
@@ -53,6 +55,9 @@ pub const LOG: &str = "vmcore-dmesg.txt";
 pub const VMCORE: &str = "vmcore";
 /// The log of the capture environment itself.
 pub const ENVIRONMENT_LOG: &str = "kexec-dmesg.log";
+
+/// How long it may take to tell others of the dump.
+const NOTIFYING: Duration = Duration::from_secs(30);
 
 /// What came of one target.
 enum Came {
@@ -89,6 +94,15 @@ pub fn to_targets(
 
 impl Story<'_> {
     fn tell(mut self) -> Beat {
+        let last_word = self.try_targets();
+        if matches!(last_word, Beat::Failed(_)) {
+            let status = self.run.status.clone();
+            notify(self.run, self.config, self.machine, &status);
+        }
+        last_word
+    }
+
+    fn try_targets(&mut self) -> Beat {
         let mut reasons = Vec::new();
         let mut targets = self.config.hooks.targets.iter().peekable();
         while let Some(target) = targets.next() {
@@ -145,6 +159,29 @@ fn report_on(target: &Target, came: &anyhow::Result<Came>) -> TargetReport {
         Err(error) => Some(format!("{error:#}")),
     };
     TargetReport::new(target.to_string(), error)
+}
+
+/// Tells those whom the configuration names, if there is a network; whether they could be told. Nothing else depends on
+/// it.
+fn notify(run: &mut Run, config: &ImageConfig, machine: &mut dyn Machine, status: &Status) -> bool {
+    let Some(notify) = config.hooks.notify.as_ref().filter(|_| config.hooks.network.is_some()) else { return false };
+    run.pulse.beat(Beat::Still(NOTIFYING + config.limits.stage()));
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let news = News {
+        outcome: status.outcome.to_string(),
+        status: String::from_utf8_lossy(&status.json()).into_owned(),
+        date: kdump_hooks::notify::date(seconds),
+    };
+    match notify.tell(&news, machine.network(), NOTIFYING) {
+        Ok(()) => {
+            info!("those who are to know have been told");
+            true
+        }
+        Err(error) => {
+            warn!("{error:#}");
+            false
+        }
+    }
 }
 
 /// Puts the log of the capture environment itself beside the dump.
@@ -308,6 +345,52 @@ mod tests {
         assert_eq!(targets, [("ext4 LABEL=first", "failed"), ("ext4 LABEL=second", "ok")]);
         let (_, status) = rehearsal.files();
         assert_eq!(status["targets"][0]["error"], "LABEL=first did not appear within 5 s");
+    }
+
+    /// A web server that hears one request and agrees, and its address.
+    fn web_server() -> (String, std::thread::JoinHandle<String>) {
+        use std::io::{Read, Write};
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", server.local_addr().unwrap());
+        let hearing = std::thread::spawn(move || {
+            let mut stream = server.accept().unwrap().0;
+            let (mut heard, mut bytes) = (String::new(), [0; 4096]);
+            while !heard.ends_with("}\n") {
+                let length = stream.read(&mut bytes).unwrap();
+                heard.push_str(&String::from_utf8_lossy(&bytes[..length]));
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+            heard
+        });
+        (url, hearing)
+    }
+
+    #[test]
+    fn those_who_are_to_know_are_told_once_the_dump_is_safe_and_the_dump_says_so() {
+        let (url, hearing) = web_server();
+        let mut rehearsal = Rehearsal::new("echo data > $out").with_device("first");
+        let webhook = Some(url.parse().unwrap());
+        rehearsal.config.hooks.notify = Some(kdump_hooks::notify::Notify { webhook, ..Default::default() });
+        rehearsal.config.hooks.network = Some(kdump_hooks::net::Network::default());
+        assert_eq!(rehearsal.run().outcome, Outcome::Complete);
+        let (names, _) = rehearsal.files();
+        assert!(names.contains(&kdump_hooks::notify::MARK.to_owned()), "{names:?}");
+        assert!(hearing.join().unwrap().contains("\"outcome\": \"complete\""));
+    }
+
+    #[test]
+    fn a_failure_is_told_too_and_telling_it_changes_nothing() {
+        let (url, hearing) = web_server();
+        let mut rehearsal = Rehearsal::new("exit 0");
+        let webhook = Some(url.parse().unwrap());
+        rehearsal.config.hooks.notify = Some(kdump_hooks::notify::Notify { webhook, ..Default::default() });
+        rehearsal.config.hooks.network = Some(kdump_hooks::net::Network::default());
+        assert!(matches!(rehearsal.end().1, Beat::Failed(_)));
+        assert!(hearing.join().unwrap().contains("did not appear"));
+        // Nobody listens any more.
+        let (_, last_word) =
+            Rehearsal { config: rehearsal.config, ..Rehearsal::new("echo data > $out") }.with_device("first").end();
+        assert!(matches!(last_word, Beat::Failed(_) | Beat::Complete));
     }
 
     #[test]

@@ -1,0 +1,259 @@
+//! Tells people that a machine has crashed: by mail, and by a POST to a web server.
+//!
+//! In: the text of `status.json`. Out: a mail with it ([`smtp`]), the same text as the body of a request ([`http`]).
+//!
+//! *Into the image*: the file with the password for the mail server, if there is one. *At boot*: when the status is
+//! written, and there is a network. Where there is none, `kdumpctl start` does it at the next boot, for the dumps that
+//! lack the mark [`MARK`].
+//!
+//! May surprise: whether anybody could be told changes nothing about how the boot ends. There is no TLS here, so that
+//! `https://` is refused, and a password only goes to a mail server that the configuration explicitly allows to get it
+//! in the clear.
+
+pub mod http;
+pub mod smtp;
+
+use crate::Hook;
+use crate::cifs::Credentials;
+use crate::host::{Contribution, FileNeed, Host};
+use crate::net::{Net, server};
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// The name of the file in a dump directory that says that it has been told of.
+pub const MARK: &str = ".notified";
+
+/// Who is told, and how.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Notify {
+    /// The name of the machine.
+    pub host: String,
+    /// Who gets mail, and by which server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mail: Option<smtp::Mail>,
+    /// Where a request goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<http::Webhook>,
+}
+
+/// What there is to tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct News {
+    /// How it came out, in a word.
+    pub outcome: String,
+    /// The text of `status.json`.
+    pub status: String,
+    /// The time, as a mail has it.
+    pub date: String,
+}
+
+impl Notify {
+    /// Tells everybody. What one cannot be told does not keep the others from it.
+    ///
+    /// # Errors
+    /// Who could not be told, and why.
+    pub fn tell(&self, news: &News, net: &mut dyn Net, limit: Duration) -> anyhow::Result<()> {
+        let mut failures = Vec::new();
+        let end = Instant::now() + limit;
+        if let Some(webhook) = &self.webhook {
+            let told = connect(net, &webhook.host, webhook.port, end).and_then(|line| webhook.tell(news, line));
+            failures.extend(told.err().map(|error| format!("cannot tell {webhook}: {error:#}")));
+        }
+        if let Some(mail) = &self.mail {
+            let credentials = mail.credentials.as_ref().map(|file| read(file, net)).transpose();
+            let told = credentials.and_then(|credentials| {
+                let line = connect(net, &mail.host, mail.port, end)?;
+                mail.tell(&self.host, news, credentials.as_ref(), line)
+            });
+            failures.extend(told.err().map(|error| format!("cannot send mail by {mail}: {error:#}")));
+        }
+        match failures.is_empty() {
+            true => Ok(()),
+            false => bail!("{}", failures.join("; ")),
+        }
+    }
+}
+
+impl Hook for Notify {
+    fn name(&self) -> &'static str {
+        "notify"
+    }
+
+    fn gather(&self, host: &dyn Host) -> anyhow::Result<Contribution> {
+        let mut files = Vec::new();
+        if let Some(path) = self.mail.as_ref().and_then(|mail| mail.credentials.as_ref()) {
+            let reading = || format!("the credentials file {} of the mail server", path.display());
+            let text = String::from_utf8(host.read(path).with_context(reading)?).ok().with_context(reading)?;
+            let credentials = Credentials::parse(&text).with_context(reading)?;
+            files.push(FileNeed {
+                path: path.clone(),
+                bytes: credentials.text().into_bytes(),
+                secret: true,
+                reason: "user and password for the mail server".to_owned(),
+            });
+        }
+        Ok(Contribution { files, ..Contribution::default() })
+    }
+}
+
+fn read(file: &Path, net: &mut dyn Net) -> anyhow::Result<Credentials> {
+    let text = file.to_str().and_then(|path| net.read(path));
+    let text = text.with_context(|| format!("cannot read {}", file.display()))?;
+    Credentials::parse(&text).with_context(|| format!("the credentials file {}", file.display()))
+}
+
+/// A connection that ends in time, whatever the other side does.
+#[derive(Debug)]
+struct Line {
+    stream: TcpStream,
+    end: Instant,
+}
+
+fn connect(net: &mut dyn Net, host: &str, port: u16, end: Instant) -> anyhow::Result<impl Read + Write + use<>> {
+    let address = SocketAddr::new(server::find(net, host, None)?, port);
+    let left = end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+    let stream = TcpStream::connect_timeout(&address, left).with_context(|| format!("cannot connect to {address}"))?;
+    Ok(Line { stream, end })
+}
+
+impl Line {
+    fn left(&self) -> std::io::Result<Option<Duration>> {
+        let left = self.end.saturating_duration_since(Instant::now());
+        match left.is_zero() {
+            true => Err(std::io::ErrorKind::TimedOut.into()),
+            false => Ok(Some(left)),
+        }
+    }
+}
+
+impl Read for Line {
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        self.stream.set_read_timeout(self.left()?)?;
+        self.stream.read(bytes)
+    }
+}
+
+impl Write for Line {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.stream.set_write_timeout(self.left()?)?;
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.stream.flush()
+    }
+}
+
+/// `HOST`, `HOST:PORT`, an IPv6 address in brackets.
+pub(crate) fn host_and_port(text: &str, port: u16) -> Option<(String, u16)> {
+    let (host, rest) = match text.strip_prefix('[') {
+        Some(inner) => {
+            let (host, rest) = inner.split_once(']')?;
+            host.parse::<std::net::Ipv6Addr>().ok()?;
+            (host, rest)
+        }
+        None => text.split_at(text.find(':').unwrap_or(text.len())),
+    };
+    let port = match rest.strip_prefix(':') {
+        Some(port) => port.parse().ok().filter(|port| *port > 0)?,
+        None if rest.is_empty() => port,
+        None => return None,
+    };
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | ':' | '%');
+    (!host.is_empty() && host.chars().all(good)).then(|| (host.to_owned(), port))
+}
+
+/// A time as mail has it, in UTC (RFC 5322, 3.3).
+pub fn date(seconds: u64) -> String {
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    let week_day = DAYS.iter().cycle().nth(usize::try_from(days % 7).unwrap_or_default()).copied().unwrap_or_default();
+    // Years that begin in March have their odd day at their end.
+    let shifted = days + 719_468;
+    let (era, day) = (shifted / 146_097, shifted % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day_of_month = day - (153 * month + 2) / 5 + 1;
+    let (month, year) = (if month < 10 { month + 2 } else { month - 10 }, era * 400 + year + u64::from(month >= 10));
+    let month = MONTHS.get(usize::try_from(month).unwrap_or_default()).copied().unwrap_or_default();
+    format!(
+        "{week_day}, {day_of_month} {month} {year} {:02}:{:02}:{:02} +0000",
+        rest / 3600,
+        rest % 3600 / 60,
+        rest % 60
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::FakeNet;
+    use std::io::{BufRead, BufReader};
+    use std::net::TcpListener;
+
+    #[test]
+    fn dates_are_those_of_mail() {
+        assert_eq!(date(0), "Thu, 1 Jan 1970 00:00:00 +0000");
+        assert_eq!(date(951_782_399), "Mon, 28 Feb 2000 23:59:59 +0000");
+        assert_eq!(date(951_782_400), "Tue, 29 Feb 2000 00:00:00 +0000");
+        assert_eq!(date(1_795_316_757), "Sun, 22 Nov 2026 02:25:57 +0000");
+    }
+
+    #[test]
+    fn servers_are_named_with_or_without_a_port() {
+        assert_eq!(host_and_port("mail", 25), Some(("mail".into(), 25)));
+        assert_eq!(host_and_port("10.0.2.2:2525", 25), Some(("10.0.2.2".into(), 2525)));
+        assert_eq!(host_and_port("[fec0::2]:1", 25), Some(("fec0::2".into(), 1)));
+        for text in ["", ":1", "a:", "a:0", "a:x", "[x]", "[::1]x", "a b"] {
+            assert_eq!(host_and_port(text, 25), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn who_is_not_there_or_does_not_answer_is_named_in_time() {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let notify = Notify {
+            webhook: Some(format!("http://{}/x", silent.local_addr().unwrap()).parse().unwrap()),
+            ..Notify::default()
+        };
+        let began = Instant::now();
+        let error = notify.tell(&News::default(), &mut FakeNet::default(), Duration::from_millis(300)).unwrap_err();
+        assert!(format!("{error:#}").contains("cannot tell http://127.0.0.1:"), "{error:#}");
+        assert!(began.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_web_server_gets_the_status_over_a_real_connection() {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/kdump", server.local_addr().unwrap());
+        let serving = std::thread::spawn(move || {
+            let mut stream = BufReader::new(server.accept().unwrap().0);
+            let mut lines = Vec::new();
+            loop {
+                let mut line = String::new();
+                stream.read_line(&mut line).unwrap();
+                if line == "\r\n" {
+                    break;
+                }
+                lines.push(line);
+            }
+            let mut body = [0; 2];
+            stream.read_exact(&mut body).unwrap();
+            stream.get_mut().write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+            (lines.concat(), body)
+        });
+        let notify = Notify { webhook: Some(url.parse().unwrap()), ..Notify::default() };
+        let news = News { status: "{}".into(), ..News::default() };
+        notify.tell(&news, &mut FakeNet::default(), Duration::from_secs(20)).unwrap();
+        let (head, body) = serving.join().unwrap();
+        assert!(head.starts_with("POST /kdump HTTP/1.1\r\n") && head.contains("Content-Length: 2\r\n"), "{head}");
+        assert_eq!(&body, b"{}");
+    }
+}
