@@ -2,7 +2,7 @@
 //!
 //! `mkdumprd` and `kdumpctl start` both tell it.
 
-use crate::config::{Config, Files, OnFailure, fence};
+use crate::config::{Config, Files, OnFailure, fence, notify};
 use crate::cpio::write::Packing;
 use crate::gather::{drivers, firmware, indexes, modprobe_d, modules, programs, programs::Programs, skeleton};
 use crate::host::{Kernel, SystemHost, Tree, watchdog};
@@ -206,6 +206,7 @@ fn settings(
         user: scripts::find(config, &host.tree)?,
         shell,
         watchdog: host.devices_are_here.then(|| watchdog::active(&host.tree)).flatten(),
+        notify: notify::resolve(config, &own_name)?,
         fence,
         modules: kmod::Settings {
             forbid: dump.forbid_modules.iter().map(|given| ModuleName::new(&given.value)).collect(),

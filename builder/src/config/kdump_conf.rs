@@ -11,6 +11,7 @@ use anyhow::bail;
 use kdump_hooks::DeviceSpec;
 use kdump_hooks::cifs::Cifs;
 use kdump_hooks::nfs::Nfs;
+use kdump_hooks::notify::Notify;
 use kdump_init::config::{Ending, FailureAction, Limits};
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
@@ -48,15 +49,19 @@ pub struct KdumpConf {
     pub extra_bins: Vec<Given<PathBuf>>,
     /// How long things may take.
     pub limits: Limits,
+    /// Who is told of a dump.
+    pub notify: Option<Notify>,
 }
 
 impl KdumpConf {
     /// The files of the host with secrets in them that the image holds.
     pub fn secrets(&self) -> impl Iterator<Item = &Path> {
-        self.targets.iter().filter_map(|target| match &target.value.line {
+        let targets = self.targets.iter().filter_map(|target| match &target.value.line {
             TargetLine::Cifs(cifs) => cifs.credentials.as_deref().filter(|_| cifs.given.is_none()),
             _ => None,
-        })
+        });
+        let mail = self.notify.iter().filter_map(|notify| notify.mail.as_ref()?.credentials.as_deref());
+        targets.chain(mail)
     }
 }
 
@@ -78,6 +83,7 @@ impl Default for KdumpConf {
             extra_bins: Vec::new(),
             forbid_modules: Vec::new(),
             limits: Limits::default(),
+            notify: None,
         }
     }
 }

@@ -9,6 +9,7 @@ mod collector;
 pub mod fence;
 mod kdump_conf;
 pub mod native;
+pub mod notify;
 mod sysconfig;
 
 pub use collector::{Collector, DEFAULT_COLLECTOR, OURS};

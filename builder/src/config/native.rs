@@ -46,6 +46,17 @@
 //! nodes = ["node2", "192.0.2.3"]
 //! args = "-p 7410 -i 10"
 //!
+//! [notify]
+//! webhook = "http://monitor.example:8080/kdump"
+//!
+//! [notify.mail]
+//! server = "mail.example:25"
+//! to = ["root@example.com"]
+//! cc = ["oncall@example.com"]
+//! from = "kdump@web1.example"
+//! credentials = "/etc/kdump/mail.credentials"
+//! clear = true                            # nothing else sends that password, which anybody on the way can read
+//!
 //! [kernel]                                # each in the place of its variable of /etc/sysconfig/kdump
 //! release = "6.1.0-18-amd64"
 //! command_line = "console=ttyS0"
@@ -67,6 +78,7 @@ use kdump_hooks::cifs::Cifs;
 use kdump_hooks::filesystem::Filesystem;
 use kdump_hooks::net::NetConfig;
 use kdump_hooks::nfs::Nfs;
+use kdump_hooks::notify::smtp::{self, Mail};
 use kdump_init::config::Limits;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -102,6 +114,7 @@ struct File {
     programs: Programs,
     image: Image,
     fence: Option<Fence>,
+    notify: Notify,
     kernel: Kernel,
 }
 
@@ -136,6 +149,26 @@ struct Image {
 struct Fence {
     nodes: Spanned<Vec<String>>,
     args: Text,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Notify {
+    webhook: Text,
+    mail: Option<MailTable>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MailTable {
+    server: Spanned<String>,
+    to: Vec<Spanned<String>>,
+    #[serde(default)]
+    cc: Vec<Spanned<String>>,
+    from: Text,
+    credentials: Text,
+    #[serde(default)]
+    clear: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -268,6 +301,7 @@ impl Reader<'_> {
             conf.fence_args = self.optional("args", &fence.args, fence::Options::parse)?;
         }
         conf.limits = self.limits(&file.limits)?;
+        conf.notify = self.notify(&file.notify)?;
         for table in &file.target {
             let target = self.target(table)?;
             if let Some(first) = conf.targets.iter().find(|first| first.value.line == target.value.line) {
@@ -276,6 +310,40 @@ impl Reader<'_> {
             conf.targets.push(target);
         }
         Ok(conf)
+    }
+
+    fn notify(&self, table: &Notify) -> anyhow::Result<Option<kdump_hooks::notify::Notify>> {
+        let webhook = self.optional("webhook", &table.webhook, from_str)?.map(|given| given.value);
+        let mail = table.mail.as_ref().map(|mail| self.mail(mail)).transpose()?;
+        let is_some = webhook.is_some() || mail.is_some();
+        Ok(is_some.then(|| kdump_hooks::notify::Notify { host: String::new(), mail, webhook }))
+    }
+
+    fn mail(&self, table: &MailTable) -> anyhow::Result<Mail> {
+        let server = self.made("server", &table.server, |text| smtp::server(text).map_err(anyhow::Error::msg))?;
+        let (host, port) = server.value;
+        let address = |name: &str, text: &Spanned<String>| {
+            let made = self.made(name, text, |text| smtp::addresses(text).map_err(anyhow::Error::msg));
+            made.map(|given| given.value)
+        };
+        let all = |name: &str, list: &[Spanned<String>]| -> anyhow::Result<Vec<String>> {
+            Ok(list.iter().map(|text| address(name, text)).collect::<anyhow::Result<Vec<_>>>()?.concat())
+        };
+        let from = table.from.as_ref().map(|from| address("from", from)).transpose()?.unwrap_or_default();
+        let credentials = self.optional("credentials", &table.credentials, program)?;
+        if let Some(credentials) = credentials.as_ref().filter(|_| !table.clear) {
+            bail!(
+                "{}: credentials: without TLS, which PID 1 of the image has not, anybody on the way to {host} can read \
+                 the password; write clear = true if that is as it should be, or take the line out",
+                credentials.origin
+            );
+        }
+        let to = all("to", &table.to)?;
+        if to.is_empty() {
+            bail!("{}: `to` names nobody; name somebody or take [notify.mail] out", server.origin);
+        }
+        let from = from.into_iter().next().unwrap_or_default();
+        Ok(Mail { host, port, from, to, cc: all("cc", &table.cc)?, credentials: credentials.map(|file| file.value) })
     }
 
     fn limits(&self, table: &BTreeMap<String, Spanned<u64>>) -> anyhow::Result<Limits> {
@@ -468,6 +536,8 @@ mod tests {
         assert!(matches!(&ext4.value.line, TargetLine::Filesystem { fstype, .. } if fstype == "ext4"));
         assert_eq!(share.value, TargetLine::Virtiofs("dumps".into()).into());
         assert_eq!(dump.limits, Limits::default());
+        let mail = dump.notify.as_ref().unwrap().mail.as_ref().unwrap();
+        assert_eq!((mail.host.as_str(), mail.to.len(), mail.cc.len()), ("mail.example", 1, 1));
         assert_eq!(dump.kdump_post.as_ref().unwrap().value, Path::new("/usr/local/sbin/after-the-dump"));
         assert_eq!((dump.extra_modules.len(), dump.extra_bins.len(), dump.forbid_modules.len()), (1, 1, 1));
         assert_eq!(dump.fence_nodes.as_ref().unwrap().value.len(), 2);
@@ -502,6 +572,14 @@ mod tests {
             ("[programs]\npre = \"x\"".to_owned(), "kdump.toml:2: pre: `x` is not an absolute path"),
             ("[image]\nmodules = [\n\"a b\"]".to_owned(), "kdump.toml:3: modules: `a b` is not the name of a module"),
             ("[fence]\nnodes = []".to_owned(), "kdump.toml:2: `nodes` names none"),
+            (
+                "[notify]\nwebhook = \"https://h/\"".to_owned(),
+                "kdump.toml:2: webhook: `https://h/`: https is not supported, since PID 1 of the image has no TLS",
+            ),
+            (
+                "[notify.mail]\nserver = \"h\"\nto = [\"a@x\"]\ncredentials = \"/c\"".to_owned(),
+                "kdump.toml:4: credentials: without TLS",
+            ),
             (target("tag = \"x\""), "kdump.toml:2: the target has no `kind`; write one of filesystem, virtiofs"),
             (target("kind = \"tape\""), "kdump.toml:3: there is no kind of target `tape`; write one of"),
             (target("kind = \"nfs\""), "kdump.toml:2: a target of kind nfs needs `export`"),

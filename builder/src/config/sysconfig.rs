@@ -33,6 +33,14 @@ pub struct Sysconfig {
     pub prescript: Option<Given<Vec<String>>>,
     /// SUSE's `KDUMP_POSTSCRIPT`: run after the dump.
     pub postscript: Option<Given<Vec<String>>>,
+    /// SUSE's `KDUMP_SMTP_SERVER`: who takes mail.
+    pub smtp_server: Option<Given<String>>,
+    /// SUSE's `KDUMP_SMTP_USER` or `KDUMP_SMTP_PASSWORD`, whichever is there; its value is of no use.
+    pub smtp_secret: Option<Given<String>>,
+    /// SUSE's `KDUMP_NOTIFICATION_TO`: who gets it.
+    pub notification_to: Option<Given<String>>,
+    /// SUSE's `KDUMP_NOTIFICATION_CC`: who gets a copy.
+    pub notification_cc: Option<Given<String>>,
     /// SUSE's `KDUMP_REQUIRED_PROGRAMS`: what these need.
     pub required_programs: Vec<Given<PathBuf>>,
     /// SUSE's `KDUMP_IMMEDIATE_REBOOT`: `false` asks for a shell before the final action.
@@ -84,6 +92,14 @@ impl Sysconfig {
                     let value = NetConfig::parse(&value).with_context(|| format!("{origin}: KDUMP_NETCONFIG"))?;
                     system.netconfig = Some(Given { value, origin });
                 }
+                "KDUMP_SMTP_SERVER" => system.smtp_server = some(value),
+                "KDUMP_SMTP_USER" | "KDUMP_SMTP_PASSWORD" => {
+                    // Only its being there counts, so that the password is not kept.
+                    let there = some(value).map(|given| Given { value: name, origin: given.origin });
+                    system.smtp_secret = there.or(system.smtp_secret);
+                }
+                "KDUMP_NOTIFICATION_TO" => system.notification_to = some(value),
+                "KDUMP_NOTIFICATION_CC" => system.notification_cc = some(value),
                 "KDUMP_PRESCRIPT" => system.prescript = command(&name, some(value))?,
                 "KDUMP_POSTSCRIPT" => system.postscript = command(&name, some(value))?,
                 "KDUMP_REQUIRED_PROGRAMS" => {

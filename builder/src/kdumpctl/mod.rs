@@ -6,6 +6,7 @@
 
 pub(crate) mod kernel;
 mod keys;
+mod notify;
 pub mod recover;
 mod recovery;
 mod start;
@@ -57,7 +58,12 @@ pub fn run(typed: &Kdumpctl, tree: Tree, kexec: &dyn Kexec, out: &mut dyn Write)
     }
     let _lock = lock(&machine.tree, out)?;
     let (what, done) = match typed.word {
-        Word::Start => ("Starting", start::run(&machine, out)),
+        Word::Start => {
+            let started = start::run(&machine, out);
+            // The dumps of the last crash, whether or not there can be another.
+            notify::run(&machine);
+            ("Starting", started)
+        }
         Word::Stop => ("Stopping", stop::run(&machine)),
         Word::Status | Word::Recover { .. } => return status::run(&machine, out),
     };
