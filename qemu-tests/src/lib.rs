@@ -30,7 +30,7 @@
 //! - [`stack`]: a target that the guest puts together from several disks.
 //! - [`scenario`], [`mod@crash`]: what is tried, and the story of trying it; [`mod@mem_usage`]: a story without a crash;
 //!   [`normal`]: a whole system boots, and may crash.
-//! - [`nfs_server`] with its [`portmapper`], [`smb_server`], [`iscsi_server`], [`nvme_server`], [`switch`] with a
+//! - [`nfs_server`] with its [`portmapper`], [`smb_server`], [`iscsi_server`], [`nvme_server`], [`sink`], [`switch`] with a
 //!   [`dhcp6_server`]: what a guest finds on its network.
 //! - [`machine`], [`monitor`], [`console`], [`disk`], [`mod@accel`]: QEMU and what is around it.
 //! - [`target_disk`], [`write_log`]: a disk for dumps that may fail, and what a power loss leaves of it.
@@ -63,6 +63,7 @@ pub mod programs;
 pub mod progress;
 pub mod provision;
 pub mod scenario;
+pub mod sink;
 pub mod smb_server;
 pub mod source;
 pub mod stack;

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use qemu_tests::folders;
 use qemu_tests::nfs_server::NfsServer;
 use qemu_tests::prelude::*;
+use qemu_tests::sink::Sink;
 use qemu_tests::smb_server::{PASSWORD, SmbServer};
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -48,27 +49,49 @@ fn cifs(port: u16, credentials: &str) -> String {
     )
 }
 
-/// A wrong password is told; the right one opens the same share, sealed, and the dump is there.
+/// A server that is absent and a wrong password are told; the right one opens the same share, sealed, and the dump is there. A mail and a request tell of
+/// it.
 #[test]
 fn a_share_refuses_a_wrong_password_and_takes_the_dump_with_the_right_one() -> Result<()> {
     let server = SmbServer::start(&place("cifs")?)?;
     let wrong = cifs(server.port, "/etc/kdump/wrong").replace("/crash", "/other");
-    let native = format!("{wrong}{}{LOCAL}", cifs(server.port, "/etc/kdump/right"));
+    let (mail, web) = (Sink::mail()?, Sink::web()?);
+    let notify = format!(
+        "[notify]\nwebhook = \"http://10.0.2.2:{}/hook?key=value\"\n[notify.mail]\nserver = \"10.0.2.2:{}\"\n\
+         to = [\"root@example.com\"]\ncredentials = \"/etc/kdump/mail\"\nclear = true\n",
+        web.port, mail.port
+    );
+    // Nobody listens on the first port.
+    let absent = cifs(1, "/etc/kdump/right").replace("/crash", "/absent");
+    let right = cifs(server.port, "/etc/kdump/right");
+    let native = format!("[limits]\ndevice = 10\n{absent}{wrong}{right}{LOCAL}{notify}");
     let mut scenario = scenario("cifs", native)?;
     scenario.files = vec![
         GuestFile::text("/etc/kdump/wrong", &server.credentials("not it")),
         GuestFile::text("/etc/kdump/right", &server.credentials(PASSWORD)),
+        GuestFile::text("/etc/kdump/mail", "username=kdump\npassword=letter\n"),
     ];
     let outcome = crash(&scenario)?;
     let dump = server.dump().with_context(|| format!("the console said last:\n{}", tail(&outcome.console)))?;
     judge::dump_alone(&dump, &scenario.kernel.release, &outcome.marker)?;
     let tried = tried(&dump)?;
-    ensure!(tried.len() == 2 && tried[1].1 == "ok", "the targets came out like this: {tried:?}");
+    ensure!(tried.len() == 3 && tried[2].1 == "ok", "the targets came out like this: {tried:?}");
+    ensure!(tried[0].2.contains("10.0.2.2 does not answer"), "an absent server is told like this: {}", tried[0].2);
     ensure!(
-        tried[0].2.contains("10.0.2.2 refuses user or password of /etc/kdump/wrong"),
+        tried[1].2.contains("10.0.2.2 refuses user or password of /etc/kdump/wrong"),
         "a wrong password is told like this: {}",
-        tried[0].2
+        tried[1].2
     );
+    let (mails, requests) = (mail.heard(), web.heard());
+    ensure!(mails.len() == 1 && requests.len() == 1, "this was told: {mails:?} {requests:?}");
+    ensure!(
+        mails[0].contains("AUTH PLAIN AGtkdW1wAGxldHRlcg==") && mails[0].contains("Subject: kdump on "),
+        "the mail is {}",
+        mails[0]
+    );
+    ensure!(requests[0].starts_with("POST /hook?key=value HTTP/1.1\r\n"), "the request is {}", requests[0]);
+    ensure!(requests[0].contains("\"outcome\": \"complete\""), "the request is {}", requests[0]);
+    ensure!(dump.join(".notified").exists(), "the dump does not say that it has been told of");
     ensure!(!outcome.console.contains("top,") && !outcome.console.contains("not it"), "the console shows a password");
     Ok(())
 }
