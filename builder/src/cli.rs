@@ -17,7 +17,7 @@ pub struct Mkdumprd {
     /// Where that kernel's modules are [default: lib/modules/RELEASE below the sysroot]
     #[arg(long, value_name = "DIR")]
     pub modules_dir: Option<PathBuf>,
-    /// The configuration [default: etc/kdump.conf below the sysroot]
+    /// The configuration, a native one if its name ends in .toml [default: etc/kdump/kdump.toml below the sysroot if it is there, else etc/kdump.conf]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// The other configuration [default: etc/sysconfig/kdump below the sysroot, if it is there]
@@ -76,7 +76,7 @@ pub struct Kdumpctl {
     /// What to do
     #[command(subcommand)]
     pub word: Word,
-    /// The configuration [default: /etc/kdump.conf]
+    /// The configuration, a native one if its name ends in .toml [default: /etc/kdump/kdump.toml if it is there, else /etc/kdump.conf]
     #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
     /// The other configuration [default: /etc/sysconfig/kdump, if it is there]

@@ -22,7 +22,7 @@
 //! | module | is |
 //! |---|---|
 //! | [`cli`] | what was typed; [`mkdumprd`](mod@mkdumprd) and [`kdumpctl`] are what is done about it |
-//! | [`config`] | `kdump.conf` and `/etc/sysconfig/kdump`: what is followed, what is refused and with which words |
+//! | [`config`] | `kdump.toml` or `kdump.conf`, and `/etc/sysconfig/kdump`: what is followed, what is refused and with which words |
 //! | [`host`] | sysroot, kernel, device chain, mounts |
 //! | [`target`] | where the dump goes |
 //! | [`raw`] | a device without a file system as the target: what it is called, and when it is refused |

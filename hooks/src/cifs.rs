@@ -167,6 +167,32 @@ impl Credentials {
     }
 }
 
+/// SUSE's `cifs://[USER[:PASSWORD]@]HOST/SHARE[/PATH]`, or `smb://`: the share, and the directory in it. User and password
+/// become the file `credentials` of the image.
+///
+/// # Errors
+/// What to write instead; the password is not in it.
+pub fn of_url(url: &str, credentials: &Path) -> Result<(Cifs, PathBuf), String> {
+    const FORM: &str = "write cifs://[USER[:PASSWORD]@]HOST/SHARE[/PATH]";
+    let rest = url.strip_prefix("cifs://").or_else(|| url.strip_prefix("smb://"));
+    let rest = rest.ok_or_else(|| format!("this is not the address of a share; {FORM}"))?;
+    let (place, path) = rest.split_once('/').ok_or_else(|| format!("the address names no share; {FORM}"))?;
+    // A password may have an `@` in it, a host may not.
+    let (user, host) = place.rsplit_once('@').map_or((None, place), |(user, host)| (Some(user), host));
+    let (share, path) = path.split_once('/').unwrap_or((path, ""));
+    let mut cifs: Cifs =
+        format!("//{host}/{share}").parse().map_err(|_| format!("{host} and {share} are no share; {FORM}"))?;
+    if let Some(user) = user {
+        let (user, password) = user.split_once(':').unwrap_or((user, ""));
+        if user.is_empty() || [user, password].iter().any(|word| word.contains(|c: char| c.is_control())) {
+            return Err(format!("the address names no user before the `@`; {FORM}"));
+        }
+        cifs.given = Some(Credentials { user: user.to_owned(), password: password.to_owned(), domain: None });
+        cifs.credentials = Some(credentials.to_owned());
+    }
+    Ok((cifs, Path::new("/").join(path)))
+}
+
 fn name_of(option: &str) -> &str {
     option.split('=').next().unwrap_or_default()
 }
@@ -454,6 +480,23 @@ mod tests {
             assert!(text.parse::<Cifs>().unwrap_err().contains("write //SERVER/SHARE"), "{text}");
         }
         assert!("//h/s/dir".parse::<Cifs>().unwrap_err().contains("`path` for the rest"));
+    }
+
+    #[test]
+    fn suse_s_address_of_a_share_is_taken_apart() {
+        let file = Path::new(FILE);
+        let (cifs, path) = of_url("cifs://kdump:a@b@files/crash/web/1", file).unwrap();
+        assert_eq!((cifs.to_string().as_str(), path.as_path()), ("cifs //files/crash", Path::new("/web/1")));
+        let given = cifs.given.as_ref().unwrap();
+        assert_eq!((given.user.as_str(), given.password.as_str()), ("kdump", "a@b"));
+        assert_eq!(cifs.credentials.as_deref(), Some(file));
+        let image = cifs.gather(&FakeHost::default()).unwrap();
+        assert_eq!(image.files[0].bytes, b"username=kdump\npassword=a@b\n");
+        let (cifs, path) = of_url("smb://[fec0::2]/crash", file).unwrap();
+        assert_eq!((cifs.server.as_str(), cifs.credentials, path.as_path()), ("fec0::2", None, Path::new("/")));
+        for url in ["nfs://h/s", "cifs://h", "cifs://:topsecret@h/s", "cifs://u:topsecret@ho st/s"] {
+            assert!(!of_url(url, file).unwrap_err().contains("topsecret"), "{url}");
+        }
     }
 
     #[test]

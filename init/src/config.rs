@@ -85,6 +85,16 @@
 //! host = "nqn.2026-01.example:host"
 //!
 //! [[hooks.targets]]
+//! kind = "cifs"
+//! server = "files.example"
+//! share = "crash"
+//! credentials = "/etc/kdump/files.credentials"
+//! options = ["vers=3.1.1"]
+//!
+//! [hooks.paths]
+//! "cifs //files.example/crash" = "/web1"
+//!
+//! [[hooks.targets]]
 //! kind = "rootfs"
 //! path = "/var/crash"
 //! filesystem = { fstype = "ext4", device = "UUID=0b5c2ff4-8d7f-4a4e-9d0c-1f2a3b4c5d6e" }
@@ -102,6 +112,11 @@
 //! port = 7410
 //! interval = 10
 //! count = 0
+//!
+//! [hooks.notify]
+//! host = "web1"
+//! webhook = "http://monitor.example:8080/kdump"
+//! mail = { host = "mail.example", port = 25, from = "root@web1", to = ["root@example.com"] }
 //! ```
 //!
 //! Layers of storage stand in the order in which they are put together; `mdraid` and `multipath` are the others. Those
@@ -422,21 +437,10 @@ mod tests {
         let hooks = example().hooks;
         assert_eq!(hooks.targets[0].to_string(), "ext4 LABEL=crash");
         let names: Vec<_> = hooks.hooks().iter().map(|hook| hook.name()).collect();
-        let expected = [
-            "watchdog",
-            "crypt",
-            "lvm",
-            "net",
-            "iscsi",
-            "nvme_tcp",
-            "filesystem",
-            "nfs",
-            "raw",
-            "rootfs",
-            "user",
-            "fence",
-        ];
-        assert_eq!(names, expected);
+        let first = ["watchdog", "crypt", "lvm", "net", "iscsi", "nvme_tcp"];
+        let targets = ["filesystem", "nfs", "raw", "cifs", "rootfs"];
+        let rest = ["user", "fence", "notify"];
+        assert_eq!(names, [&first[..], &targets, &rest].concat());
     }
 
     #[test]

@@ -109,7 +109,8 @@ fn a_server_that_is_absent_or_stops_answering_leaves_the_dump_to_the_next_target
     let scenario = scenario("black-hole", native)?;
     let folder = server.folder.clone();
     let pausing = std::thread::spawn(move || {
-        let written = wait_for_dump(&folder.join("elsewhere"), Duration::from_secs(250));
+        // The programs may have to be built first.
+        let written = wait_for_dump(&folder.join("elsewhere"), Duration::from_secs(1200));
         server.pause();
         (server, written)
     });

@@ -97,8 +97,11 @@ fn told(device: &Path, recovered: &anyhow::Result<Option<Recovered>>) -> Value {
 
 /// The node of the configured raw target.
 fn configured(machine: &Machine, config: &Config) -> anyhow::Result<Option<PathBuf>> {
-    let Some(target) = &config.dump.target else { return Ok(None) };
-    let TargetLine::Raw(device) = &target.value else { return Ok(None) };
+    let raw = config.dump.targets.iter().find_map(|target| match &target.value.line {
+        TargetLine::Raw(device) => Some((target, device)),
+        _ => None,
+    });
+    let Some((target, device)) = raw else { return Ok(None) };
     let node = match device {
         DeviceSpec::Path(path) => Some(machine.tree.path(path)),
         _ => sysfs::block_names(&machine.tree, device)
