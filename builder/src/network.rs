@@ -51,16 +51,17 @@ fn find_with(
     let netconfig = system.netconfig.as_ref();
     let mut servers = Vec::new();
     for target in &mut targets {
-        let Target::Nfs(nfs) = target else { continue };
-        nfs.address = match net.as_deref_mut().map(|net| dns::resolve(net, &nfs.server)) {
+        let name = target.to_string();
+        let Some((server, address)) = target.server() else { continue };
+        *address = match net.as_deref_mut().map(|net| dns::resolve(net, server)) {
             Some(Ok(address)) => Some(address),
             Some(Err(error)) => {
                 warnings.push(format!("{error:#}; the capture environment will ask again"));
-                nfs.address
+                *address
             }
-            None => nfs.server.parse().ok(),
+            None => server.parse().ok(),
         };
-        servers.push((nfs.to_string(), nfs.address));
+        servers.push((name, *address));
     }
     servers.extend(others.iter().map(|address| (address.to_string(), Some(*address))));
     if servers.is_empty() && asked.is_none() && !netconfig.is_some_and(|given| given.value.force) {

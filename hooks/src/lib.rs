@@ -28,6 +28,7 @@
 //! | [`raw`] | the hook for a dump target that is a device without a file system; what is where on it |
 //! | [`virtiofs`] | the hook for a directory that the hypervisor shares |
 //! | [`nfs`] | the hook for a dump target that is an NFS export |
+//! | [`remote`] | the hook for a dump target that is sent to: SSH, SFTP, FTP |
 //! | [`net`] | the hook that brings a network up, for targets that need one |
 //! | [`rootfs`] | `dump_to_rootfs`: the host's root file system as the last target |
 //! | [`user`] | `kdump_pre`, `kdump_post`, `kdump_emergency` and their directories |
@@ -63,6 +64,7 @@ pub mod moment;
 pub mod net;
 pub mod nfs;
 pub mod raw;
+pub mod remote;
 pub mod rootfs;
 pub mod shell;
 pub mod stage;
@@ -163,6 +165,8 @@ pub enum Destination {
         /// Whether a file system on it is overwritten.
         force: bool,
     },
+    /// Files are given to this program, the words of its command line but for its verb.
+    Sender(Vec<String>),
 }
 
 /// Where a dump goes.
@@ -177,6 +181,8 @@ pub enum Target {
     Virtiofs(virtiofs::Virtiofs),
     /// An NFS export.
     Nfs(nfs::Nfs),
+    /// A directory on another machine, which is sent to.
+    Remote(remote::Remote),
     /// The host's root file system, when all other targets have failed.
     Rootfs(rootfs::Rootfs),
 }
@@ -188,7 +194,16 @@ impl Target {
             Target::Filesystem(filesystem) => Some(&filesystem.device),
             Target::Raw(raw) => Some(&raw.device),
             Target::Rootfs(rootfs) => Some(&rootfs.filesystem.device),
-            Target::Virtiofs(_) | Target::Nfs(_) => None,
+            Target::Virtiofs(_) | Target::Nfs(_) | Target::Remote(_) => None,
+        }
+    }
+
+    /// The server that it is on, if it is on one, and the place for what its name means when the image is built.
+    pub fn server(&mut self) -> Option<(&str, &mut Option<IpAddr>)> {
+        match self {
+            Target::Nfs(nfs) => Some((&nfs.server, &mut nfs.address)),
+            Target::Remote(remote) => Some((&remote.server, &mut remote.address)),
+            Target::Filesystem(_) | Target::Rootfs(_) | Target::Virtiofs(_) | Target::Raw(_) => None,
         }
     }
 
@@ -199,6 +214,7 @@ impl Target {
             Target::Raw(raw) => raw,
             Target::Virtiofs(share) => share,
             Target::Nfs(nfs) => nfs,
+            Target::Remote(remote) => remote,
             Target::Rootfs(rootfs) => rootfs,
         }
     }
@@ -212,6 +228,7 @@ impl fmt::Display for Target {
             Target::Raw(raw) => raw.fmt(f),
             Target::Virtiofs(share) => share.fmt(f),
             Target::Nfs(nfs) => nfs.fmt(f),
+            Target::Remote(remote) => remote.fmt(f),
             Target::Rootfs(rootfs) => rootfs.fmt(f),
         }
     }

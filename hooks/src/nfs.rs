@@ -10,7 +10,7 @@
 
 use crate::host::{Contribution, Host, ModuleNeed};
 use crate::machine::{Machine, MountPlan, Refused};
-use crate::net::{Net, dns};
+use crate::net::server;
 use crate::{Destination, Hook, TargetHook};
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
@@ -185,8 +185,8 @@ impl Nfs {
     /// # Errors
     /// The server's name means nothing, there is no way to it, or the refusals of every version that was tried.
     pub fn mount(&self, machine: &mut dyn Machine, point: &Path, to: Use, limit: Duration) -> anyhow::Result<()> {
-        let server = self.find_server(machine.network())?;
-        let client = self.own_address(machine.network(), server)?;
+        let server = server::find(machine.network(), &self.server, self.address)?;
+        let client = server::own_address(machine.network(), server)?;
         for module in ["nfs", "nfsv4"] {
             // One that is built in is no module; mount(2) says what is missing.
             if let Err(error) = machine.load_module(module) {
@@ -222,24 +222,6 @@ impl Nfs {
             log::warn!("{}; trying again, {} of {} s", refusals.join("; "), waited.as_secs(), limit.as_secs());
             machine.network().pause(BETWEEN_TRIES);
         }
-    }
-
-    /// The server's address: what a nameserver says now, else what it meant when the image was built.
-    fn find_server(&self, net: &mut dyn Net) -> anyhow::Result<IpAddr> {
-        match (dns::resolve(net, &self.server), self.address) {
-            (Ok(address), _) => Ok(address),
-            (Err(error), Some(address)) => {
-                log::warn!("{error:#}; it was {address} when the image was built, and that is used");
-                Ok(address)
-            }
-            (Err(error), None) => Err(error),
-        }
-    }
-
-    /// The address that the server sees of us.
-    fn own_address(&self, net: &mut dyn Net, server: IpAddr) -> anyhow::Result<IpAddr> {
-        let way = net.route_to(server).with_context(|| format!("there is no route to {server}; is the network up?"))?;
-        way.source.with_context(|| format!("the route to {server} has no address of ours"))
     }
 }
 
@@ -293,8 +275,8 @@ impl TargetHook for Nfs {
     }
 
     fn client(&self, machine: &mut dyn Machine) -> Option<IpAddr> {
-        let server = self.find_server(machine.network()).ok()?;
-        self.own_address(machine.network(), server).ok()
+        let server = server::find(machine.network(), &self.server, self.address).ok()?;
+        server::own_address(machine.network(), server).ok()
     }
 }
 
@@ -302,6 +284,7 @@ impl TargetHook for Nfs {
 mod tests {
     use super::*;
     use crate::fake::{FakeHost, FakeMachine, FakeNet};
+    use crate::net::Net;
     use proptest::prelude::*;
 
     const LIMIT: Duration = Duration::from_secs(30);

@@ -28,6 +28,7 @@ pub mod model;
 pub mod netconfig;
 pub mod options;
 pub mod rtnl;
+pub mod server;
 pub mod snapshot;
 
 pub use kernel::{Address, Datagrams, KernelRoute, Link, LinkChange, Net, UdpPlan};

@@ -2,7 +2,7 @@
 
 use super::space::{self, Counted, Ground, Removals, SpaceReport};
 use super::{
-    Came, Collector, DumpDir, LOG, Place, RawDevice, Story, VMCORE, report_on, retention, save_environment_log,
+    Came, Collector, DumpDir, LOG, Place, RawDevice, Sender, Story, VMCORE, report_on, retention, save_environment_log,
 };
 use crate::beat::{Beat, Pulse};
 use crate::status::{self, Outcome};
@@ -65,6 +65,11 @@ impl Story<'_> {
                     let client = hook.client(machine).map_or(LOCAL.to_owned(), |address| address.to_string());
                     DumpDir::create(&root.join(relative(path)), &client, SystemTime::now())
                         .and_then(|dir| dir.below(&root))
+                        .map(|made| Box::new(made) as Box<dyn Place>)
+                }
+                Destination::Sender(command) => {
+                    let client = hook.client(machine).map_or(LOCAL.to_owned(), |address| address.to_string());
+                    Sender::create(command, &run.places.state, &client, SystemTime::now(), config.limits.stage())
                         .map(|made| Box::new(made) as Box<dyn Place>)
                 }
                 Destination::Device { node, force } => {

@@ -27,6 +27,7 @@ mod digest;
 mod directory;
 mod place;
 pub mod retention;
+mod sender;
 pub mod space;
 
 pub use collect::{Collection, Collector, Output};
@@ -34,6 +35,7 @@ pub use device::RawDevice;
 pub use digest::{hex, sha256_of};
 pub use directory::DumpDir;
 pub use place::{Address, Place};
+pub use sender::Sender;
 pub use space::SpaceReport;
 
 use crate::beat::Beat;

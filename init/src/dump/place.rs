@@ -3,6 +3,7 @@
 use super::collect::Collector;
 use super::device::RawDevice;
 use super::directory::DumpDir;
+use super::sender::Sender;
 use crate::beat::Pulse;
 use crate::status::{FileReport, Outcome};
 use serde::{Deserialize, Serialize};
@@ -43,6 +44,8 @@ pub enum Address {
     Directory(PathBuf),
     /// A device without a file system.
     Device(PathBuf),
+    /// A directory on another machine.
+    Sent(Sender),
 }
 
 impl Address {
@@ -51,6 +54,7 @@ impl Address {
         match self {
             Address::Directory(path) => Box::new(DumpDir::existing(path)),
             Address::Device(node) => Box::new(RawDevice::existing(node)),
+            Address::Sent(sender) => Box::new(sender),
         }
     }
 
@@ -59,6 +63,7 @@ impl Address {
         match self {
             Address::Directory(path) => Some(path),
             Address::Device(_) => None,
+            Address::Sent(_) => None,
         }
     }
 }
@@ -67,6 +72,7 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Address::Directory(path) | Address::Device(path) => path.display().fmt(f),
+            Address::Sent(sender) => sender.fmt(f),
         }
     }
 }
