@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 /// There is no target directive and the host does not tell.
 pub fn find(config: &Config, host: &SystemHost, warnings: &mut Vec<String>) -> anyhow::Result<(Target, PathBuf)> {
     match &config.dump.target {
-        Some(line) => Ok((named(line, &config.dump, host, warnings)?, config.dump.path.value.clone())),
+        Some(line) => Ok((named(line, config, host, warnings)?, config.dump.path.value.clone())),
         None => holder(&config.dump, host).with_context(|| {
             format!(
                 "cannot tell which file system holds {} ({})",
@@ -33,14 +33,17 @@ pub fn find(config: &Config, host: &SystemHost, warnings: &mut Vec<String>) -> a
 
 fn named(
     line: &Given<TargetLine>,
-    config: &KdumpConf,
+    config: &Config,
     host: &SystemHost,
     warnings: &mut Vec<String>,
 ) -> anyhow::Result<Target> {
     let (fstype, device) = match &line.value {
         TargetLine::Filesystem { fstype, device } => (fstype.clone(), device),
-        TargetLine::Raw(device) => return raw::target(device, line, config.raw_force.as_ref(), host, warnings),
+        TargetLine::Raw(device) => return raw::target(device, line, config.dump.raw_force.as_ref(), host, warnings),
         TargetLine::Virtiofs(tag) => return Ok(Target::Virtiofs(Virtiofs { tag: tag.clone() })),
+        TargetLine::Remote(remote) => {
+            return Ok(Target::Remote(crate::remote::complete(remote, config, &host.tree, warnings)));
+        }
         TargetLine::Nfs(nfs) => {
             let nfs = Nfs { options: nfs_options(&host.tree, nfs), ..nfs.clone() };
             nfs.check().with_context(|| format!("{}: the mount options of {nfs}", line.origin))?;

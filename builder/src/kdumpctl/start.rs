@@ -163,6 +163,7 @@ fn newer_than(machine: &Machine, config: &Config, disk: &OnDisk, built: SystemTi
         .chain(scripts)
         .chain(extra)
         .chain(keys::files(&machine.tree, &disk.image))
+        .chain(crate::remote::sources(config, tree))
         .find(|path| modified(path).is_some_and(|changed| changed > built))
 }
 
