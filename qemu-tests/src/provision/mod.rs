@@ -9,6 +9,7 @@
 //! | mkfs for vfat and f2fs, mtools | the machine's apt, downloaded | `target/qemu/small-filesystems/` |
 //! | nfs-ganesha, as NFS server | the machine's apt, downloaded | `target/qemu/ganesha/` |
 //! | tgt, as iSCSI server | the machine's apt, downloaded | `target/qemu/tgt/` |
+//! | OpenSSH's server, vsftpd | the machine's apt, downloaded | `target/qemu/servers/` |
 //! | busybox, for guests with scripts or a shell | the machine's apt, downloaded | `target/qemu/busybox/` |
 //! | a newer cloud kernel, a newer makedumpfile | later suites of the same archive, private apt state | `target/qemu/{kernels,oracle}/` |
 //! | a small Debian with systemd | the machine's archive, by debootstrap | `target/qemu/debian-root/` |
@@ -26,6 +27,7 @@ mod later;
 mod makedumpfile;
 mod packages;
 mod readers;
+mod servers;
 pub(crate) mod small_filesystems;
 pub(crate) mod storage;
 mod tgt;
@@ -38,4 +40,5 @@ pub use kernels::{Kernel, Suite, debug_vmlinux, generic_kernel, kernel};
 pub use makedumpfile::{Codec, Makedumpfile, ORACLE_IN_GUEST, makedumpfile};
 pub use packages::tools;
 pub use readers::{Readers, readers};
+pub use servers::servers;
 pub use tgt::tgt;
