@@ -116,6 +116,9 @@ pub fn plan_for(config: &Config, host: &SystemHost, ours: &Programs) -> anyhow::
         )?;
     }
     let asked = contributions(config, host, &image.hooks)?;
+    for (program, reason) in &asked.ours {
+        plan.extend(ours.gather_one(program, reason)?)?;
+    }
     let append = config.system.append.as_ref().map_or("", |given| &given.value);
     finish(plan, image, asked, &Cmdline::parse(append), host, warnings)
 }
@@ -261,10 +264,11 @@ pub(crate) fn image_config(
 pub(crate) fn contributions(config: &Config, host: &dyn Host, settings: &Settings) -> anyhow::Result<Contribution> {
     let mut all = Contribution::default();
     for hook in settings.hooks() {
-        let Contribution { modules, programs, files } = hook.gather(host).context(hook.name())?;
+        let Contribution { modules, programs, files, ours } = hook.gather(host).context(hook.name())?;
         all.modules.extend(modules);
         all.programs.extend(programs);
         all.files.extend(files);
+        all.ours.extend(ours);
     }
     let mut unknown_device = false;
     for device in settings.targets.iter().filter_map(Target::device) {

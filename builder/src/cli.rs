@@ -23,7 +23,7 @@ pub struct Mkdumprd {
     /// The other configuration [default: etc/sysconfig/kdump below the sysroot, if it is there]
     #[arg(long, value_name = "FILE")]
     pub sysconfig: Option<PathBuf>,
-    /// Where kdump-init and kdump-capture are [default: beside this program, else /usr/lib/kdump]
+    /// Where kdump-init, kdump-capture and kdump-send are [default: beside this program, else /usr/lib/kdump]
     #[arg(long, value_name = "DIR")]
     pub programs: Option<PathBuf>,
     /// How the image is compressed; zstd if not given and the kernel can unpack it. Modules stay as the distribution packed them in any case
@@ -82,7 +82,7 @@ pub struct Kdumpctl {
     /// The other configuration [default: /etc/sysconfig/kdump, if it is there]
     #[arg(long, value_name = "FILE", global = true)]
     pub sysconfig: Option<PathBuf>,
-    /// Where kdump-init and kdump-capture are [default: beside this program, else /usr/lib/kdump]
+    /// Where kdump-init, kdump-capture and kdump-send are [default: beside this program, else /usr/lib/kdump]
     #[arg(long, value_name = "DIR", global = true)]
     pub programs: Option<PathBuf>,
 }
@@ -109,4 +109,6 @@ pub enum Word {
         #[arg(long)]
         json: bool,
     },
+    /// Make a key for a target by ssh or sftp, and have the other machine let it in
+    Propagate,
 }

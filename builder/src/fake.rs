@@ -58,6 +58,7 @@ impl FakeSystem {
         system.module_file("kernel/block/virtio_blk.ko.xz", &packed.finish()?)?;
         system.write("lib/firmware/vendor/disk.bin", b"firmware")?;
         system.write("programs/kdump-init", &object(&[]))?;
+        system.write("programs/kdump-send", &object(&[]))?;
         let agree =
             b"#!/bin/sh\nfor word; do [ \"$word\" != --refuse ] || { echo \"no $word here\" >&2; exit 1; }; done\n";
         system.write("programs/kdump-capture", agree)?;

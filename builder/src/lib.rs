@@ -58,6 +58,7 @@ pub mod network;
 pub mod normal;
 pub mod plan;
 pub mod raw;
+pub mod remote;
 pub mod scripts;
 pub mod target;
 pub mod unpack;

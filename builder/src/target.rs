@@ -34,7 +34,7 @@ pub struct Found {
 pub fn find(config: &Config, host: &SystemHost, warnings: &mut Vec<String>) -> anyhow::Result<Found> {
     let mut found = Found { targets: Vec::new(), paths: BTreeMap::new(), path: config.dump.path.value.clone() };
     for wanted in &config.dump.targets {
-        let target = named(wanted, &config.dump, host, warnings)?;
+        let target = named(wanted, config, host, warnings)?;
         if found.targets.iter().any(|other| other.to_string() == target.to_string()) {
             bail!("{}: {target} is a target already, under another name; keep one of the two", wanted.origin);
         }
@@ -56,15 +56,19 @@ pub fn find(config: &Config, host: &SystemHost, warnings: &mut Vec<String>) -> a
 
 fn named(
     line: &Given<Wanted>,
-    config: &KdumpConf,
+    config: &Config,
     host: &SystemHost,
     warnings: &mut Vec<String>,
 ) -> anyhow::Result<Target> {
     let options = &line.value.options;
     let (fstype, device) = match &line.value.line {
         TargetLine::Filesystem { fstype, device } => (fstype.clone(), device),
-        TargetLine::Raw(device) => return raw::target(device, line, config.raw_force.as_ref(), host, warnings),
+        TargetLine::Raw(device) => return raw::target(device, line, config.dump.raw_force.as_ref(), host, warnings),
         TargetLine::Virtiofs(tag) => return Ok(Target::Virtiofs(Virtiofs { tag: tag.clone() })),
+        TargetLine::Remote(remote) => {
+            let path = line.value.path.as_ref().unwrap_or(&config.dump.path.value);
+            return Ok(Target::Remote(crate::remote::complete(remote, path, config, &host.tree, warnings)));
+        }
         TargetLine::Nfs(nfs) => {
             let options = if options.is_empty() { nfs_options(&host.tree, nfs) } else { options.clone() };
             let nfs = Nfs { options, ..nfs.clone() };

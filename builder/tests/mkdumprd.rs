@@ -71,6 +71,34 @@ fn an_image_for_an_nfs_target_has_its_file_system_network_and_drivers() {
 }
 
 #[test]
+fn an_image_that_sends_its_dump_has_the_program_a_key_and_the_host_s_keys() {
+    let (_dir, system) = system();
+    built(&system, &["out/image"]);
+    assert!(!reasons(&system).contains_key("usr/bin/kdump-send"), "it is in the image of a local target");
+    system.write("etc/kdump.conf", b"path /srv/crash\nssh dump@10.9.8.7\nsshkey /root/key\n").unwrap();
+    let refused = |words: &str| {
+        let output = mkdumprd(&system, &["-f", "out/image"]);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && error.contains(words), "{error}");
+    };
+    refused("`kdumpctl propagate` makes and installs one");
+    system.write("root/key", b"KEY").unwrap();
+    refused("no key of the host 10.9.8.7 is known");
+    system.write("etc/ssh/ssh_known_hosts", b"10.9.8.7 ssh-ed25519 AAAA\n").unwrap();
+    built(&system, &["-f", "out/image"]);
+    let all = reasons(&system);
+    assert_eq!(all["usr/bin/kdump-send"], "delivers to the target ssh://dump@10.9.8.7/srv/crash");
+    let image = system.root.join("out/image");
+    let file = |name: &str| lsinitrd(&[&image, Path::new(name)]);
+    assert_eq!(file("etc/kdump/send/ssh-10.9.8.7.key"), "KEY");
+    assert_eq!(file("etc/kdump/send/ssh-10.9.8.7.hosts"), "10.9.8.7 ssh-ed25519 AAAA\n");
+    assert!(!file("etc/kdump/image.toml").contains("KEY"));
+    let list = lsinitrd(&[&image]);
+    let line = list.lines().find(|line| line.contains("ssh-10.9.8.7.key")).unwrap();
+    assert!(line.starts_with("-rw-------"), "{line}");
+}
+
+#[test]
 fn an_image_has_what_its_target_needs_and_says_why() {
     let (_dir, system) = system();
     built(&system, &["out/image"]);

@@ -37,7 +37,8 @@
 //! machine by [`usage`], over /proc/kcore.
 //!
 //! Where to look: [`pipeline`] tells the story from open to finish. [`classify`] has the order of the questions.
-//! [`dumpfile`] has the picture of the file. `vmcore/map.rs` is the one place with `unsafe`. Memory as the rest of the
+//! [`dumpfile`] has the picture of the file. `send` is the other program of this crate, kdump-send, which delivers a
+//! flattened stream to another machine. `vmcore/map.rs` has the `unsafe` of the collector, `send/ftp/tls.rs` the other one. Memory as the rest of the
 //! crate sees it is [`vmcore::read::PhysMem`]; [`fake::MemCore`] stands in for it in tests.
 
 #![cfg_attr(test, allow(clippy::cast_possible_truncation))]
@@ -60,6 +61,8 @@ pub mod paging;
 pub mod pipeline;
 pub mod progress;
 pub mod report;
+#[cfg(feature = "send")]
+pub mod send;
 pub mod units;
 pub mod usage;
 pub mod vmcore;

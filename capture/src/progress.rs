@@ -34,7 +34,8 @@ impl Messages {
 #[derive(Debug)]
 pub struct Meter {
     name: &'static str,
-    total: u64,
+    /// How many items there are, if that is known.
+    total: Option<u64>,
     unit: u64,
     shown: bool,
     done: AtomicU64,
@@ -64,6 +65,15 @@ impl Drop for Meter {
 impl Meter {
     /// A phase of `total` items of `unit` bytes each, which begins now.
     pub fn new(name: &'static str, total: u64, unit: u64, messages: Messages) -> Meter {
+        Meter::of(name, Some(total), unit, messages)
+    }
+
+    /// A phase of which nobody knows how many bytes there will be.
+    pub fn endless(name: &'static str, messages: Messages) -> Meter {
+        Meter::of(name, None, 1, messages)
+    }
+
+    fn of(name: &'static str, total: Option<u64>, unit: u64, messages: Messages) -> Meter {
         Meter {
             name,
             total,
@@ -130,18 +140,24 @@ impl Meter {
 
     #[expect(clippy::cast_precision_loss, reason = "shown with one decimal")]
     fn line(&self, elapsed: Duration) -> String {
-        let done = self.done.load(Ordering::Relaxed).min(self.total);
-        let part = if self.total == 0 { 1.0 } else { done as f64 / self.total as f64 };
+        let done = self.done.load(Ordering::Relaxed);
         let seconds = elapsed.as_secs_f64();
+        let Some(total) = self.total else {
+            let megabytes = (done * self.unit) as f64 / 1e6;
+            return format!("{:<32}: {megabytes:.1} MB, {:.0} MB/s", self.name, megabytes / seconds.max(1e-6));
+        };
+        let done = done.min(total);
+        let part = if total == 0 { 1.0 } else { done as f64 / total as f64 };
         let rate = (done * self.unit) as f64 / 1e6 / seconds.max(1e-6);
         let eta = if part > 0.0 { seconds * (1.0 - part) / part } else { 0.0 };
-        let left = if done < self.total && part > 0.0 { format!(", ETA {eta:.0} s") } else { String::new() };
+        let left = if done < total && part > 0.0 { format!(", ETA {eta:.0} s") } else { String::new() };
         format!("{:<32}: [{:5.1} %] {rate:.0} MB/s{left}", self.name, part * 100.0)
     }
 
     fn bar(&self) -> String {
-        let done = self.done.load(Ordering::Relaxed).min(self.total);
-        let cells = usize::try_from(done * 20 / self.total.max(1)).unwrap_or(20);
+        let Some(total) = self.total else { return String::new() };
+        let done = self.done.load(Ordering::Relaxed).min(total);
+        let cells = usize::try_from(done * 20 / total.max(1)).unwrap_or(20);
         format!(" |{:<20}|", "=".repeat(cells))
     }
 }
@@ -159,6 +175,13 @@ mod tests {
         meter.add(1);
         assert!(meter.moved(&mut told));
         assert!(!meter.moved(&mut told));
+    }
+
+    #[test]
+    fn a_line_of_what_may_be_endless_has_what_came_and_how_fast() {
+        let meter = Meter::endless("Sending vmcore", Messages(1));
+        meter.add(2_500_000);
+        assert_eq!(meter.line(Duration::from_secs(2)), "Sending vmcore                  : 2.5 MB, 1 MB/s");
     }
 
     #[test]

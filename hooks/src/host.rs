@@ -42,6 +42,8 @@ pub struct Contribution {
     pub programs: Vec<ProgramNeed>,
     /// Files that a hook makes itself.
     pub files: Vec<FileNeed>,
+    /// Programs of ours that not every image has, each with its reason.
+    pub ours: Vec<(&'static str, String)>,
 }
 
 /// A program or another file of the host that must be in the image, at the same path.

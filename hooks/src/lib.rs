@@ -28,6 +28,7 @@
 //! | [`raw`] | the hook for a dump target that is a device without a file system; what is where on it |
 //! | [`virtiofs`] | the hook for a directory that the hypervisor shares |
 //! | [`nfs`], [`cifs`] | the hooks for a dump target that is an NFS export, or a share of Samba or Windows |
+//! | [`remote`] | the hook for a dump target that is sent to: SSH, SFTP, FTP |
 //! | [`net`] | the hook that brings a network up, for targets that need one |
 //! | [`rootfs`] | `dump_to_rootfs`: the host's root file system as the last target |
 //! | [`user`] | `kdump_pre`, `kdump_post`, `kdump_emergency` and their directories |
@@ -66,6 +67,7 @@ pub mod net;
 pub mod nfs;
 pub mod notify;
 pub mod raw;
+pub mod remote;
 pub mod rootfs;
 pub mod shell;
 pub mod stage;
@@ -167,6 +169,8 @@ pub enum Destination {
         /// Whether a file system on it is overwritten.
         force: bool,
     },
+    /// Files are given to this program, the words of its command line but for its verb.
+    Sender(Vec<String>),
 }
 
 /// Where a dump goes.
@@ -183,6 +187,8 @@ pub enum Target {
     Nfs(nfs::Nfs),
     /// A share of Samba or Windows.
     Cifs(cifs::Cifs),
+    /// A directory on another machine, which is sent to.
+    Remote(remote::Remote),
     /// The host's root file system, when all other targets have failed.
     Rootfs(rootfs::Rootfs),
 }
@@ -194,16 +200,17 @@ impl Target {
             Target::Filesystem(filesystem) => Some(&filesystem.device),
             Target::Raw(raw) => Some(&raw.device),
             Target::Rootfs(rootfs) => Some(&rootfs.filesystem.device),
-            Target::Virtiofs(_) | Target::Nfs(_) | Target::Cifs(_) => None,
+            Target::Virtiofs(_) | Target::Nfs(_) | Target::Cifs(_) | Target::Remote(_) => None,
         }
     }
 
-    /// The server that it is on, by name, and its address as it is known when the image is built.
+    /// The server that it is on, if it is on one, and the place for what its name means when the image is built.
     pub fn server(&mut self) -> Option<(&str, &mut Option<IpAddr>)> {
         match self {
             Target::Nfs(nfs) => Some((&nfs.server, &mut nfs.address)),
             Target::Cifs(cifs) => Some((&cifs.server, &mut cifs.address)),
-            Target::Filesystem(_) | Target::Virtiofs(_) | Target::Raw(_) | Target::Rootfs(_) => None,
+            Target::Remote(remote) => Some((&remote.server, &mut remote.address)),
+            Target::Filesystem(_) | Target::Rootfs(_) | Target::Virtiofs(_) | Target::Raw(_) => None,
         }
     }
 
@@ -215,6 +222,7 @@ impl Target {
             Target::Virtiofs(share) => share,
             Target::Nfs(nfs) => nfs,
             Target::Cifs(cifs) => cifs,
+            Target::Remote(remote) => remote,
             Target::Rootfs(rootfs) => rootfs,
         }
     }
@@ -229,6 +237,7 @@ impl fmt::Display for Target {
             Target::Virtiofs(share) => share.fmt(f),
             Target::Nfs(nfs) => nfs.fmt(f),
             Target::Cifs(cifs) => cifs.fmt(f),
+            Target::Remote(remote) => remote.fmt(f),
             Target::Rootfs(rootfs) => rootfs.fmt(f),
         }
     }

@@ -5,7 +5,7 @@
 //! May surprise: a process in uninterruptible sleep does not die. It is left to the reboot.
 
 use crate::{start, sys};
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use log::{info, warn};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -86,60 +86,144 @@ pub fn run_wired(
     wires: Wires,
     judge: &mut dyn FnMut(Life) -> Option<String>,
 ) -> anyhow::Result<Ended> {
-    let Some((program, arguments)) = argv.split_first() else { bail!("no program is named") };
-    info!("running {}", argv.join(" "));
-    let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .env("PATH", PATH)
-        .envs(env.iter().map(|(name, value)| (name, value)))
-        .stdin(wires.stdin.unwrap_or_else(Stdio::null))
-        .stdout(wires.stdout.unwrap_or_else(Stdio::piped))
-        .stderr(Stdio::piped())
-        .process_group(0);
-    let mut child = start::patiently(|| command.spawn()).with_context(|| format!("cannot start {program}"))?;
-    // Our ends of its wires are in the command; another program must see them closed.
-    drop(command);
-    // Where memory runs out, who can tell of it outlives who needs it.
-    sys::offer_process(child.id());
-    let words = Words::default();
-    let (at_work, at_rest) = mpsc::channel();
-    if let Some(pipe) = child.stdout.take() {
-        words.relay(pipe, at_work.clone());
-    }
-    if let Some(pipe) = child.stderr.take() {
-        words.relay(pipe, at_work);
-    }
-    let outcome = watch(&mut child, &words, judge);
-    // The pipes close when nobody holds them any more. A child that cannot die, or one that it has left behind, may
-    // hold them for ever.
-    let _ = at_rest.recv_timeout(LAST_WORDS_TIME);
-    let said = words.last();
-    match outcome {
-        Ok(status) => Ok(Ended { status, said }),
-        Err(error) if said.is_empty() => Err(error.context(format!("{program} failed"))),
-        Err(error) => Err(error.context(format!("{program} failed ({said})"))),
+    let start = Instant::now();
+    let mut running = Running::start(argv, env, wires)?;
+    loop {
+        if let Some(status) = running.ended()? {
+            return Ok(running.end(status));
+        }
+        if let Some(reason) = judge(Life { age: start.elapsed(), said: running.said() }) {
+            running.kill();
+            return Err(running.failed(&reason));
+        }
+        thread::sleep(GLANCE);
     }
 }
 
-fn watch(
-    child: &mut Child,
-    words: &Words,
-    judge: &mut dyn FnMut(Life) -> Option<String>,
-) -> anyhow::Result<ExitStatus> {
+/// Runs `source` into `sink`. The sink sees the end of its input only when the source has ended well, so that it never
+/// takes half of it for the whole.
+///
+/// # Errors
+/// As [`run`]; and one of them has ended badly, whereupon the other has been killed.
+pub fn pipe(source: &[String], sink: &[String], judge: &mut dyn FnMut(Life) -> Option<String>) -> anyhow::Result<()> {
     let start = Instant::now();
+    let (reader, writer) = std::io::pipe().context("cannot make a pipe")?;
+    let mut held = Some(writer.try_clone().context("cannot keep the pipe open")?);
+    let mut sink = Running::start(sink, &[], Wires { stdin: Some(reader.into()), stdout: None })?;
+    let started = Running::start(source, &[], Wires { stdin: None, stdout: Some(writer.into()) });
+    let mut source = started.inspect_err(|_| sink.kill())?;
     loop {
-        if let Some(status) = child.try_wait().context("cannot wait for it")? {
-            return Ok(status);
-        }
-        if let Some(reason) = judge(Life { age: start.elapsed(), said: words.count.load(Ordering::Relaxed) }) {
-            let group = Pid::from_raw(child.id().cast_signed());
-            if let Err(errno) = killpg(group, Signal::SIGKILL) {
-                warn!("cannot kill it: {errno}");
+        // Who reads has no reason to end before who writes.
+        if let Some(status) = sink.ended()? {
+            let early = source.ended()?.is_none_or(|status| !status.success());
+            if early {
+                source.kill();
             }
-            bail!("{reason}");
+            return match (status.success(), early) {
+                (true, false) => Ok(()),
+                (true, true) => Err(sink.failed("it ended before its input did")),
+                (false, _) => Err(sink.failed(&status.to_string())),
+            };
+        }
+        match (&held, source.ended()?) {
+            (Some(_), Some(status)) if status.success() => held = None,
+            (Some(_), Some(status)) => {
+                // A writer whose reader has just died fails as well; the reader's reason is the one that counts.
+                thread::sleep(GLANCE);
+                if sink.ended()?.is_some() {
+                    continue;
+                }
+                sink.kill();
+                return Err(source.failed(&status.to_string()));
+            }
+            _ => {}
+        }
+        if let Some(reason) = judge(Life { age: start.elapsed(), said: source.said() + sink.said() }) {
+            source.kill();
+            sink.kill();
+            return Err(sink.failed(&reason));
         }
         thread::sleep(GLANCE);
+    }
+}
+
+/// A program at work.
+struct Running {
+    name: String,
+    child: Child,
+    words: Words,
+    at_rest: mpsc::Receiver<()>,
+    status: Option<ExitStatus>,
+}
+
+impl Running {
+    fn start(argv: &[String], env: &[(String, String)], wires: Wires) -> anyhow::Result<Running> {
+        let Some((program, arguments)) = argv.split_first() else { bail!("no program is named") };
+        info!("running {}", argv.join(" "));
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .env("PATH", PATH)
+            .envs(env.iter().map(|(name, value)| (name, value)))
+            .stdin(wires.stdin.unwrap_or_else(Stdio::null))
+            .stdout(wires.stdout.unwrap_or_else(Stdio::piped))
+            .stderr(Stdio::piped())
+            .process_group(0);
+        let mut child = start::patiently(|| command.spawn()).with_context(|| format!("cannot start {program}"))?;
+        // Where memory runs out, who can tell of it outlives who needs it.
+        sys::offer_process(child.id());
+        let words = Words::default();
+        let (at_work, at_rest) = mpsc::channel();
+        if let Some(pipe) = child.stdout.take() {
+            words.relay(pipe, at_work.clone());
+        }
+        if let Some(pipe) = child.stderr.take() {
+            words.relay(pipe, at_work);
+        }
+        Ok(Running { name: program.clone(), child, words, at_rest, status: None })
+    }
+
+    /// How it ended, if it has.
+    fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        if self.status.is_none() {
+            self.status = self.child.try_wait().with_context(|| format!("cannot wait for {}", self.name))?;
+        }
+        Ok(self.status)
+    }
+
+    /// How often it has said something.
+    fn said(&self) -> u64 {
+        self.words.count.load(Ordering::Relaxed)
+    }
+
+    fn kill(&mut self) {
+        if self.status.is_some() {
+            return;
+        }
+        let group = Pid::from_raw(self.child.id().cast_signed());
+        if let Err(errno) = killpg(group, Signal::SIGKILL) {
+            warn!("cannot kill {}: {errno}", self.name);
+        }
+    }
+
+    /// The last of what it said.
+    fn last_words(&self) -> String {
+        // The pipes close when nobody holds them any more. A child that cannot die, or one that it has left behind, may
+        // hold them for ever.
+        let _ = self.at_rest.recv_timeout(LAST_WORDS_TIME);
+        self.words.last()
+    }
+
+    fn end(&self, status: ExitStatus) -> Ended {
+        Ended { status, said: self.last_words() }
+    }
+
+    fn failed(&self, reason: &str) -> anyhow::Error {
+        let error = anyhow!("{reason}");
+        match self.last_words() {
+            said if said.is_empty() => error.context(format!("{} failed", self.name)),
+            said => error.context(format!("{} failed ({said})", self.name)),
+        }
     }
 }
 
@@ -221,6 +305,43 @@ mod tests {
         let error = shell("echo waiting; sleep 60 | cat", Duration::from_millis(300)).unwrap_err();
         assert_eq!(format!("{error:#}"), "sh failed (waiting): too late");
         assert!(start.elapsed() < Duration::from_secs(20));
+    }
+
+    fn piped(source: &str, sink: &str, limit: Duration) -> anyhow::Result<()> {
+        let argv = |script: &str| ["sh", "-c", script].map(str::to_owned);
+        pipe(&argv(source), &argv(sink), &mut |life| (life.age > limit).then(|| "too late".to_owned()))
+    }
+
+    #[test]
+    fn what_one_program_writes_another_reads() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("out");
+        piped("seq 100000", &format!("cat > {}", file.display()), Duration::from_secs(20)).unwrap();
+        assert!(std::fs::read_to_string(file).unwrap().ends_with("\n100000\n"));
+    }
+
+    #[test]
+    fn half_of_a_stream_is_never_taken_for_the_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("whole");
+        let sink = format!("cat > /dev/null; touch {}", file.display());
+        let error = piped("echo half; echo broken >&2; exit 3", &sink, Duration::from_secs(20)).unwrap_err();
+        assert_eq!(format!("{error:#}"), "sh failed (broken): exit status: 3");
+        assert!(!file.exists());
+    }
+
+    #[test]
+    fn the_reason_of_the_reader_counts_and_the_writer_does_not_go_on() {
+        let start = Instant::now();
+        for source in ["yes", "sleep 60"] {
+            let error = piped(source, "head -c 10 > /dev/null; echo no room >&2; exit 4", Duration::from_secs(3));
+            let text = format!("{:#}", error.unwrap_err());
+            let late = if source == "yes" { "sh failed (no room): exit status: 4" } else { "too late" };
+            assert!(text.contains(late), "{text}");
+        }
+        assert!(start.elapsed() < Duration::from_secs(20));
+        let error = piped("yes", "exit 0", Duration::from_secs(9)).unwrap_err();
+        assert!(format!("{error:#}").contains("ended before its input did"), "{error:#}");
     }
 
     #[test]

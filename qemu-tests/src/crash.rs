@@ -190,7 +190,7 @@ pub fn fill_disk(scenario: &Scenario, programs: &Programs, tree: &Path) -> Resul
     if config.exists() {
         tools::copy(&config, &vmlinuz.with_file_name(config.file_name().unwrap_or_default()))?;
     }
-    for name in ["kdumpctl", "mkdumprd", "kdump-init", "kdump-capture"] {
+    for name in ["kdumpctl", "mkdumprd", "kdump-init", "kdump-capture", "kdump-send"] {
         tools::copy(&programs.path(name), &tree.join("usr/sbin").join(name))?;
     }
     for name in ["keep-raw", "page-kinds", "saboteur"] {

@@ -30,8 +30,8 @@
 //! - [`stack`]: a target that the guest puts together from several disks.
 //! - [`scenario`], [`mod@crash`]: what is tried, and the story of trying it; [`mod@mem_usage`]: a story without a crash;
 //!   [`normal`]: a whole system boots, and may crash.
-//! - [`nfs_server`] with its [`portmapper`], [`smb_server`], [`iscsi_server`], [`nvme_server`], [`sink`], [`switch`] with a
-//!   [`dhcp6_server`]: what a guest finds on its network.
+//! - [`nfs_server`] with its [`portmapper`], [`smb_server`], [`iscsi_server`], [`nvme_server`], [`far_server`], [`sink`],
+//!   [`switch`] with a [`dhcp6_server`]: what a guest finds on its network.
 //! - [`machine`], [`monitor`], [`console`], [`disk`], [`mod@accel`]: QEMU and what is around it.
 //! - [`target_disk`], [`write_log`]: a disk for dumps that may fail, and what a power loss leaves of it.
 //! - [`source`], [`collector`], [`damage`]: kept memory, what is asked of it, and what is done to it.
@@ -46,6 +46,7 @@ pub mod damage;
 pub mod dhcp6_server;
 pub mod disk;
 mod emulation;
+pub mod far_server;
 pub mod folders;
 mod guest_image;
 pub mod initramfs;

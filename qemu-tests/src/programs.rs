@@ -10,8 +10,17 @@ use crate::{folders, progress, tools};
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 const PACKAGES: [&str; 4] = ["kdump-init", "kdump-capture", "kdump-builder", "qemu-tests"];
-const BINARIES: [&str; 8] =
-    ["kdump-init", "kdump-capture", "mkdumprd", "kdumpctl", "guest-init", "keep-raw", "page-kinds", "saboteur"];
+const BINARIES: [&str; 9] = [
+    "kdump-init",
+    "kdump-capture",
+    "kdump-send",
+    "mkdumprd",
+    "kdumpctl",
+    "guest-init",
+    "keep-raw",
+    "page-kinds",
+    "saboteur",
+];
 
 /// Where the built programs are.
 #[derive(Clone, Debug)]

@@ -166,6 +166,8 @@ pub struct Scenario {
     pub native: Option<String>,
     /// The target line of kdump.conf.
     pub target: String,
+    /// SUSE's word for target and path, in place of those of kdump.conf.
+    pub savedir: Option<String>,
     /// The collector's dump level.
     pub level: u8,
     /// The collector's codec.
@@ -218,6 +220,7 @@ impl Scenario {
             crashkernel_mib: 128,
             native: None,
             target: format!("ext4 LABEL={LABEL}"),
+            savedir: None,
             level: 31,
             codec: Codec::Zstd,
             other_collector: None,
@@ -248,8 +251,11 @@ impl Scenario {
     /// The text of /etc/kdump.conf.
     pub(crate) fn kdump_conf(&self) -> String {
         let collector = self.other_collector.clone().unwrap_or_else(|| self.collector());
-        let mut lines =
-            vec![self.target.clone(), format!("path {CRASH_FOLDER}"), format!("core_collector {collector}")];
+        let mut lines = match self.savedir {
+            Some(_) => Vec::new(),
+            None => vec![self.target.clone(), format!("path {CRASH_FOLDER}")],
+        };
+        lines.push(format!("core_collector {collector}"));
         lines.extend(self.conf.iter().cloned());
         lines.join("\n") + "\n"
     }
@@ -278,6 +284,7 @@ impl Scenario {
             return format!("KDUMP_COMMANDLINE=\"{}\"\n", words.trim());
         }
         let words = format!("irqpoll nr_cpus={} reset_devices console=ttyS0 {}", self.capture_cpus, self.append);
-        format!("KDUMP_COMMANDLINE_APPEND=\"{}\"\n", words.trim())
+        let savedir = self.savedir.as_ref().map_or(String::new(), |savedir| format!("KDUMP_SAVEDIR=\"{savedir}\"\n"));
+        format!("{savedir}KDUMP_COMMANDLINE_APPEND=\"{}\"\n", words.trim())
     }
 }

@@ -62,7 +62,8 @@ impl Status {
         known.with_context(|| format!("a stage lacks name, seconds or outcome: {}", self.json))
     }
 
-    /// Fails unless every file that the report names is in `folder` with that size and SHA-256, vmcore among them.
+    /// Fails unless every file that the report names is in `folder` with that size and SHA-256, the
+    /// dump and the log among them.
     pub fn check_files(&self, folder: &Path) -> Result<()> {
         let files = self.at("/files")?.as_array().context("/files is not a list")?;
         let mut names = Vec::new();
@@ -74,14 +75,16 @@ impl Status {
             ensure!(field("sha256")?.as_str() == Some(&digest), "{name} has SHA-256 {digest}, status.json says {file}");
             names.push(name);
         }
-        for name in ["vmcore", "vmcore-dmesg.txt"] {
-            ensure!(names.contains(&name), "status.json does not vouch for {name}: {names:?}");
+        for one_of in [&["vmcore", "vmcore.flat"][..], &["vmcore-dmesg.txt"]] {
+            let vouched = one_of.iter().any(|name| names.contains(name));
+            ensure!(vouched, "status.json does not vouch for {}: {names:?}", one_of.join(" or "));
         }
         Ok(())
     }
 }
 
-fn sha256(path: &Path) -> Result<(u64, String)> {
+/// The length of a file and its sum.
+pub fn sha256(path: &Path) -> Result<(u64, String)> {
     let mut file = File::open(path).with_context(|| format!("unable to open {}", path.display()))?;
     let mut hasher = Hasher(Sha256::new());
     let bytes = std::io::copy(&mut file, &mut hasher).with_context(|| format!("unable to read {}", path.display()))?;

@@ -55,7 +55,7 @@ impl Collector {
             if let Some(word) = argv.iter().find(|word| NO_DUMP.contains(&word.split('=').next().unwrap_or_default())) {
                 bail!("with `{word}` the collector would write no dump or no report of it; take it out");
             }
-            // The dump goes to a file: there is nothing to flatten.
+            // Whether it goes to a file or into a stream is seen when it is done: each target has its own way.
             argv.retain(|word| word != "-F");
         } else if !program.starts_with('/') || program.split('/').any(|part| part == "..") {
             bail!("`{program}` is neither makedumpfile nor {OURS} nor an absolute path; write where the program is");

@@ -6,12 +6,13 @@
 //! cannot do without them, and none of them goes into the image.
 
 use super::collector::Collector;
-use super::{Given, Origin, fence};
+use super::{Given, Origin, Savedir, fence};
 use anyhow::bail;
 use kdump_hooks::DeviceSpec;
 use kdump_hooks::cifs::Cifs;
 use kdump_hooks::nfs::Nfs;
 use kdump_hooks::notify::Notify;
+use kdump_hooks::remote::{Protocol, Remote, is_host};
 use kdump_init::config::{Ending, FailureAction, Limits};
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
@@ -25,6 +26,8 @@ pub struct KdumpConf {
     pub targets: Vec<Given<Wanted>>,
     /// `raw_force yes`, a word of ours: whatever is on the raw device is overwritten.
     pub raw_force: Option<Given<bool>>,
+    /// The private key for a target by SSH.
+    pub sshkey: Option<Given<PathBuf>>,
     /// The program that writes the dump.
     pub collector: Given<Collector>,
     /// After anything but a complete dump.
@@ -71,6 +74,7 @@ impl Default for KdumpConf {
             path: Given::default("/var/crash".into()),
             targets: Vec::new(),
             raw_force: None,
+            sshkey: None,
             collector: Given::default(Collector::default()),
             failure_action: Given::default(OnFailure::Action(Ending::Reboot.into())),
             final_action: Given::default(Ending::Reboot),
@@ -132,10 +136,12 @@ pub enum TargetLine {
     Nfs(Nfs),
     /// A share of Samba or Windows.
     Cifs(Cifs),
+    /// A machine that is sent to, such as `ssh dump@nas`; its path is the directive of that name.
+    Remote(Remote),
 }
 
 /// The directives that name a target on the network.
-const NETWORK_TARGETS: [&str; 1] = ["nfs"];
+const NETWORK_TARGETS: [&str; 2] = ["nfs", "ssh"];
 
 /// The directive that names a device without a file system.
 const RAW: &str = "raw";
@@ -144,10 +150,11 @@ const RAW: &str = "raw";
 const FILESYSTEMS: [&str; 9] = ["ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "vfat", "minix", "virtiofs"];
 
 /// The other directives that are followed.
-const FOLLOWED: [&str; 16] = [
+const FOLLOWED: [&str; 17] = [
     "path",
     RAW,
     "raw_force",
+    "sshkey",
     "core_collector",
     "failure_action",
     "default",
@@ -164,9 +171,7 @@ const FOLLOWED: [&str; 16] = [
 ];
 
 /// What RHEL follows and this version does not, or no version does any more, and what to do instead.
-const REFUSED: [(&str, &str); 12] = [
-    ("ssh", UNSUPPORTED_TARGET),
-    ("sshkey", UNSUPPORTED_TARGET),
+const REFUSED: [(&str, &str); 10] = [
     ("force_rebuild", "is not supported by this version; run mkdumprd -f to build the image again"),
     ("force_no_rebuild", "is not supported by this version; kdumpctl start only builds what is missing or too old"),
     ("dracut_args", "is not supported: the image is not built by dracut; name a target, extra_modules or extra_bins"),
@@ -283,6 +288,8 @@ impl KdumpConf {
                 "no" => self.raw_force = Some(given(false, place)),
                 _ => bail!("`{value}` is neither yes nor no"),
             },
+            "sshkey" => self.sshkey = Some(given(program(value)?, place)),
+            "ssh" => self.targets = vec![given(TargetLine::Remote(ssh(value)?).into(), place)],
             "nfs" => {
                 let export = value.parse().map_err(anyhow::Error::msg)?;
                 self.targets = vec![given(TargetLine::Nfs(export).into(), place)];
@@ -301,6 +308,38 @@ impl KdumpConf {
         }
         Ok(())
     }
+}
+
+impl KdumpConf {
+    /// What SUSE says in one variable, if kdump.conf says nothing of it.
+    ///
+    /// # Errors
+    /// It does.
+    pub(super) fn follow_savedir(&mut self, savedir: &Given<Savedir>) -> anyhow::Result<()> {
+        let target = self.targets.first().map(|given| &given.origin);
+        let path = Some(&self.path.origin).filter(|origin| **origin != Origin::Default);
+        if let Some(other) = target.or(path) {
+            bail!(
+                "{}: KDUMP_SAVEDIR says where dumps go, and {other} does so too; keep one of the two",
+                savedir.origin
+            );
+        }
+        self.path = given(savedir.value.path.clone(), &savedir.origin);
+        self.targets =
+            savedir.value.target.clone().map(|target| given(target.into(), &savedir.origin)).into_iter().collect();
+        Ok(())
+    }
+}
+
+/// `user@host`, as RHEL has it: an IPv6 address may stand without brackets.
+fn ssh(value: &str) -> anyhow::Result<Remote> {
+    let place = value.split_once('@').filter(|(user, _)| !user.is_empty() && !user.contains([' ', ':', '/']));
+    let Some((user, host)) = place else { bail!("`{value}` is not USER@HOST; write such as `ssh dump@nas`") };
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    if !is_host(host) || (host.contains(':') && host.parse::<std::net::Ipv6Addr>().is_err()) {
+        bail!("`{host}` is neither the name nor the address of a host");
+    }
+    Ok(Remote::new(Protocol::Ssh, Some(user), host, Path::new("/")))
 }
 
 fn given<T>(value: T, origin: &Origin) -> Given<T> {
@@ -498,6 +537,20 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_that_is_sent_to_may_have_an_ipv6_address_without_brackets() {
+        for (text, place) in [
+            ("ssh me@nas", "ssh://me@nas/"),
+            ("ssh me@fe80::1", "ssh://me@[fe80::1]/"),
+            ("ssh me@[::1]", "ssh://me@[::1]/"),
+        ] {
+            let (mut conf, _) = parse(&format!("{text}\nsshkey /root/key\n")).unwrap();
+            let TargetLine::Remote(remote) = conf.targets.remove(0).value.line else { panic!("no remote") };
+            assert_eq!(remote.to_string(), place);
+            assert_eq!(conf.sshkey.unwrap().value, Path::new("/root/key"));
+        }
+    }
+
+    #[test]
     fn what_cannot_be_followed_is_refused_by_name_line_and_remedy() {
         for (text, message) in [
             ("pth /x", "kdump.conf:1: there is no directive `pth`; was `path` meant?"),
@@ -517,10 +570,9 @@ mod tests {
                 "ext4 /dev/a\nxfs /dev/b",
                 "kdump.conf:2: `xfs` is a second dump target, line 1 names the first; keep one",
             ),
-            (
-                "ssh user@host",
-                "kdump.conf:1: `ssh` is not supported by this version; write a file system instead, such as `ext4 UUID=…`",
-            ),
+            ("ssh host", "kdump.conf:1: ssh: `host` is not USER@HOST; write such as `ssh dump@nas`"),
+            ("ssh me@a:b", "kdump.conf:1: ssh: `a:b` is neither the name nor the address of a host"),
+            ("ssh me@-oProxy", "kdump.conf:1: ssh: `-oProxy` is neither the name nor the address of a host"),
             (
                 "nfs host",
                 "kdump.conf:1: nfs: `host` is not an NFS export; write HOST:/EXPORT, an IPv6 address in brackets",

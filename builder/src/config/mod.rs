@@ -10,11 +10,13 @@ pub mod fence;
 mod kdump_conf;
 pub mod native;
 pub mod notify;
+mod savedir;
 mod sysconfig;
 
 pub use collector::{Collector, DEFAULT_COLLECTOR, OURS};
 pub use kdump_conf::{KdumpConf, OnFailure, TargetLine, Wanted};
 pub use native::Native;
+pub use savedir::Savedir;
 pub use sysconfig::{FailCommand, Sysconfig};
 
 use anyhow::{Context, bail};
@@ -115,16 +117,29 @@ impl Config {
         {
             let mut system = Config::system(files, &mut warnings)?;
             native.override_system(&mut system, &mut warnings);
+            if let Some(savedir) = &system.savedir {
+                warnings.push(format!(
+                    "{}: KDUMP_SAVEDIR has no effect: {} is here and wins",
+                    savedir.origin,
+                    path.display()
+                ));
+            }
             return Ok(Config { dump: native.dump, system, warnings });
         }
-        let Some(text) = read_text(&files.kdump_conf)? else {
-            bail!(
+        let system = Config::system(files, &mut warnings)?;
+        let text = match read_text(&files.kdump_conf)? {
+            Some(text) => text,
+            // SUSE has no other file.
+            None if system.savedir.is_some() => String::new(),
+            None => bail!(
                 "there is no configuration {}; an empty file asks for all defaults, --config names another",
                 files.kdump_conf.display()
-            );
+            ),
         };
-        let dump = KdumpConf::parse(&text, &files.kdump_conf, &mut warnings)?;
-        let system = Config::system(files, &mut warnings)?;
+        let mut dump = KdumpConf::parse(&text, &files.kdump_conf, &mut warnings)?;
+        if let Some(savedir) = &system.savedir {
+            dump.follow_savedir(savedir)?;
+        }
         Ok(Config { dump, system, warnings })
     }
 
@@ -227,6 +242,20 @@ mod tests {
         let named = root.path().join("nowhere");
         let files = Files::new(root.path(), None, Some(&named));
         assert!(Config::read(&files).unwrap_err().to_string().contains("which --sysconfig names"));
+    }
+
+    #[test]
+    fn suse_has_one_file_and_who_has_both_says_it_once() {
+        let (root, files) = files(None);
+        fs::write(root.path().join("etc/sysconfig/kdump"), "KDUMP_SAVEDIR=ssh://nas/srv/crash\n").unwrap();
+        let config = Config::read(&files).unwrap();
+        assert_eq!(config.dump.path.value, Path::new("/srv/crash"));
+        assert!(matches!(config.dump.targets[0].value.line, TargetLine::Remote(_)));
+        for other in ["path /x\n", "ext4 UUID=1\n"] {
+            fs::write(root.path().join("etc/kdump.conf"), other).unwrap();
+            let error = Config::read(&files).unwrap_err().to_string();
+            assert!(error.contains("KDUMP_SAVEDIR says where dumps go") && error.contains("kdump.conf:1"), "{error}");
+        }
     }
 
     #[test]

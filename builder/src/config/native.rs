@@ -2,6 +2,7 @@
 //!
 //! ```toml
 //! path = "/var/crash"                     # in every target that has no path of its own
+//! sshkey = "/root/.ssh/kdump_id_ed25519"   # for all targets by ssh and sftp
 //! collector = "kdump-capture -z -d 31"
 //! failure_action = "reboot"
 //! final_action = "reboot"
@@ -21,6 +22,10 @@
 //! kind = "filesystem"
 //! type = "ext4"
 //! device = "LABEL=crash"
+//!
+//! [[target]]
+//! kind = "remote"                         # ssh, sftp, ftp or ftps; the key is the first that root has, or sshkey
+//! url = "sftp://dump@nas.example/srv/crash"
 //!
 //! [[target]]
 //! kind = "virtiofs"
@@ -72,13 +77,14 @@
 
 use super::collector::Collector;
 use super::kdump_conf::{check_tag, directory, on_failure, program, raw_device};
-use super::{Given, KdumpConf, Origin, Sysconfig, TargetLine, Wanted, fence};
+use super::{Given, KdumpConf, Origin, Savedir, Sysconfig, TargetLine, Wanted, fence};
 use anyhow::{Context, anyhow, bail};
 use kdump_hooks::cifs::Cifs;
 use kdump_hooks::filesystem::Filesystem;
 use kdump_hooks::net::NetConfig;
 use kdump_hooks::nfs::Nfs;
 use kdump_hooks::notify::smtp::{self, Mail};
+use kdump_hooks::remote::Remote;
 use kdump_init::config::Limits;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -92,12 +98,13 @@ pub const PATH: &str = "etc/kdump/kdump.toml";
 const LONGEST: u64 = 86_400;
 
 /// The kinds of targets, what each must have, and what it may have.
-const KINDS: [(&str, &[&str], &[&str]); 5] = [
+const KINDS: [(&str, &[&str], &[&str]); 6] = [
     ("filesystem", &["type", "device"], &["path", "options"]),
     ("virtiofs", &["tag"], &["path"]),
     ("raw", &["device"], &[]),
     ("nfs", &["export"], &["path", "options"]),
     ("cifs", &["share"], &["path", "options", "credentials"]),
+    ("remote", &["url"], &[]),
 ];
 
 type Text = Option<Spanned<String>>;
@@ -106,6 +113,7 @@ type Text = Option<Spanned<String>>;
 #[serde(deny_unknown_fields, default)]
 struct File {
     path: Text,
+    sshkey: Text,
     collector: Text,
     failure_action: Text,
     final_action: Text,
@@ -280,6 +288,7 @@ impl Reader<'_> {
         if let Some(action) = self.optional("final_action", &file.final_action, ending)? {
             conf.final_action = action;
         }
+        conf.sshkey = self.optional("sshkey", &file.sshkey, program)?;
         conf.kdump_pre = self.optional("pre", &file.programs.pre, program)?;
         conf.kdump_post = self.optional("post", &file.programs.post, program)?;
         conf.kdump_emergency = self.optional("emergency", &file.programs.emergency, program)?;
@@ -383,7 +392,7 @@ impl Reader<'_> {
             fields.text(name)?.with_context(|| format!("{origin}: a target of kind {} needs `{name}`", kind.value))
         };
         let options = fields.list("options")?;
-        let path = fields.text("path")?.map(|path| parsed("path", &path, directory)).transpose()?;
+        let mut path = fields.text("path")?.map(|path| parsed("path", &path, directory)).transpose()?;
         let line = match kind.value.as_str() {
             "filesystem" => {
                 let fstype = parsed("type", &need("type")?, |fstype| match Filesystem::is_known(fstype) {
@@ -396,6 +405,11 @@ impl Reader<'_> {
             "virtiofs" => TargetLine::Virtiofs(parsed("tag", &need("tag")?, check_tag)?),
             "raw" => TargetLine::Raw(parsed("device", &need("device")?, raw_device)?),
             "nfs" => TargetLine::Nfs(parsed("export", &need("export")?, from_str::<Nfs>)?),
+            "remote" => {
+                let savedir = parsed("url", &need("url")?, remote)?;
+                path = Some(savedir.path.clone());
+                TargetLine::Remote(savedir)
+            }
             _ => {
                 let share = parsed("share", &need("share")?, from_str::<Cifs>)?;
                 let credentials = fields.text("credentials")?;
@@ -421,6 +435,14 @@ impl Reader<'_> {
             netconfig: self.optional("network", &kernel.network, NetConfig::parse)?,
             ..Sysconfig::default()
         })
+    }
+}
+
+/// A machine that is sent to.
+fn remote(url: &str) -> anyhow::Result<Remote> {
+    match Savedir::parse(url)?.target {
+        Some(TargetLine::Remote(remote)) => Ok(remote),
+        _ => bail!("write an address such as sftp://dump@nas/srv/crash, by ssh, sftp, ftp or ftps"),
     }
 }
 

@@ -3,7 +3,7 @@
 //! Assignments, comments, quotes and continued lines mean what they mean to a shell. Expansion and commands are errors
 //! with their place: guessing what a shell would have made of them is worse than asking.
 
-use super::{Given, Origin};
+use super::{Given, Origin, Savedir};
 use anyhow::{Context, bail};
 use kdump_hooks::net::NetConfig;
 use kdump_init::config::Ending;
@@ -29,6 +29,14 @@ pub struct Sysconfig {
     pub img_ext: Option<Given<String>>,
     /// `KDUMP_NETCONFIG` of SUSE: how the network is made.
     pub netconfig: Option<Given<NetConfig>>,
+    /// SUSE's `KDUMP_SAVEDIR`: where dumps go.
+    pub savedir: Option<Given<Savedir>>,
+    /// SUSE's `KDUMP_SSH_IDENTITY`: private keys, relative to root's.
+    pub ssh_identity: Option<Given<String>>,
+    /// SUSE's `KDUMP_HOST_KEY`: the key of the host that dumps go to; `*` for any.
+    pub host_key: Option<Given<String>>,
+    /// SUSE's `KDUMP_NET_TIMEOUT`: how many seconds that host is waited for.
+    pub net_timeout: Option<Given<u64>>,
     /// SUSE's `KDUMP_PRESCRIPT`: run before the dump.
     pub prescript: Option<Given<Vec<String>>>,
     /// SUSE's `KDUMP_POSTSCRIPT`: run after the dump.
@@ -100,6 +108,24 @@ impl Sysconfig {
                 }
                 "KDUMP_NOTIFICATION_TO" => system.notification_to = some(value),
                 "KDUMP_NOTIFICATION_CC" => system.notification_cc = some(value),
+                "KDUMP_SAVEDIR" => {
+                    let savedir = |given: Given<String>| Savedir::parse(&given.value);
+                    let parsed = some(value).map(savedir).transpose();
+                    let parsed = parsed.with_context(|| format!("{origin}: KDUMP_SAVEDIR"))?;
+                    system.savedir = parsed.map(|value| Given { value, origin });
+                }
+                "KDUMP_SSH_IDENTITY" => system.ssh_identity = some(value),
+                "KDUMP_HOST_KEY" => {
+                    if !value.is_empty() && value != "*" && value.split_whitespace().count() != 2 {
+                        bail!("{origin}: KDUMP_HOST_KEY: write a kind and a key, such as `ssh-ed25519 AAAA…`, or `*`");
+                    }
+                    system.host_key = some(value);
+                }
+                "KDUMP_NET_TIMEOUT" => {
+                    let wrong = || format!("{origin}: KDUMP_NET_TIMEOUT: `{value}` is not a number of seconds");
+                    let seconds = (!value.is_empty()).then(|| value.parse().with_context(wrong)).transpose()?;
+                    system.net_timeout = seconds.map(|value| Given { value, origin });
+                }
                 "KDUMP_PRESCRIPT" => system.prescript = command(&name, some(value))?,
                 "KDUMP_POSTSCRIPT" => system.postscript = command(&name, some(value))?,
                 "KDUMP_REQUIRED_PROGRAMS" => {

@@ -29,6 +29,8 @@ pub struct Programs {
     pub init: PathBuf,
     /// `kdump-capture`.
     pub capture: PathBuf,
+    /// Where they were looked for.
+    dirs: Vec<PathBuf>,
 }
 
 impl Programs {
@@ -42,14 +44,20 @@ impl Programs {
             Some(dir) => vec![dir.to_owned()],
             None => beside.into_iter().chain([INSTALLED.into()]).collect(),
         };
-        let find = |name: &str| {
-            let places: Vec<PathBuf> = dirs.iter().map(|dir| dir.join(name)).collect();
-            places.iter().find(|place| place.is_file()).cloned().with_context(|| {
-                let places: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
-                format!("{name} is missing: {} is not there; name its directory with --programs", places.join(" or "))
-            })
-        };
-        Ok(Programs { init: find("kdump-init")?, capture: find(OURS)? })
+        let [init, capture] = ["kdump-init", OURS].map(|name| find(&dirs, name));
+        Ok(Programs { init: init?, capture: capture?, dirs })
+    }
+
+    /// One that not every image has, as entries.
+    ///
+    /// # Errors
+    /// It is missing or cannot be read.
+    pub fn gather_one(&self, name: &str, reason: &str) -> anyhow::Result<Vec<Entry>> {
+        let file = find(&self.dirs, name)?;
+        let bytes = read(&file)?;
+        let mut entries = with_needs(&Tree::new(Path::new("/")), &file, &bytes, 0)?;
+        entries.push(Entry::program(&format!("usr/bin/{name}"), bytes, reason));
+        Ok(entries)
     }
 
     /// The programs of a capture image as entries.
@@ -58,9 +66,7 @@ impl Programs {
     /// A program cannot be read, or init needs libraries.
     pub fn gather(&self, modprobe: &str) -> anyhow::Result<Vec<Entry>> {
         let mut entries = self.gather_init(modprobe)?;
-        let capture = read(&self.capture)?;
-        entries.extend(with_needs(&Tree::new(Path::new("/")), &self.capture, &capture, 0)?);
-        entries.push(Entry::program(&format!("usr/bin/{OURS}"), capture, "the collector"));
+        entries.extend(self.gather_one(OURS, "the collector")?);
         Ok(entries)
     }
 
@@ -78,6 +84,14 @@ impl Programs {
             Entry::symlink(modprobe, "/init", "the kernel asks for modules through it"),
         ])
     }
+}
+
+fn find(dirs: &[PathBuf], name: &str) -> anyhow::Result<PathBuf> {
+    let places: Vec<PathBuf> = dirs.iter().map(|dir| dir.join(name)).collect();
+    places.iter().find(|place| place.is_file()).cloned().with_context(|| {
+        let places: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
+        format!("{name} is missing: {} is not there; name its directory with --programs", places.join(" or "))
+    })
 }
 
 /// A file of the machine at its own path, and whatever it needs to run.

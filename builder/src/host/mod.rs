@@ -6,6 +6,7 @@
 
 pub mod crypttab;
 pub mod kernel;
+pub mod known_hosts;
 pub mod luks;
 pub mod mounts;
 pub mod remote;

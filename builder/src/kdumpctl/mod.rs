@@ -7,6 +7,7 @@
 pub(crate) mod kernel;
 mod keys;
 mod notify;
+mod propagate;
 pub mod recover;
 mod recovery;
 mod start;
@@ -56,6 +57,9 @@ pub fn run(typed: &Kdumpctl, tree: Tree, kexec: &dyn Kexec, out: &mut dyn Write)
         // The device is locked; nothing else of the machine is touched.
         return recovery::run(&machine, device.as_deref(), to.as_deref(), *json, out);
     }
+    if typed.word == Word::Propagate {
+        return propagate::run(&machine, out).map(|()| ExitCode::SUCCESS);
+    }
     let _lock = lock(&machine.tree, out)?;
     let (what, done) = match typed.word {
         Word::Start => {
@@ -65,7 +69,7 @@ pub fn run(typed: &Kdumpctl, tree: Tree, kexec: &dyn Kexec, out: &mut dyn Write)
             ("Starting", started)
         }
         Word::Stop => ("Stopping", stop::run(&machine)),
-        Word::Status | Word::Recover { .. } => return status::run(&machine, out),
+        Word::Status | Word::Propagate | Word::Recover { .. } => return status::run(&machine, out),
     };
     match done {
         Ok(()) => writeln!(out, "{what} kdump: [OK]")?,

@@ -165,6 +165,7 @@ fn newer_than(machine: &Machine, config: &Config, disk: &OnDisk, built: SystemTi
         .chain(machine.files.native.clone())
         .chain(config.dump.secrets().filter_map(|file| tree.resolve(file).ok()))
         .chain(keys::files(&machine.tree, &disk.image))
+        .chain(crate::remote::sources(config, tree))
         .find(|path| modified(path).is_some_and(|changed| changed > built))
 }
 

@@ -6,7 +6,7 @@
 //! keeps the memory budget, `windows.rs` the part of bitmap 2 that it allows, `console.rs` has the lines that other tools
 //! look for.
 
-mod console;
+pub(crate) mod console;
 mod log;
 mod plan;
 mod restore;

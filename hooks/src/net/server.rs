@@ -1,15 +1,15 @@
-//! Where a server is, for the targets that are one.
+//! The machine at the other end: its address, and the one that it sees of us.
 
 use super::{Net, dns};
 use anyhow::Context;
 use std::net::IpAddr;
 
-/// The address of the server `name`: what a nameserver says now, else what it was `before`, when the image was built.
+/// The server's address: what a nameserver says now, else what the name meant when the image was built.
 ///
 /// # Errors
-/// Nobody knows it.
-pub fn find(net: &mut dyn Net, name: &str, before: Option<IpAddr>) -> anyhow::Result<IpAddr> {
-    match (dns::resolve(net, name), before) {
+/// Nobody knows.
+pub fn find(net: &mut dyn Net, name: &str, when_built: Option<IpAddr>) -> anyhow::Result<IpAddr> {
+    match (dns::resolve(net, name), when_built) {
         (Ok(address), _) => Ok(address),
         (Err(error), Some(address)) => {
             log::warn!("{error:#}; it was {address} when the image was built, and that is used");
@@ -29,7 +29,7 @@ pub fn own_address(net: &mut dyn Net, server: IpAddr) -> anyhow::Result<IpAddr> 
 }
 
 /// As [`own_address`], of a server that is known by name.
-pub fn client(net: &mut dyn Net, name: &str, before: Option<IpAddr>) -> Option<IpAddr> {
-    let server = find(net, name, before).ok()?;
+pub fn client(net: &mut dyn Net, name: &str, when_built: Option<IpAddr>) -> Option<IpAddr> {
+    let server = find(net, name, when_built).ok()?;
     own_address(net, server).ok()
 }

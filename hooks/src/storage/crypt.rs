@@ -98,7 +98,7 @@ impl Hook for Crypt {
                 reason: format!("{}, the key of {}", path.display(), self.name),
             });
         }
-        Ok(Contribution { modules, programs: vec![tool("cryptsetup", &reason)], files })
+        Ok(Contribution { modules, programs: vec![tool("cryptsetup", &reason)], files, ..Contribution::default() })
     }
 
     fn makes(&self) -> Option<String> {

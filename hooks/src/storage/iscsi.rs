@@ -173,7 +173,7 @@ impl Hook for Iscsi {
         let (path, text) = PASSWD;
         let reason = "iscsid asks who root is".to_owned();
         files.push(FileNeed { path: path.into(), bytes: text.into(), secret: false, reason });
-        Ok(Contribution { modules, programs, files })
+        Ok(Contribution { modules, programs, files, ..Contribution::default() })
     }
 
     fn stages(&self) -> &'static [Stage] {

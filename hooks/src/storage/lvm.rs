@@ -137,7 +137,7 @@ impl Hook for Lvm {
             secret: false,
             reason: "LVM without udev, daemons and other programs".to_owned(),
         };
-        Ok(Contribution { modules, programs: vec![tool("lvm", &reason)], files: vec![conf] })
+        Ok(Contribution { modules, programs: vec![tool("lvm", &reason)], files: vec![conf], ..Contribution::default() })
     }
 
     fn makes(&self) -> Option<String> {

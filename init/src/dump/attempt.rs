@@ -2,7 +2,7 @@
 
 use super::space::{self, Counted, Ground, Removals, SpaceReport};
 use super::{
-    Came, Collector, DumpDir, LOG, Patient, Place, RawDevice, Story, VMCORE, notify, report_on, retention,
+    Came, Collector, DumpDir, LOG, Patient, Place, RawDevice, Sender, Story, VMCORE, notify, report_on, retention,
     save_environment_log,
 };
 use crate::beat::{Beat, Pulse};
@@ -67,6 +67,11 @@ impl Story<'_> {
                     let root = run.places.root.join(relative(&root));
                     let client = hook.client(machine).map_or(LOCAL.to_owned(), |address| address.to_string());
                     Patient::create(root, relative(path), client, SystemTime::now(), config.limits.stall())
+                        .map(|made| Box::new(made) as Box<dyn Place>)
+                }
+                Destination::Sender(command) => {
+                    let client = hook.client(machine).map_or(LOCAL.to_owned(), |address| address.to_string());
+                    Sender::create(command, &run.places.state, &client, SystemTime::now(), config.limits.stage())
                         .map(|made| Box::new(made) as Box<dyn Place>)
                 }
                 Destination::Device { node, force } => {

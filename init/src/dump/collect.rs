@@ -5,8 +5,8 @@
 
 use super::patient::Length;
 use crate::beat::{Beat, Pulse};
-use crate::program::{self, Wires};
-use anyhow::{Context, bail};
+use crate::program::{self, Life, Wires};
+use anyhow::{Context, anyhow, bail};
 use kdump_hooks::kernel::KernelLog;
 use std::fs::File;
 use std::io::Seek;
@@ -47,10 +47,20 @@ impl Collector<'_> {
 
     /// A run that writes to `output` from where that stands, flattened if it can.
     pub fn into_stream(&self, output: File) -> Collection {
+        Collection { command: self.stream(), output: Output::Stream(output), stall: self.stall }
+    }
+
+    /// The words by which it writes to its standard output, flattened if it can.
+    pub fn stream(&self) -> Vec<String> {
         let has_it = self.command.iter().any(|word| word == FLATTEN);
         let mut command = self.command_with(if has_it { &[] } else { &[FLATTEN] });
         command.push(self.vmcore.display().to_string());
-        Collection { command, output: Output::Stream(output), stall: self.stall }
+        command
+    }
+
+    /// Whether what it writes to its standard output is a flattened dump, and not the dump itself.
+    pub fn is_flattened(&self) -> bool {
+        self.stream().iter().any(|word| word == FLATTEN)
     }
 
     /// The command with `more` behind the collector's name, if it is one that knows what that means.
@@ -110,10 +120,8 @@ impl Collection {
     /// It cannot be started, failed (with its last words), or was stuck and has been killed.
     pub fn run(&self, pulse: &mut dyn Pulse) -> anyhow::Result<()> {
         let Some(program) = self.command.first() else { bail!("no collector is configured") };
-        let start = Instant::now();
-        let (mut moved, mut told) = (start, start.checked_sub(PULSE).unwrap_or(start));
-        let mut mark = (0, 0);
-        let mut log = KernelLog::from_now().ok();
+        let mut alive = Alive::new(self.stall);
+        let memory = Memory::watch();
         let stdout = match &self.output {
             Output::File(_) => None,
             Output::Stream(file) => Some(file.try_clone().context("cannot share the output")?.into()),
@@ -124,33 +132,68 @@ impl Collection {
             Output::Stream(_) => None,
         };
         let ended = program::run_wired(&self.command, &[], wires, &mut |life| {
-            let now = (length.as_ref().map_or_else(|| self.output.mark(), Length::now), life.said);
-            if now != mark {
-                (mark, moved) = (now, Instant::now());
-            }
-            if told.elapsed() >= PULSE {
-                told = Instant::now();
-                pulse.beat(Beat::Still(self.stall + GRACE));
-            }
-            if moved.elapsed() > self.stall {
-                Some(format!("it was stuck for {} s and has been killed", self.stall.as_secs()))
-            } else if life.age > AT_MOST {
-                Some(format!("it ran for {} h and has been killed", AT_MOST.as_secs() / 3600))
-            } else {
-                None
-            }
+            let mark = length.as_ref().map_or_else(|| self.output.mark(), Length::now);
+            alive.judge(life, mark, pulse)
         })?;
         if ended.status.success() {
             return Ok(());
         }
         let said = if ended.said.is_empty() { String::new() } else { format!(" ({})", ended.said) };
-        let killed = std::iter::from_fn(|| log.as_mut()?.next_line()).find(|line| is_want_of_memory(line));
-        match killed {
-            Some(line) => bail!(
-                "{program} failed{said}: {}; memory ran out, reserve more with crashkernel=; the kernel says: {line}",
-                ended.status
-            ),
-            None => bail!("{program} failed{said}: {}", ended.status),
+        memory.explain(anyhow!("{program} failed{said}: {}", ended.status))
+    }
+}
+
+/// Whether somebody who may take his time is still at work.
+pub(super) struct Alive {
+    stall: Duration,
+    moved: Instant,
+    told: Instant,
+    mark: (u64, u64),
+}
+
+impl Alive {
+    /// Nothing has been seen of him yet.
+    pub(super) fn new(stall: Duration) -> Alive {
+        let start = Instant::now();
+        Alive { stall, moved: start, told: start.checked_sub(PULSE).unwrap_or(start), mark: (0, 0) }
+    }
+
+    /// Looks at him; why he must end, if he must. The supervisor hears that all is well.
+    pub(super) fn judge(&mut self, life: Life, length: u64, pulse: &mut dyn Pulse) -> Option<String> {
+        let now = (length, life.said);
+        if now != self.mark {
+            (self.mark, self.moved) = (now, Instant::now());
+        }
+        if self.told.elapsed() >= PULSE {
+            self.told = Instant::now();
+            pulse.beat(Beat::Still(self.stall + GRACE));
+        }
+        if self.moved.elapsed() > self.stall {
+            Some(format!("it was stuck for {} s and has been killed", self.stall.as_secs()))
+        } else if life.age > AT_MOST {
+            Some(format!("it ran for {} h and has been killed", AT_MOST.as_secs() / 3600))
+        } else {
+            None
+        }
+    }
+}
+
+/// Knows when the kernel has killed somebody for want of memory.
+pub(super) struct Memory(Option<KernelLog>);
+
+impl Memory {
+    /// From now on.
+    pub(super) fn watch() -> Memory {
+        Memory(KernelLog::from_now().ok())
+    }
+
+    /// The error, and whether memory was the reason.
+    pub(super) fn explain(mut self, error: anyhow::Error) -> anyhow::Result<()> {
+        match std::iter::from_fn(|| self.0.as_mut()?.next_line()).find(|line| is_want_of_memory(line)) {
+            Some(line) => {
+                bail!("{error:#}; memory ran out, reserve more with crashkernel=; the kernel says: {line}")
+            }
+            None => Err(error),
         }
     }
 }
@@ -188,6 +231,7 @@ mod tests {
             let command: Vec<String> = words.split(' ').map(str::to_owned).collect();
             let (vmcore, report) = (Path::new("/v"), Path::new("/r"));
             let collector = Collector { command: &command, vmcore, report, stall: Duration::ZERO };
+            assert_eq!(collector.is_flattened(), !words.contains("cat"), "{words}");
             collector.into_stream(tempfile::tempfile().unwrap()).command.join(" ")
         };
         assert_eq!(line("wrap kdump-capture -d 31"), "wrap kdump-capture --report /r -F -d 31 /v");

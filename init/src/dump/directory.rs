@@ -51,7 +51,7 @@ impl DumpDir {
         let mut number: u32 = 0;
         while number < SUFFIXES {
             let later = if suffixed { Duration::ZERO } else { Duration::from_secs(number.into()) };
-            let mut name = format!("{host}-{}", stamp(now + later));
+            let mut name = name_of(host, now + later);
             if number > 0 && suffixed {
                 name.push_str(&format!(".{number}"));
             }
@@ -231,6 +231,11 @@ fn flush(directory: &Path) -> anyhow::Result<()> {
     File::open(directory)
         .and_then(|directory| directory.sync_all())
         .with_context(|| format!("cannot flush the directory {}", directory.display()))
+}
+
+/// What the dump of `host` at that time is called.
+pub(super) fn name_of(host: &str, now: SystemTime) -> String {
+    format!("{host}-{}", stamp(now))
 }
 
 /// `YYYY-MM-DD-HH:MM:SS` in UTC.

@@ -28,6 +28,7 @@ mod directory;
 mod patient;
 mod place;
 pub mod retention;
+mod sender;
 pub mod space;
 
 pub use collect::{Collection, Collector, Output};
@@ -36,6 +37,7 @@ pub use digest::{hex, sha256_of};
 pub use directory::DumpDir;
 pub use patient::Patient;
 pub use place::{Address, Place};
+pub use sender::Sender;
 pub use space::SpaceReport;
 
 use crate::beat::Beat;

@@ -3,6 +3,7 @@
 use super::collect::Collector;
 use super::device::RawDevice;
 use super::directory::DumpDir;
+use super::sender::Sender;
 use crate::beat::Pulse;
 use crate::status::{FileReport, Outcome};
 use serde::{Deserialize, Serialize};
@@ -48,6 +49,8 @@ pub enum Address {
     Directory(PathBuf),
     /// A device without a file system.
     Device(PathBuf),
+    /// A directory on another machine.
+    Sent(Sender),
 }
 
 impl Address {
@@ -56,6 +59,7 @@ impl Address {
         match self {
             Address::Directory(path) => Box::new(DumpDir::existing(path)),
             Address::Device(node) => Box::new(RawDevice::existing(node)),
+            Address::Sent(sender) => Box::new(sender),
         }
     }
 
@@ -64,6 +68,7 @@ impl Address {
         match self {
             Address::Directory(path) => Some(path),
             Address::Device(_) => None,
+            Address::Sent(_) => None,
         }
     }
 }
@@ -72,6 +77,7 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Address::Directory(path) | Address::Device(path) => path.display().fmt(f),
+            Address::Sent(sender) => sender.fmt(f),
         }
     }
 }

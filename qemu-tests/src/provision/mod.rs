@@ -10,6 +10,7 @@
 //! | nfs-ganesha, as NFS server | the machine's apt, downloaded | `target/qemu/ganesha/` |
 //! | tgt, as iSCSI server | the machine's apt, downloaded | `target/qemu/tgt/` |
 //! | Samba, as SMB server | the machine's apt, downloaded | `target/qemu/samba/` |
+//! | OpenSSH's server, vsftpd | the machine's apt, downloaded | `target/qemu/servers/` |
 //! | busybox, for guests with scripts or a shell | the machine's apt, downloaded | `target/qemu/busybox/` |
 //! | a newer cloud kernel, a newer makedumpfile | later suites of the same archive, private apt state | `target/qemu/{kernels,oracle}/` |
 //! | a small Debian with systemd | the machine's archive, by debootstrap | `target/qemu/debian-root/` |
@@ -28,6 +29,7 @@ mod makedumpfile;
 mod packages;
 mod readers;
 mod samba;
+mod servers;
 pub(crate) mod small_filesystems;
 pub(crate) mod storage;
 mod tgt;
@@ -41,4 +43,5 @@ pub use makedumpfile::{Codec, Makedumpfile, ORACLE_IN_GUEST, makedumpfile};
 pub use packages::tools;
 pub use readers::{Readers, readers};
 pub use samba::samba;
+pub use servers::servers;
 pub use tgt::tgt;

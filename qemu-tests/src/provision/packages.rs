@@ -31,6 +31,11 @@ pub(super) fn compiler() -> Result<()> {
     ensure(&[("gcc-12", "gcc-12"), ("make", "make"), ("strip", "binutils")])
 }
 
+/// Sees to it that there is what makes keys and certificates, and what gives a server file systems of its own.
+pub(super) fn for_servers() -> Result<()> {
+    ensure(&[("ssh-keygen", "openssh-client"), ("openssl", "openssl"), ("unshare", "util-linux")])
+}
+
 /// Sees to it that there is what makes a whole Debian system.
 pub(super) fn for_debian_root() -> Result<()> {
     ensure(&[("debootstrap", "debootstrap")])

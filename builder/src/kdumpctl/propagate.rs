@@ -1,0 +1,75 @@
+//! `kdumpctl propagate`: makes a key and has the far side let it in.
+//!
+//! In: a target by ssh or sftp. Out: a key of root's without passphrase, known to the far side, and the far side's own
+//! key known here. May surprise: OpenSSH's tools do it, on this terminal: they ask for the password of the far side, and
+//! whether its key is the right one.
+
+use super::Machine;
+use crate::config::{Config, Origin};
+use crate::remote;
+use anyhow::{Context, bail};
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+
+/// Does it, and says what was done.
+pub(super) fn run(machine: &Machine, out: &mut dyn Write) -> anyhow::Result<()> {
+    let config = Config::read(&machine.files)?;
+    let targets = remote::by_ssh(&config);
+    if targets.is_empty() {
+        let place = config.dump.targets.first().map_or(&Origin::Default, |given| &given.origin);
+        bail!("{place}: no dump goes to another machine by ssh or sftp; there is nobody to give a key to");
+    }
+    let mut warnings = Vec::new();
+    let key = remote::identity(&config, &machine.tree, &mut warnings);
+    let file = machine.tree.path(&key);
+    match file.exists() {
+        true => writeln!(out, "Using the key {}", key.display())?,
+        false => {
+            if let Some(dir) = file.parent() {
+                fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+            }
+            done(Command::new("ssh-keygen").args(keygen(&key)).arg("-f").arg(&file), "make a key")?;
+            writeln!(out, "Made the key {}", key.display())?;
+        }
+    }
+    for target in targets {
+        let user = target.user.as_deref().unwrap_or("root");
+        let mut copy = Command::new("ssh-copy-id");
+        copy.arg("-i").arg(file.with_added_extension("pub"));
+        copy.args(target.port.map(|port| format!("-p{port}"))).arg(format!("{user}@{}", target.server));
+        done(&mut copy, "have the far side let the key in")?;
+        writeln!(out, "{} lets {user} in with the key {}", target.server, key.display())?;
+    }
+    Ok(())
+}
+
+/// The kind of key that its name tells, without a passphrase.
+fn keygen(key: &Path) -> Vec<&'static str> {
+    let name = key.file_name().unwrap_or_default().to_string_lossy();
+    let kind = ["ed25519", "ecdsa"].into_iter().find(|kind| name.ends_with(kind)).unwrap_or("rsa");
+    vec!["-q", "-t", kind, "-N", "", "-C", "kdump"]
+}
+
+fn done(command: &mut Command, what: &str) -> anyhow::Result<()> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let status =
+        command.status().with_context(|| format!("cannot {what}: {program} does not run; install OpenSSH's client"))?;
+    if !status.success() {
+        bail!("cannot {what}: {program} ended with {status}");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_of_the_kind_that_its_name_tells() {
+        assert_eq!(keygen(Path::new("/root/.ssh/kdump_id_rsa"))[2], "rsa");
+        assert_eq!(keygen(Path::new("/root/.ssh/id_ed25519"))[2], "ed25519");
+        assert_eq!(keygen(Path::new("/k"))[2..5], ["rsa", "-N", ""]);
+    }
+}

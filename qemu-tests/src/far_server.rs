@@ -1,0 +1,257 @@
+//! Servers that a dump is sent to: OpenSSH's and vsftpd, on the host's loopback, for guests and for kdump-send itself.
+//!
+//! In: a folder. Out: a server on a port of its own, which stores below the folder's `far`, until it is dropped; and
+//! what one needs to log in. Nothing is installed: programs and libraries lie below `target/qemu/servers`.
+//!
+//! Surprising: each has a mount namespace of its own, in which `far/full` is a file system of 4 MiB, `far/readonly` one
+//! that cannot be written, and /etc/passwd has the user that sshd wants. What is stored in those two is not seen outside.
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::{provision, sys, tools};
+
+/// They take a moment.
+const START: Duration = Duration::from_secs(30);
+/// The name in the FTP server's certificate.
+pub const CERTIFIED: &str = "far.test";
+/// The password that the FTP server wants of the user `ftp`.
+pub const PASSWORD: &str = "kdump@";
+
+/// What it speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaks {
+    /// SSH, and SFTP.
+    Ssh,
+    /// FTP in the clear.
+    Ftp,
+    /// FTP with TLS, for commands and for data.
+    Ftps,
+}
+
+/// A server that runs.
+#[derive(Debug)]
+pub struct FarServer {
+    /// Where it listens, on 127.0.0.1.
+    pub port: u16,
+    /// Keys, certificates, passwords.
+    pub place: PathBuf,
+    /// What it stores into.
+    pub far: PathBuf,
+    child: Child,
+}
+
+impl FarServer {
+    /// Starts one; `place` is empty.
+    pub fn start(place: &Path, speaks: Speaks) -> Result<FarServer> {
+        ensure!(nix::unistd::geteuid().is_root(), "servers with file systems of their own need root; run as root");
+        let servers = provision::servers()?;
+        let far = place.join("far");
+        for made in ["far/full", "far/readonly", "empty"] {
+            fs::create_dir_all(place.join(made))?;
+        }
+        let port =
+            TcpListener::bind(("127.0.0.1", 0)).and_then(|free| free.local_addr()).context("no free port")?.port();
+        let program = match speaks {
+            Speaks::Ssh => ssh(place, &servers, port)?,
+            Speaks::Ftp | Speaks::Ftps => ftp(place, &servers, port, speaks == Speaks::Ftps)?,
+        };
+        let libraries =
+            ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"].map(|dir| servers.join(dir).display().to_string());
+        let script = "mount --bind \"$1/passwd\" /etc/passwd && mount -t tmpfs none /run && mkdir -p /run/sshd && \
+                      mount -t tmpfs -o size=4m none \"$1/far/full\" && mount -t tmpfs -o ro none \"$1/far/readonly\" && \
+                      shift && exec \"$@\"";
+        let log = fs::File::create(place.join("log"))?;
+        let mut command = tools::command("unshare");
+        command.args(["--mount", "sh", "-c", script, "sh"]).arg(place).args(program);
+        command.env("LD_LIBRARY_PATH", libraries.join(":")).stdout(log.try_clone()?).stderr(log).stdin(Stdio::null());
+        sys::die_with_parent(&mut command);
+        let child = command.spawn().with_context(|| format!("unable to start {}", tools::shown(&command)))?;
+        let mut server = FarServer { port, place: place.to_owned(), far, child };
+        let began = Instant::now();
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            let ended = server.child.try_wait().context("unable to wait for the server")?;
+            if ended.is_some() || began.elapsed() > START {
+                bail!("the server does not listen ({ended:?}):\n{}", server.log());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(server)
+    }
+
+    /// A file of its folder.
+    pub fn file(&self, name: &str) -> String {
+        self.place.join(name).display().to_string()
+    }
+
+    /// What it said last.
+    pub fn log(&self) -> String {
+        tools::tail(&fs::read_to_string(self.place.join("log")).unwrap_or_default(), 20)
+    }
+
+    /// Stops it, with whoever works for it, as if the line was cut.
+    pub fn freeze(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    /// Ends it, with whoever works for it, as a power cut would.
+    pub fn kill(&mut self) {
+        self.signal(Signal::SIGKILL);
+        let _ = self.child.wait();
+    }
+
+    fn signal(&self, signal: Signal) {
+        let root = self.child.id();
+        for process in descendants(root).into_iter().chain([root]) {
+            // It may have ended by itself.
+            let _ = kill(Pid::from_raw(process.cast_signed()), signal);
+        }
+    }
+
+    /// The one dump in `far/DIR`.
+    pub fn dump(&self, dir: &str) -> Result<PathBuf> {
+        let dir = self.far.join(dir);
+        let entries = fs::read_dir(&dir).with_context(|| format!("unable to list {}", dir.display()))?;
+        let dumps = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+        match dumps.as_slice() {
+            [dump] => Ok(dump.clone()),
+            dumps => bail!("{} directories are in {}, not one: {dumps:?}", dumps.len(), dir.display()),
+        }
+    }
+}
+
+impl Drop for FarServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// All processes that a process has started, and those that they have.
+fn descendants(root: u32) -> Vec<u32> {
+    let mut parents = Vec::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(process) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        // The name, in brackets, may have blanks in it.
+        let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse::<u32>().ok());
+        parents.extend(parent.map(|parent| (process, parent)));
+    }
+    let mut found = vec![root];
+    let mut next = 0;
+    while let Some(parent) = found.get(next).copied() {
+        found.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(process, _)| *process));
+        next += 1;
+    }
+    found.split_off(1)
+}
+
+/// Makes keys of every kind, and sshd's configuration; gives its command line.
+fn ssh(place: &Path, servers: &Path, port: u16) -> Result<Vec<String>> {
+    for (file, kind, passphrase) in [
+        ("host", "ed25519", ""),
+        ("ed25519", "ed25519", ""),
+        ("ecdsa", "ecdsa", ""),
+        ("rsa", "rsa", ""),
+        ("stranger", "ed25519", ""),
+        ("locked", "ed25519", "a passphrase"),
+    ] {
+        keygen(&place.join(file), kind, passphrase)?;
+    }
+    let public = |name: &str| fs::read_to_string(place.join(name).with_extension("pub"));
+    let two_words = |text: &str| text.split(' ').take(2).collect::<Vec<_>>().join(" ");
+    let authorized = ["ed25519", "ecdsa", "rsa", "locked"].map(public).into_iter().collect::<Result<String, _>>()?;
+    fs::write(place.join("authorized"), authorized)?;
+    fs::write(place.join("known"), format!("[127.0.0.1]:{port} {}\n", two_words(&public("host")?)))?;
+    fs::write(place.join("changed"), format!("[127.0.0.1]:{port} {}\n", two_words(&public("stranger")?)))?;
+    let passwd = fs::read_to_string("/etc/passwd").context("unable to read /etc/passwd")?;
+    let others: String =
+        passwd.lines().filter(|line| !line.starts_with("sshd:")).map(|line| format!("{line}\n")).collect();
+    fs::write(place.join("passwd"), others + "sshd:x:64999:65534::/run/sshd:/usr/sbin/nologin\n")?;
+    let shown = |name: &str| place.join(name).display().to_string();
+    let conf = format!(
+        "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\nStrictModes no\nUsePAM no\n\
+         PermitRootLogin yes\nPidFile none\nMaxStartups 100\nSubsystem sftp {}\n",
+        shown("host"),
+        shown("authorized"),
+        servers.join("usr/lib/openssh/sftp-server").display()
+    );
+    fs::write(place.join("sshd_config"), conf)?;
+    let sshd = servers.join("usr/sbin/sshd").display().to_string();
+    Ok([sshd, "-D".into(), "-e".into(), "-f".into(), shown("sshd_config")].into())
+}
+
+fn keygen(file: &Path, kind: &str, passphrase: &str) -> Result<()> {
+    tools::run(tools::command("ssh-keygen").args(["-q", "-t", kind, "-N", passphrase, "-f"]).arg(file)).map(drop)
+}
+
+/// Makes a certificate and vsftpd's configuration; gives its command line.
+fn ftp(place: &Path, servers: &Path, port: u16, tls: bool) -> Result<Vec<String>> {
+    let shown = |name: &str| place.join(name).display().to_string();
+    fs::copy("/etc/passwd", place.join("passwd"))?;
+    fs::write(place.join("emails"), format!("{PASSWORD}\n"))?;
+    fs::write(place.join("password"), format!("{PASSWORD}\n"))?;
+    fs::write(place.join("wrong"), "guessed\n")?;
+    for secret in ["password", "wrong"] {
+        fs::set_permissions(place.join(secret), fs::Permissions::from_mode(0o600))?;
+    }
+    // Nobody is chrooted when the server does not change its user, so that paths are those of the host.
+    let mut conf = format!(
+        "listen=YES\nlisten_address=127.0.0.1\nlisten_port={port}\nbackground=NO\nanonymous_enable=YES\n\
+         local_enable=NO\nwrite_enable=YES\nanon_upload_enable=YES\nanon_mkdir_write_enable=YES\n\
+         anon_other_write_enable=YES\nanon_umask=077\nrun_as_launching_user=YES\nftp_username=nobody\n\
+         nopriv_user=nobody\nseccomp_sandbox=NO\nisolate=NO\nisolate_network=NO\nxferlog_enable=NO\n\
+         secure_email_list_enable=YES\nemail_password_file={}\nsecure_chroot_dir={}\n",
+        shown("emails"),
+        shown("empty")
+    );
+    if tls {
+        let mut openssl = tools::command("openssl");
+        openssl.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj"]);
+        openssl.args([format!("/CN={CERTIFIED}"), "-addext".into(), format!("subjectAltName=DNS:{CERTIFIED}")]);
+        openssl.args(["-keyout".into(), shown("tls.key"), "-out".into(), shown("tls.pem")]);
+        tools::run(&mut openssl)?;
+        conf += &format!(
+            "ssl_enable=YES\nallow_anon_ssl=YES\nforce_anon_logins_ssl=YES\nforce_anon_data_ssl=YES\n\
+             require_ssl_reuse=YES\nrsa_cert_file={}\nrsa_private_key_file={}\n",
+            shown("tls.pem"),
+            shown("tls.key")
+        );
+    }
+    fs::write(place.join("vsftpd.conf"), conf)?;
+    Ok(vec![servers.join("usr/sbin/vsftpd").display().to_string(), shown("vsftpd.conf")])
+}
+
+/// kdump-send, told to log in to that server; `with` are further options.
+pub fn kdump_send(server: &FarServer, program: &Path, url: &str, with: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    let given = |option: &str| with.contains(&option);
+    let default = |command: &mut Command, option: &str, file: &str| {
+        if !given(option) && !given("--any-host") {
+            command.args([option, &server.file(file)]);
+        }
+    };
+    match url.split_once("://").map_or("", |(protocol, _)| protocol) {
+        "ssh" | "sftp" => {
+            default(&mut command, "--identity", "ed25519");
+            default(&mut command, "--known-hosts", "known");
+        }
+        "ftps" => {
+            default(&mut command, "--ca-file", "tls.pem");
+            default(&mut command, "--password-file", "password");
+            if !given("--host-name") {
+                command.args(["--host-name", CERTIFIED]);
+            }
+        }
+        _ => default(&mut command, "--password-file", "password"),
+    }
+    command.args(with).arg(url);
+    command
+}
