@@ -38,7 +38,7 @@ fn a_dump_goes_through_lvm_luks_and_a_mirror_with_one_member_missing() -> Result
     let scenario = Scenario {
         target: "xfs /dev/my-vg/crash".into(),
         crashkernel_mib: 160,
-        append: "rd.driver.blacklist=virtio_scsi".into(),
+        append: "module_blacklist=virtio_scsi".into(),
         stack: Some(stack),
         ..Scenario::of(kernel(Suite::Own)?, "lvm-luks-raid")
     };
