@@ -39,6 +39,8 @@ pub struct Meter {
     unit: u64,
     shown: bool,
     done: AtomicU64,
+    /// How many wait for something that has a limit of its own.
+    waiting: AtomicU64,
     working: Mutex<usize>,
     change: Condvar,
     began: Instant,
@@ -80,6 +82,7 @@ impl Meter {
             unit,
             shown: messages.shows(Messages::PROGRESS),
             done: AtomicU64::new(0),
+            waiting: AtomicU64::new(0),
             working: Mutex::new(0),
             change: Condvar::new(),
             began: Instant::now(),
@@ -97,6 +100,15 @@ impl Meter {
         Working(self)
     }
 
+    /// Does what takes its time and has a limit of its own, such as having a far disk store all that was sent; a line is
+    /// shown now and then meanwhile.
+    pub fn waiting<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let done = work();
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        done
+    }
+
     /// Shows progress until no worker is left. Who stands still says nothing: whoever watches this program takes a line
     /// for a sign of life.
     pub fn watch(&self) {
@@ -109,7 +121,7 @@ impl Meter {
             working = guard;
             if waited.timed_out() && *working > 0 {
                 drop(working);
-                if self.moved(&mut told) {
+                if self.moved(&mut told) || self.waiting.load(Ordering::Relaxed) > 0 {
                     self.show(tty, false);
                 }
                 working = self.working.lock().unwrap_or_else(PoisonError::into_inner);

@@ -114,7 +114,7 @@ fn stored(
         let mut tee = Tee { from, to: far.create(&pending)?, hash: Sha256::new(), bytes: 0, refused: None, meter };
         let passed = pass(&mut tee);
         let Tee { to, hash, bytes, .. } = tee;
-        passed.and_then(|()| to.close()).with_context(|| after(&pending, bytes))?;
+        passed.and_then(|()| meter.waiting(|| to.close())).with_context(|| after(&pending, bytes))?;
         (hash, bytes)
     };
     finish(far, &path, bytes)?;
@@ -134,7 +134,7 @@ fn rebuilt(far: &mut dyn Far, url: &Url, name: &str, from: &mut dyn Read, meter:
         let sent = out.sent.load(Ordering::Relaxed);
         let (file, _) = out.file.into_inner().unwrap_or_else(PoisonError::into_inner);
         let closed = match rebuilt.ended {
-            None => file.close(),
+            None => meter.waiting(|| file.close()),
             Some(ended) => Err(ended.into()),
         };
         closed.with_context(|| after(&pending, sent))?;
