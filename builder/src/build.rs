@@ -14,7 +14,7 @@ use kdump_hooks::kmod::{self, ModuleName};
 use kdump_hooks::shell::Shell;
 use kdump_hooks::storage::{Layer, OverNetwork};
 use kdump_hooks::{Contribution, FileNeed, Host, ModuleNeed, Settings, Target};
-use kdump_init::config::{self as contract, Dump, ImageConfig, Normal};
+use kdump_init::config::{self as contract, Dump, ImageConfig, Measure, Normal};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -251,6 +251,7 @@ pub(crate) fn image_config(
         dump: Dump {
             keep: config.system.keep.as_ref().map(|given| given.value),
             free: config.system.free.as_ref().map_or(0, |given| given.value),
+            when_short: config.dump.when_short.clone().unwrap_or_else(Measure::all),
             ..Dump::new(path, config.dump.collector.value.argv.clone())
         },
         endings,

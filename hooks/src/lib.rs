@@ -40,6 +40,7 @@
 //! | [`sysctl`] | sysctl.conf and sysctl.d |
 //! | [`kmod`] | what modprobe knows: indexes, modprobe.d, aliases, order of loading; both sides need it |
 //! | [`kernel`] | the few calls of the kernel that programs of several crates make |
+//! | [`calendar`] | dates |
 //! | [`cmdline`] | the kernel command line |
 //! | [`links`] | symbolic links below a root that is not `/` |
 //! | [`fstab`] | what a system mounts where |
@@ -49,6 +50,7 @@
 //! A new capability is one module here and one line in [`Settings::hooks`] (and, for a target, one in [`Target`]).
 //! PID 1 links this crate: nothing heavy that only the builder needs belongs here.
 
+pub mod calendar;
 pub mod cifs;
 pub mod cmdline;
 pub mod device;

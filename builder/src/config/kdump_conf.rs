@@ -13,7 +13,7 @@ use kdump_hooks::cifs::Cifs;
 use kdump_hooks::nfs::Nfs;
 use kdump_hooks::notify::Notify;
 use kdump_hooks::remote::{Protocol, Remote, is_host};
-use kdump_init::config::{Ending, FailureAction, Limits};
+use kdump_init::config::{Ending, FailureAction, Limits, Measure};
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
@@ -26,6 +26,8 @@ pub struct KdumpConf {
     pub targets: Vec<Given<Wanted>>,
     /// `raw_force yes`, a word of ours: whatever is on the raw device is overwritten.
     pub raw_force: Option<Given<bool>>,
+    /// What is done where there is too little room, if not everything that can be.
+    pub when_short: Option<Vec<Measure>>,
     /// The private key for a target by SSH.
     pub sshkey: Option<Given<PathBuf>>,
     /// The program that writes the dump.
@@ -74,6 +76,7 @@ impl Default for KdumpConf {
             path: Given::default("/var/crash".into()),
             targets: Vec::new(),
             raw_force: None,
+            when_short: None,
             sshkey: None,
             collector: Given::default(Collector::default()),
             failure_action: Given::default(OnFailure::Action(Ending::Reboot.into())),

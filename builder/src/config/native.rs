@@ -31,6 +31,15 @@
 //! kind = "virtiofs"
 //! tag = "dumps"
 //!
+//! [[target]]
+//! kind = "raw"                            # overwritten by the next dump
+//! device = "PARTUUID=0b5c2ff4-01"         # refused while it holds something, unless raw_force = true stands at the top
+//!
+//! [room]                                  # on disks of this machine
+//! keep = 3                                # dumps; the oldest go when there is a new one
+//! free = 64                               # MiB that no dump takes
+//! when_short = ["remove", "level", "codec", "incomplete"]
+//!
 //! [limits]                                # seconds
 //! device = 90
 //! stall = 120
@@ -85,9 +94,10 @@ use kdump_hooks::net::NetConfig;
 use kdump_hooks::nfs::Nfs;
 use kdump_hooks::notify::smtp::{self, Mail};
 use kdump_hooks::remote::Remote;
-use kdump_init::config::Limits;
+use kdump_init::config::{Limits, Measure};
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use toml::Spanned;
 
@@ -114,10 +124,12 @@ type Text = Option<Spanned<String>>;
 struct File {
     path: Text,
     sshkey: Text,
+    raw_force: Option<Spanned<bool>>,
     collector: Text,
     failure_action: Text,
     final_action: Text,
     target: Vec<Spanned<Table>>,
+    room: Room,
     limits: BTreeMap<String, Spanned<u64>>,
     programs: Programs,
     image: Image,
@@ -134,6 +146,14 @@ type Table = BTreeMap<Spanned<String>, Spanned<Value>>;
 enum Value {
     Text(String),
     List(Vec<String>),
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Room {
+    keep: Option<Spanned<NonZeroU32>>,
+    free: Option<Spanned<u32>>,
+    when_short: Option<Vec<Measure>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -208,7 +228,7 @@ impl Native {
             let line = reader.line(error.span().map_or(0, |span| span.start));
             anyhow!("{}:{line}: {}", file.display(), error.message().replace('\n', " "))
         })?;
-        Ok(Native { dump: reader.dump(&parsed)?, kernel: reader.kernel(&parsed.kernel)? })
+        Ok(Native { dump: reader.dump(&parsed)?, kernel: reader.system(&parsed)? })
     }
 
     /// Puts what the file says about loading in the place of what `system` says; where both do, `warnings` tell.
@@ -230,6 +250,8 @@ impl Native {
         one("KDUMP_COMMANDLINE", ours.commandline.as_ref(), &mut system.commandline, warnings);
         one("KDUMP_COMMANDLINE_REMOVE", ours.remove.as_ref(), &mut system.remove, warnings);
         one("KDUMP_COMMANDLINE_APPEND", ours.append.as_ref(), &mut system.append, warnings);
+        one("KDUMP_KEEP_OLD_DUMPS", ours.keep.as_ref(), &mut system.keep, warnings);
+        one("KDUMP_FREE_DISK_SIZE", ours.free.as_ref(), &mut system.free, warnings);
         one("KDUMP_NETCONFIG", ours.netconfig.as_ref(), &mut system.netconfig, warnings);
     }
 }
@@ -288,6 +310,8 @@ impl Reader<'_> {
         if let Some(action) = self.optional("final_action", &file.final_action, ending)? {
             conf.final_action = action;
         }
+        conf.raw_force = file.raw_force.as_ref().map(|force| self.given(force, *force.get_ref()));
+        conf.when_short = file.room.when_short.clone();
         conf.sshkey = self.optional("sshkey", &file.sshkey, program)?;
         conf.kdump_pre = self.optional("pre", &file.programs.pre, program)?;
         conf.kdump_post = self.optional("post", &file.programs.post, program)?;
@@ -420,7 +444,13 @@ impl Reader<'_> {
         Ok(Given { value: Wanted { line, path, options }, origin: kind.origin })
     }
 
-    fn kernel(&self, kernel: &Kernel) -> anyhow::Result<Sysconfig> {
+    fn given<S, T>(&self, place: &Spanned<S>, value: T) -> Given<T> {
+        Given { value, origin: self.origin(place) }
+    }
+
+    /// What other dialects say in `/etc/sysconfig/kdump`.
+    fn system(&self, file: &File) -> anyhow::Result<Sysconfig> {
+        let (kernel, room) = (&file.kernel, &file.room);
         let text = |name: &str, value: &Text| self.optional(name, value, |text| Ok(text.to_owned()));
         // Nothing to remove or to append is a choice, too.
         let even_empty = |value: &Text| {
@@ -433,6 +463,8 @@ impl Reader<'_> {
             remove: even_empty(&kernel.remove),
             append: even_empty(&kernel.append),
             netconfig: self.optional("network", &kernel.network, NetConfig::parse)?,
+            keep: room.keep.as_ref().map(|keep| self.given(keep, *keep.get_ref())),
+            free: room.free.as_ref().map(|mib| self.given(mib, u64::from(*mib.get_ref()) << 20)),
             ..Sysconfig::default()
         })
     }
@@ -521,6 +553,7 @@ pub(super) fn path(root: &Path) -> PathBuf {
 mod tests {
     use super::*;
     use crate::config::OnFailure;
+    use kdump_hooks::DeviceSpec;
     use kdump_init::config::Ending;
     use proptest::prelude::*;
 
@@ -546,7 +579,7 @@ mod tests {
         assert_eq!(dump.path.origin.to_string(), "kdump.toml:1");
         assert_eq!(dump.collector.value.argv, ["kdump-capture", "-z", "-d", "31"]);
         assert_eq!(dump.failure_action.value, OnFailure::Action(Ending::Reboot.into()));
-        let [nfs, cifs, ext4, share] = &dump.targets[..] else { panic!("{:?}", dump.targets) };
+        let [nfs, cifs, ext4, remote, share, raw] = &dump.targets[..] else { panic!("{:?}", dump.targets) };
         let TargetLine::Nfs(export) = &nfs.value.line else { panic!() };
         assert_eq!(
             (export.server.as_str(), nfs.value.options.as_slice()),
@@ -556,7 +589,12 @@ mod tests {
         let TargetLine::Cifs(files) = &cifs.value.line else { panic!() };
         assert_eq!(files.credentials.as_deref(), Some(Path::new("/etc/kdump/files.credentials")));
         assert!(matches!(&ext4.value.line, TargetLine::Filesystem { fstype, .. } if fstype == "ext4"));
+        let TargetLine::Remote(far) = &remote.value.line else { panic!() };
+        assert_eq!((far.server.as_str(), remote.value.path.as_deref()), ("nas.example", Some(Path::new("/srv/crash"))));
+        assert_eq!(dump.sshkey.as_ref().unwrap().value, Path::new("/root/.ssh/kdump_id_ed25519"));
         assert_eq!(share.value, TargetLine::Virtiofs("dumps".into()).into());
+        assert!(matches!(&raw.value.line, TargetLine::Raw(DeviceSpec::PartUuid(_))));
+        assert_eq!(dump.when_short, Some(Measure::all()));
         assert_eq!(dump.limits, Limits::default());
         let mail = dump.notify.as_ref().unwrap().mail.as_ref().unwrap();
         assert_eq!((mail.host.as_str(), mail.to.len(), mail.cc.len()), ("mail.example", 1, 1));
@@ -569,6 +607,7 @@ mod tests {
         native.override_system(&mut system, &mut warnings);
         assert_eq!(system.append.unwrap().value, "nr_cpus=1 irqpoll reset_devices");
         assert_eq!(system.kernelver.unwrap().value, "6.1.0-18-amd64");
+        assert_eq!((system.keep.unwrap().value.get(), system.free.unwrap().value), (3, 64 << 20));
         let [warning] = &warnings[..] else { panic!("{warnings:?}") };
         assert!(warning.starts_with("kdump:1: KDUMP_COMMANDLINE_APPEND has no effect: kdump.toml:"), "{warning}");
     }
@@ -593,6 +632,11 @@ mod tests {
             ("[limits]\nstall = 0".to_owned(), "kdump.toml:2: stall: write seconds from 1 to 86400"),
             ("[programs]\npre = \"x\"".to_owned(), "kdump.toml:2: pre: `x` is not an absolute path"),
             ("[image]\nmodules = [\n\"a b\"]".to_owned(), "kdump.toml:3: modules: `a b` is not the name of a module"),
+            (
+                "[room]\nwhen_short = [\"pray\"]".to_owned(),
+                "kdump.toml:2: unknown variant `pray`, expected one of `remove`",
+            ),
+            (target("kind = \"remote\"\nurl = \"nfs://nas/x\""), "kdump.toml:4: url: write an address such as"),
             ("[fence]\nnodes = []".to_owned(), "kdump.toml:2: `nodes` names none"),
             (
                 "[notify]\nwebhook = \"https://h/\"".to_owned(),

@@ -14,6 +14,7 @@ pub mod http;
 pub mod smtp;
 
 use crate::Hook;
+use crate::calendar::civil;
 use crate::cifs::Credentials;
 use crate::host::{Contribution, FileNeed, Host};
 use crate::net::{Net, server};
@@ -174,15 +175,9 @@ pub fn date(seconds: u64) -> String {
     const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
     let week_day = DAYS.iter().cycle().nth(usize::try_from(days % 7).unwrap_or_default()).copied().unwrap_or_default();
-    // Years that begin in March have their odd day at their end.
-    let shifted = days + 719_468;
-    let (era, day) = (shifted / 146_097, shifted % 146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day_of_month = day - (153 * month + 2) / 5 + 1;
-    let (month, year) = (if month < 10 { month + 2 } else { month - 10 }, era * 400 + year + u64::from(month >= 10));
-    let month = MONTHS.get(usize::try_from(month).unwrap_or_default()).copied().unwrap_or_default();
+    let (year, month, day_of_month) = civil(days);
+    let month =
+        month.checked_sub(1).and_then(|month| MONTHS.get(usize::try_from(month).ok()?)).copied().unwrap_or_default();
     format!(
         "{week_day}, {day_of_month} {month} {year} {:02}:{:02}:{:02} +0000",
         rest / 3600,
@@ -203,7 +198,7 @@ mod tests {
         assert_eq!(date(0), "Thu, 1 Jan 1970 00:00:00 +0000");
         assert_eq!(date(951_782_399), "Mon, 28 Feb 2000 23:59:59 +0000");
         assert_eq!(date(951_782_400), "Tue, 29 Feb 2000 00:00:00 +0000");
-        assert_eq!(date(1_795_316_757), "Sun, 22 Nov 2026 02:25:57 +0000");
+        assert_eq!(date(1_795_316_757), "Sun, 22 Nov 2026 03:05:57 +0000");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::{ENVIRONMENT_LOG, LOG, VMCORE};
 use crate::beat::Pulse;
 use crate::status::{self, FileReport, Outcome};
 use anyhow::{Context, bail};
+use kdump_hooks::calendar::civil;
 use log::warn;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{BufWriter, ErrorKind, Write};
@@ -244,20 +245,6 @@ fn stamp(now: SystemTime) -> String {
     let (days, time) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil(days);
     format!("{year:04}-{month:02}-{day:02}-{:02}:{:02}:{:02}", time / 3600, time / 60 % 60, time % 60)
-}
-
-/// The Gregorian date, `days` after 1970-01-01, counted in years that begin in March.
-fn civil(days: u64) -> (u64, u64, u64) {
-    const DAYS_0000_03_01_TO_1970: u64 = 719_468;
-    const DAYS_PER_400_YEARS: u64 = 146_097;
-    let days = days + DAYS_0000_03_01_TO_1970;
-    let (era, day) = (days / DAYS_PER_400_YEARS, days % DAYS_PER_400_YEARS);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    (era * 400 + year + next, month, day)
 }
 
 #[cfg(test)]
