@@ -73,6 +73,8 @@ impl FromStr for Cifs {
         let server = match server.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')) {
             Some(inner) if inner.parse::<IpAddr>().is_ok() => inner,
             Some(_) => return Err(wrong()),
+            // A colon is a part of an address, or the beginning of a port, which has no place here.
+            None if server.contains(':') && server.parse::<IpAddr>().is_err() => return Err(wrong()),
             None => server,
         };
         let share = share.trim_end_matches('/');
@@ -476,9 +478,10 @@ mod tests {
             let error = cifs("//h/s", &[option]).gather(&FakeHost::default()).unwrap_err().to_string();
             assert!(error.contains(says), "{error}");
         }
-        for text in ["host", "/host/share", "//host", "///share", "//[host]/x", "//ho st/x", "//h/a,b"] {
+        for text in ["host", "/host/share", "//host", "///share", "//[host]/x", "//ho st/x", "//h/a,b", "//h:445/x"] {
             assert!(text.parse::<Cifs>().unwrap_err().contains("write //SERVER/SHARE"), "{text}");
         }
+        assert_eq!("//fec0::2/x".parse::<Cifs>().unwrap(), "//[fec0::2]/x".parse().unwrap());
         assert!("//h/s/dir".parse::<Cifs>().unwrap_err().contains("`path` for the rest"));
     }
 

@@ -6,8 +6,8 @@
 #[path = "../../tests/common/mod.rs"]
 mod common;
 
-use kdump_capture::dumpfile::flatten::{SIGNATURE, TYPE_AND_VERSION, pair};
 use kdump_capture::dumpfile::flat_file::FlatFile;
+use kdump_capture::dumpfile::flatten::{SIGNATURE, TYPE_AND_VERSION, pair};
 use kdump_capture::dumpfile::read::{Dump, Source};
 use kdump_capture::dumpfile::rebuild::{self, Ended};
 use kdump_capture::fake::MemFile;

@@ -71,7 +71,12 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(p.total, p.kept + p.zero + p.dropped.total() + p.unreadable);
         let opened = Dump::open(&dump).unwrap();
         let mut kept = 0;
-        opened.kept_pages(&mut |_| { kept += 1; Ok(()) }).unwrap();
+        opened
+            .kept_pages(&mut |_| {
+                kept += 1;
+                Ok(())
+            })
+            .unwrap();
         assert_eq!(kept, p.kept + p.zero + p.unreadable);
         assert!(opened.header.status & INCOMPLETE != 0 || !(input.is_incomplete() || p.unreadable > 0));
         assert_eq!(opened.notes().unwrap(), input.bytes());

@@ -55,7 +55,9 @@ pub fn measure(device: &File, at: u64, end: u64) -> anyhow::Result<Stream> {
             bail!("record {number} of the stream claims {length} bytes at position {position}, which cannot be");
         }
         stream.length = stream.length.saturating_add(HEAD).saturating_add(bytes);
-        stream.data = stream.data.saturating_add(bytes);
+        // A stream that was cut off has no more of its last record than is before the end.
+        let there = end.saturating_sub(place.saturating_add(HEAD));
+        stream.data = stream.data.saturating_add(bytes.min(there));
     }
     Ok(stream)
 }
@@ -115,6 +117,16 @@ pub(super) mod tests {
             bytes.extend(records);
             let _ = measured(&bytes, 1 << 20);
         }
+    }
+
+    #[test]
+    fn of_a_record_that_is_cut_off_only_what_is_there_counts() {
+        let mut bytes = stream(&[]);
+        bytes.truncate(4096);
+        bytes.extend([0, LONGEST].map(i64::to_be_bytes).concat());
+        let end = 4096 + bytes.len() as u64 + 3;
+        let expected = Stream { length: bytes.len() as u64 + 3, data: 3, is_whole: false };
+        assert_eq!(measured(&bytes, end).unwrap(), expected);
     }
 
     #[test]
