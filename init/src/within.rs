@@ -1,12 +1,15 @@
 //! Work that may never come back, such as a system call on the file system of a server that is gone, done in a thread of
 //! its own: who asks for it waits for a limited time.
 //!
-//! May surprise: a thread that does not come back is left behind, with all that it holds, to the reboot.
+//! May surprise: a thread that does not come back is left behind, with all that it holds, to the reboot. Where no thread
+//! can be started the work is done all the same: PID 1 has a limit for each stage.
 
 use crate::start;
 use anyhow::{Context, bail};
+use log::warn;
 use std::fmt;
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// The work was not done in time.
@@ -66,12 +69,21 @@ pub fn alive_within<T: Send + 'static>(
     tick: &mut dyn FnMut(),
 ) -> anyhow::Result<T> {
     let (say, heard) = mpsc::sync_channel(8);
-    start::in_thread("within", move || {
-        let tick = Tick(say);
-        let done = work(&tick);
-        let _ = tick.0.send(Said::Done(done));
-    })
-    .context("no thread for it")?;
+    // A thread that cannot be started drops what it was given.
+    let work = Arc::new(Mutex::new(Some(work)));
+    let (theirs, alive) = (Arc::clone(&work), Tick(say.clone()));
+    let started = start::in_thread("within", move || {
+        if let Some(work) = take(&theirs) {
+            let done = work(&alive);
+            let _ = alive.0.send(Said::Done(done));
+        }
+    });
+    if let Err(error) = started {
+        warn!("no thread for work that may hang, so that it has the limit of its stage alone: {error}");
+        let work = take(&work).context("the thread for it did not start")?;
+        return work(&Tick(say));
+    }
+    drop(say);
     loop {
         match heard.recv_timeout(limit) {
             Ok(Said::Alive) => tick(),
@@ -80,6 +92,10 @@ pub fn alive_within<T: Send + 'static>(
             Err(RecvTimeoutError::Disconnected) => bail!("the thread for it died"),
         }
     }
+}
+
+fn take<T>(slot: &Mutex<Option<T>>) -> Option<T> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 #[cfg(test)]
