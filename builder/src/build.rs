@@ -182,7 +182,11 @@ fn settings(
         let rootfs = target::rootfs(host).with_context(|| format!("{}: dump_to_rootfs", on_failure.origin))?;
         match targets.iter().any(|target| target.device() == rootfs.device()) {
             true => warnings.push(format!("{}: dumps go to the root file system anyway", on_failure.origin)),
-            false => targets.push(rootfs),
+            false => {
+                // What takes the log alone stays the last.
+                let end = targets.iter().position(|target| matches!(target, Target::Pstore(_)));
+                targets.insert(end.unwrap_or(targets.len()), rootfs);
+            }
         }
     }
     let waits = endings::waits(config, &endings::find(config)?);

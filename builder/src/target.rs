@@ -9,10 +9,12 @@ use crate::raw;
 use anyhow::{Context, bail};
 use kdump_hooks::cifs::Cifs;
 use kdump_hooks::filesystem::Filesystem;
+use kdump_hooks::kmod::ModuleName;
 use kdump_hooks::nfs::Nfs;
+use kdump_hooks::pstore::{BACKENDS, Pstore};
 use kdump_hooks::rootfs::Rootfs;
 use kdump_hooks::virtiofs::Virtiofs;
-use kdump_hooks::{DeviceSpec, Target};
+use kdump_hooks::{DeviceSpec, Host, Target};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -64,6 +66,7 @@ fn named(
     let (fstype, device) = match &line.value.line {
         TargetLine::Filesystem { fstype, device } => (fstype.clone(), device),
         TargetLine::Raw(device) => return raw::target(device, line, config.dump.raw_force.as_ref(), host, warnings),
+        TargetLine::Pstore => return Ok(pstore(host, line, warnings)),
         TargetLine::Virtiofs(tag) => return Ok(Target::Virtiofs(Virtiofs { tag: tag.clone() })),
         TargetLine::Remote(remote) => {
             let path = line.value.path.as_ref().unwrap_or(&config.dump.path.value);
@@ -140,6 +143,24 @@ pub(crate) fn unnamed(
     }
     warnings.push(format!("{place}: {node} may be another device in the capture kernel; write {better} instead"));
     Ok(DeviceSpec::Path(path.to_owned()))
+}
+
+/// pstore; a kernel of which no backend is known may have one that is no module, such as ERST.
+fn pstore(host: &SystemHost, line: &Given<Wanted>, warnings: &mut Vec<String>) -> Target {
+    let index = host.index();
+    let is_known = |name: &&str| {
+        let name = ModuleName::new(name);
+        index.get(&name).is_some() || index.is_builtin(&name)
+    };
+    if !BACKENDS.iter().any(is_known) {
+        warnings.push(format!(
+            "{}: pstore: kernel {} has neither of {}; unless it has another backend, the log is lost with the dump",
+            line.origin,
+            host.kernel.release,
+            BACKENDS.join(" and ")
+        ));
+    }
+    Target::Pstore(Pstore {})
 }
 
 /// The root file system of this host as the last target, for `dump_to_rootfs`.

@@ -31,6 +31,8 @@ pub struct FakeMachine {
     pub missing_modules: BTreeSet<String>,
     /// The errnos with which the kernel refuses what is written to a file, one for each time.
     pub refused_writes: BTreeMap<PathBuf, Vec<i32>>,
+    /// What it says in files of proc and sysfs.
+    pub files: BTreeMap<PathBuf, String>,
     /// How programs end, by their first argument's file name; well, if nothing is said.
     pub programs: BTreeMap<String, Ended>,
     /// Programs, by file name, that are killed because their time is over.
@@ -84,6 +86,10 @@ impl Machine for FakeMachine {
             Some(errno) => Err(anyhow!(std::io::Error::from_raw_os_error(errno)).context("refused")),
             None => Ok(()),
         }
+    }
+
+    fn ask_kernel(&mut self, file: &Path) -> anyhow::Result<String> {
+        self.files.get(file).cloned().ok_or_else(|| anyhow!("cannot read {}", file.display()))
     }
 
     fn mount(&mut self, plan: &MountPlan) -> anyhow::Result<()> {

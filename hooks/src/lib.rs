@@ -26,6 +26,7 @@
 //! | [`filesystem`] | the hook for a dump target that is a local file system |
 //! | [`storage`] | the hooks for what lies between a target and the disks: LVM, RAID, LUKS, multipath; and disks by iSCSI and NVMe over TCP |
 //! | [`raw`] | the hook for a dump target that is a device without a file system; what is where on it |
+//! | [`pstore`] | the hook for the last target of all: the firmware or the memory that keeps the log |
 //! | [`virtiofs`] | the hook for a directory that the hypervisor shares |
 //! | [`nfs`], [`cifs`] | the hooks for a dump target that is an NFS export, or a share of Samba or Windows |
 //! | [`remote`] | the hook for a dump target that is sent to: SSH, SFTP, FTP |
@@ -68,6 +69,7 @@ pub mod moment;
 pub mod net;
 pub mod nfs;
 pub mod notify;
+pub mod pstore;
 pub mod raw;
 pub mod remote;
 pub mod rootfs;
@@ -171,6 +173,13 @@ pub enum Destination {
         /// Whether a file system on it is overwritten.
         force: bool,
     },
+    /// The end of the kernel log, which the kernel itself keeps for the next boot when this one ends.
+    Pstore {
+        /// Who keeps it, by the kernel's name for it.
+        backend: String,
+        /// How much of the log it asks for at most.
+        bytes: u64,
+    },
     /// Files are given to this program, the words of its command line but for its verb.
     Sender(Vec<String>),
 }
@@ -193,6 +202,8 @@ pub enum Target {
     Remote(remote::Remote),
     /// The host's root file system, when all other targets have failed.
     Rootfs(rootfs::Rootfs),
+    /// What keeps the end of the log over a reboot, when all other targets have failed.
+    Pstore(pstore::Pstore),
 }
 
 impl Target {
@@ -202,7 +213,7 @@ impl Target {
             Target::Filesystem(filesystem) => Some(&filesystem.device),
             Target::Raw(raw) => Some(&raw.device),
             Target::Rootfs(rootfs) => Some(&rootfs.filesystem.device),
-            Target::Virtiofs(_) | Target::Nfs(_) | Target::Cifs(_) | Target::Remote(_) => None,
+            Target::Virtiofs(_) | Target::Nfs(_) | Target::Cifs(_) | Target::Remote(_) | Target::Pstore(_) => None,
         }
     }
 
@@ -212,7 +223,9 @@ impl Target {
             Target::Nfs(nfs) => Some((&nfs.server, &mut nfs.address)),
             Target::Cifs(cifs) => Some((&cifs.server, &mut cifs.address)),
             Target::Remote(remote) => Some((&remote.server, &mut remote.address)),
-            Target::Filesystem(_) | Target::Rootfs(_) | Target::Virtiofs(_) | Target::Raw(_) => None,
+            Target::Filesystem(_) | Target::Rootfs(_) | Target::Virtiofs(_) | Target::Raw(_) | Target::Pstore(_) => {
+                None
+            }
         }
     }
 
@@ -226,6 +239,7 @@ impl Target {
             Target::Cifs(cifs) => cifs,
             Target::Remote(remote) => remote,
             Target::Rootfs(rootfs) => rootfs,
+            Target::Pstore(pstore) => pstore,
         }
     }
 }
@@ -241,6 +255,7 @@ impl fmt::Display for Target {
             Target::Cifs(cifs) => cifs.fmt(f),
             Target::Remote(remote) => remote.fmt(f),
             Target::Rootfs(rootfs) => rootfs.fmt(f),
+            Target::Pstore(pstore) => pstore.fmt(f),
         }
     }
 }

@@ -43,6 +43,12 @@ pub trait Machine {
     /// There is no such file, or the kernel's refusal.
     fn tell_kernel(&mut self, file: &Path, text: &str) -> anyhow::Result<()>;
 
+    /// Reads a file of proc or sysfs, without the space at its end.
+    ///
+    /// # Errors
+    /// There is no such file, or the kernel's refusal.
+    fn ask_kernel(&mut self, file: &Path) -> anyhow::Result<String>;
+
     /// Mounts, creating the mount point where it is missing.
     ///
     /// # Errors

@@ -75,7 +75,8 @@ fn priority(level: Level) -> u8 {
     }
 }
 
-fn cut(line: &str) -> &str {
+/// As much of a line as a record of the kernel log has room for.
+pub(crate) fn cut(line: &str) -> &str {
     line.get(..line.floor_char_boundary(LONGEST)).unwrap_or(line)
 }
 

@@ -141,6 +141,8 @@ pub enum TargetLine {
     Cifs(Cifs),
     /// A machine that is sent to, such as `ssh dump@nas`; its path is the directive of that name.
     Remote(Remote),
+    /// What keeps the end of the log over a reboot; kdump.conf has no word for it.
+    Pstore,
 }
 
 /// The directives that name a target on the network.

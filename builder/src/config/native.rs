@@ -35,6 +35,9 @@
 //! kind = "raw"                            # overwritten by the next dump
 //! device = "PARTUUID=0b5c2ff4-01"         # refused while it holds something, unless raw_force = true stands at the top
 //!
+//! [[target]]                              # the last one: the end of the log alone, which the next boot finds
+//! kind = "pstore"
+//!
 //! [room]                                  # on disks of this machine
 //! keep = 3                                # dumps; the oldest go when there is a new one
 //! free = 64                               # MiB that no dump takes
@@ -108,13 +111,14 @@ pub const PATH: &str = "etc/kdump/kdump.toml";
 const LONGEST: u64 = 86_400;
 
 /// The kinds of targets, what each must have, and what it may have.
-const KINDS: [(&str, &[&str], &[&str]); 6] = [
+const KINDS: [(&str, &[&str], &[&str]); 7] = [
     ("filesystem", &["type", "device"], &["path", "options"]),
     ("virtiofs", &["tag"], &["path"]),
     ("raw", &["device"], &[]),
     ("nfs", &["export"], &["path", "options"]),
     ("cifs", &["share"], &["path", "options", "credentials"]),
     ("remote", &["url"], &[]),
+    ("pstore", &[], &[]),
 ];
 
 type Text = Option<Spanned<String>>;
@@ -340,6 +344,9 @@ impl Reader<'_> {
             if let Some(first) = conf.targets.iter().find(|first| first.value.line == target.value.line) {
                 bail!("{}: this is the target of {} once more; keep one of the two", target.origin, first.origin);
             }
+            if let Some(last) = conf.targets.iter().find(|other| other.value.line == TargetLine::Pstore) {
+                bail!("{}: pstore takes the log alone; put it behind all other targets", last.origin);
+            }
             conf.targets.push(target);
         }
         Ok(conf)
@@ -427,6 +434,7 @@ impl Reader<'_> {
                 TargetLine::Filesystem { fstype, device: parsed("device", &device, from_str)? }
             }
             "virtiofs" => TargetLine::Virtiofs(parsed("tag", &need("tag")?, check_tag)?),
+            "pstore" => TargetLine::Pstore,
             "raw" => TargetLine::Raw(parsed("device", &need("device")?, raw_device)?),
             "nfs" => TargetLine::Nfs(parsed("export", &need("export")?, from_str::<Nfs>)?),
             "remote" => {
@@ -579,7 +587,7 @@ mod tests {
         assert_eq!(dump.path.origin.to_string(), "kdump.toml:1");
         assert_eq!(dump.collector.value.argv, ["kdump-capture", "-z", "-d", "31"]);
         assert_eq!(dump.failure_action.value, OnFailure::Action(Ending::Reboot.into()));
-        let [nfs, cifs, ext4, remote, share, raw] = &dump.targets[..] else { panic!("{:?}", dump.targets) };
+        let [nfs, cifs, ext4, remote, share, raw, last] = &dump.targets[..] else { panic!("{:?}", dump.targets) };
         let TargetLine::Nfs(export) = &nfs.value.line else { panic!() };
         assert_eq!(
             (export.server.as_str(), nfs.value.options.as_slice()),
@@ -595,6 +603,7 @@ mod tests {
         assert_eq!(share.value, TargetLine::Virtiofs("dumps".into()).into());
         assert!(matches!(&raw.value.line, TargetLine::Raw(DeviceSpec::PartUuid(_))));
         assert_eq!(dump.when_short, Some(Measure::all()));
+        assert_eq!(last.value, TargetLine::Pstore.into());
         assert_eq!(dump.limits, Limits::default());
         let mail = dump.notify.as_ref().unwrap().mail.as_ref().unwrap();
         assert_eq!((mail.host.as_str(), mail.to.len(), mail.cc.len()), ("mail.example", 1, 1));
@@ -630,6 +639,11 @@ mod tests {
             ("failure_action = \"sleep\"".to_owned(), "kdump.toml:1: failure_action: `sleep` is none; write reboot"),
             ("[limits]\nstal = 3".to_owned(), "kdump.toml:2: there is no limit `stal`; write device"),
             ("[limits]\nstall = 0".to_owned(), "kdump.toml:2: stall: write seconds from 1 to 86400"),
+            (
+                target("kind = \"pstore\"") + &target("kind = \"virtiofs\"\ntag = \"dumps\""),
+                "kdump.toml:3: pstore takes the log alone; put it behind all other targets",
+            ),
+            (target("kind = \"pstore\"\npath = \"/x\""), "kdump.toml:4: a target of kind pstore has no `path`"),
             ("[programs]\npre = \"x\"".to_owned(), "kdump.toml:2: pre: `x` is not an absolute path"),
             ("[image]\nmodules = [\n\"a b\"]".to_owned(), "kdump.toml:3: modules: `a b` is not the name of a module"),
             (

@@ -2,8 +2,8 @@
 
 use super::space::{self, Counted, Ground, Removals, SpaceReport};
 use super::{
-    Came, Collector, DumpDir, LOG, Patient, Place, RawDevice, Sender, Story, VMCORE, notify, report_on, retention,
-    save_environment_log,
+    Came, Collector, DumpDir, LOG, Patient, Place, Pstore, RawDevice, Sender, Story, VMCORE, notify, report_on,
+    retention, save_environment_log,
 };
 use crate::beat::{Beat, Pulse};
 use crate::status::{self, Outcome};
@@ -73,6 +73,9 @@ impl Story<'_> {
                     let client = hook.client(machine).map_or(LOCAL.to_owned(), |address| address.to_string());
                     Sender::create(command, &run.places.state, &client, SystemTime::now(), config.limits.stage())
                         .map(|made| Box::new(made) as Box<dyn Place>)
+                }
+                Destination::Pstore { backend, bytes } => {
+                    Ok(Box::new(Pstore::new(backend, bytes, &run.places.root, &run.places.state)) as Box<dyn Place>)
                 }
                 Destination::Device { node, force } => {
                     let node = run.places.root.join(relative(&node));

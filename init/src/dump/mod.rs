@@ -16,7 +16,8 @@
 //!        └◀─ the next target ◀── failed
 //! ```
 //!
-//! Places are a directory ([`DumpDir`]) and a device without a file system ([`RawDevice`]). Another kind of place is one
+//! Places are a directory ([`DumpDir`]), a device without a file system ([`RawDevice`]), another machine ([`Sender`]) and,
+//! for the log alone, pstore ([`Pstore`]). Another kind of place is one
 //! file here that implements [`Place`], and one line in [`Address`]. `space` is what is done where there is too little
 //! room, `retention` which old dumps may go.
 
@@ -27,6 +28,7 @@ mod digest;
 mod directory;
 mod patient;
 mod place;
+mod pstore;
 pub mod retention;
 mod sender;
 pub mod space;
@@ -37,6 +39,7 @@ pub use digest::{hex, sha256_of};
 pub use directory::DumpDir;
 pub use patient::Patient;
 pub use place::{Address, Place};
+pub use pstore::Pstore;
 pub use sender::Sender;
 pub use space::SpaceReport;
 
@@ -503,6 +506,23 @@ mod tests {
             "{:?}",
             rehearsal.machine.journal
         );
+    }
+
+    #[test]
+    fn pstore_takes_the_log_when_all_else_has_failed_and_the_dump_has_failed_all_the_same() {
+        let mut rehearsal = Rehearsal::new("echo the end > $out");
+        rehearsal.config.hooks.targets.push(Target::Pstore(kdump_hooks::pstore::Pstore {}));
+        rehearsal.machine.files.insert("/sys/module/pstore/parameters/backend".into(), "efi_pstore".into());
+        let kmsg = rehearsal.tree.path().join("dev/kmsg");
+        fs::create_dir(kmsg.parent().unwrap()).unwrap();
+        fs::write(&kmsg, "").unwrap();
+        let (status, last_word) = rehearsal.end();
+        assert_eq!((status.outcome, status.ending), (Outcome::Failed, Some(Ending::Halt.into())));
+        let errors: Vec<_> = status.targets.iter().map(|it| it.error.clone().unwrap()).collect();
+        assert_eq!(errors[2], "the dump was not saved: pstore takes the log alone");
+        let Beat::Failed(reason) = last_word else { panic!("{last_word:?}") };
+        assert!(reason.contains("LABEL=first did not appear") && reason.contains("pstore takes"), "{reason}");
+        assert_eq!(fs::read_to_string(&kmsg).unwrap(), "<15>old: the end\n");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::collect::Collector;
 use super::device::RawDevice;
 use super::directory::DumpDir;
+use super::pstore::Pstore;
 use super::sender::Sender;
 use crate::beat::Pulse;
 use crate::status::{FileReport, Outcome};
@@ -49,6 +50,8 @@ pub enum Address {
     Directory(PathBuf),
     /// A device without a file system.
     Device(PathBuf),
+    /// The kernel log, the end of which this backend of pstore keeps.
+    Pstore(String),
     /// A directory on another machine.
     Sent(Sender),
 }
@@ -59,6 +62,7 @@ impl Address {
         match self {
             Address::Directory(path) => Box::new(DumpDir::existing(path)),
             Address::Device(node) => Box::new(RawDevice::existing(node)),
+            Address::Pstore(backend) => Box::new(Pstore::existing(backend)),
             Address::Sent(sender) => Box::new(sender),
         }
     }
@@ -68,7 +72,7 @@ impl Address {
         match self {
             Address::Directory(path) => Some(path),
             Address::Device(_) => None,
-            Address::Sent(_) => None,
+            Address::Pstore(_) | Address::Sent(_) => None,
         }
     }
 }
@@ -77,6 +81,7 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Address::Directory(path) | Address::Device(path) => path.display().fmt(f),
+            Address::Pstore(backend) => write!(f, "pstore ({backend})"),
             Address::Sent(sender) => sender.fmt(f),
         }
     }

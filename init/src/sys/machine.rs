@@ -85,6 +85,11 @@ impl Machine for CaptureMachine {
         })
     }
 
+    fn ask_kernel(&mut self, file: &Path) -> anyhow::Result<String> {
+        let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        Ok(text.trim_end().to_owned())
+    }
+
     fn mount(&mut self, plan: &MountPlan) -> anyhow::Result<()> {
         self.mount_within(plan, &[])
     }
