@@ -10,9 +10,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+mod livepatch;
 mod net;
 mod object;
 
+pub use livepatch::{FakeKernel, FakePatch};
 pub use net::{FakeNet, dhcp_reply};
 pub use object::object;
 

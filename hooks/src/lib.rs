@@ -42,6 +42,7 @@
 //! | [`kmod`] | what modprobe knows: indexes, modprobe.d, aliases, order of loading; both sides need it |
 //! | [`kernel`] | the few calls of the kernel that programs of several crates make |
 //! | [`calendar`] | dates |
+//! | [`livepatch`] | live patches: kpatch's user space |
 //! | [`cmdline`] | the kernel command line |
 //! | [`links`] | symbolic links below a root that is not `/` |
 //! | [`fstab`] | what a system mounts where |
@@ -64,6 +65,7 @@ pub mod host;
 pub mod kernel;
 pub mod kmod;
 pub mod links;
+pub mod livepatch;
 pub mod machine;
 pub mod moment;
 pub mod net;

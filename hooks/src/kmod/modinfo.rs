@@ -31,6 +31,11 @@ impl ModInfo {
         Ok(ModInfo(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()))
     }
 
+    /// Everything that it says, in order.
+    pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
     /// All values of a key.
     pub fn values<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
         self.0.iter().filter(move |(name, _)| name == key).map(|(_, value)| value.as_str())

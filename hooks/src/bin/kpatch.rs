@@ -1,0 +1,19 @@
+//! kpatch: live patches of the kernel.
+
+use clap::Parser;
+use kdump_hooks::livepatch::LinuxKernel;
+use kdump_hooks::livepatch::cli::{self, Kpatch};
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let typed = Kpatch::parse();
+    match cli::run(&typed, Path::new("/"), &mut LinuxKernel, &mut io::stdout()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("kpatch: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! Loading and unloading: what kpatch does to the kernel.
+//!
+//! May surprise: a transition that stalls is reversed, never left half done; what cannot even be reversed is said so.
+//! Since 5.1 a patch that is disabled can only be had back by its module being taken out and put in again.
+
+use super::identity::Identity;
+use super::kernel::Kernel;
+use super::patch::{Patch, State, name_of, patches};
+use super::store::Store;
+use super::transition::{Limits, Stalled, settle, signal};
+use crate::kmod::ModuleName;
+use anyhow::{Context, anyhow, bail};
+use std::path::Path;
+use std::time::Duration;
+
+/// How long a module may be in use after its patch has been disabled.
+const RELEASE: Duration = Duration::from_secs(15);
+/// How often it is tried.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// What may be done to the kernel's patches.
+pub struct Actions<'a> {
+    /// The kernel.
+    pub kernel: &'a mut dyn Kernel,
+    /// What is installed.
+    pub store: Store,
+    /// How long things may take.
+    pub limits: Limits,
+    /// Whether a transition that stalls is forced to its end.
+    pub force: bool,
+    /// Hears what is being done.
+    pub tell: &'a mut dyn FnMut(&str),
+}
+
+/// What came of loading a patch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Loaded {
+    /// It is enabled now; these patches have been replaced by it.
+    Now(Vec<ModuleName>),
+    /// It was enabled before.
+    Before,
+}
+
+impl std::fmt::Debug for Actions<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Actions").field("store", &self.store).field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+impl Actions<'_> {
+    /// Loads the patch in a file, or the installed one of that name, and waits until it is enabled.
+    ///
+    /// # Errors
+    /// Why it is not; the kernel is then as it was.
+    pub fn load(&mut self, typed: &str) -> anyhow::Result<Loaded> {
+        let patch = self.identify(typed)?;
+        let name = patch.name.clone();
+        match Patch::read(self.kernel, &name)?.map(|patch| patch.state) {
+            Some(State::Enabled) => return Ok(Loaded::Before),
+            Some(State::Enabling) => {}
+            Some(State::Disabling) => self.switch(&name, true)?,
+            Some(State::Disabled) => {
+                patch.check(self.kernel)?;
+                // Only kernels before 5.1 enable a patch again.
+                if self.switch(&name, true).is_err() {
+                    self.take_out(&name)?;
+                    return self.insert(&patch);
+                }
+            }
+            None => return self.insert(&patch),
+        }
+        self.bring(&name, true)?;
+        Ok(Loaded::Now(Vec::new()))
+    }
+
+    /// Loads every patch that is installed for the running kernel, by name; goes on behind one that fails.
+    ///
+    /// # Errors
+    /// Which ones were not loaded, and why.
+    pub fn load_all(&mut self) -> anyhow::Result<()> {
+        let release = self.release()?;
+        let mut failed = Vec::new();
+        for patch in self.store.of(&release)? {
+            let file = patch.file.display().to_string();
+            match self.load(&file) {
+                Ok(loaded) => (self.tell)(&told(&patch.name, &loaded)),
+                Err(error) => failed.push(format!("{}: {error:#}", patch.name)),
+            }
+        }
+        if failed.is_empty() { Ok(()) } else { Err(anyhow!(failed.join("\n"))) }
+    }
+
+    /// Disables a patch and takes its module out.
+    ///
+    /// # Errors
+    /// Why it is still there.
+    pub fn unload(&mut self, typed: &str) -> anyhow::Result<()> {
+        let name = name_of(typed);
+        match Patch::read(self.kernel, &name)?.map(|patch| patch.state) {
+            None if !self.has_module(&name) => bail!("{name} is not loaded; `kpatch list` names the patches that are"),
+            None | Some(State::Disabled) => {}
+            Some(State::Disabling) => self.bring(&name, false)?,
+            Some(State::Enabled | State::Enabling) => {
+                self.wait_for_others(&name)?;
+                self.switch(&name, false)?;
+                self.bring(&name, false)?;
+            }
+        }
+        self.take_out(&name)
+    }
+
+    /// Unloads every patch, the last one loaded first.
+    ///
+    /// # Errors
+    /// Which ones are still there, and why.
+    pub fn unload_all(&mut self) -> anyhow::Result<Vec<ModuleName>> {
+        let mut unloaded = Vec::new();
+        loop {
+            // Where the kernel does not tell the order, it refuses what is not on top; so each round tries all.
+            let mut failed = Vec::new();
+            let before = unloaded.len();
+            for patch in patches(self.kernel)?.iter().rev() {
+                match self.unload(patch.name.as_str()) {
+                    Ok(()) => unloaded.push(patch.name.clone()),
+                    Err(error) => failed.push(format!("{}: {error:#}", patch.name)),
+                }
+            }
+            if failed.is_empty() {
+                return Ok(unloaded);
+            }
+            if unloaded.len() == before {
+                return Err(anyhow!(failed.join("\n")));
+            }
+        }
+    }
+
+    /// Nudges the tasks that hold transitions up; gives the patches that are in one.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn signal(&mut self) -> anyhow::Result<Vec<ModuleName>> {
+        let moving: Vec<Patch> = patches(self.kernel)?.into_iter().filter(|patch| !patch.state.is_settled()).collect();
+        for patch in &moving {
+            let done = signal(self.kernel, &patch.name).with_context(|| format!("cannot signal for {}", patch.name))?;
+            if !done {
+                (self.tell)("this kernel signals tasks by itself");
+            }
+        }
+        Ok(moving.into_iter().map(|patch| patch.name).collect())
+    }
+
+    /// The patch that was typed: a file, or the name of an installed one.
+    fn identify(&mut self, typed: &str) -> anyhow::Result<Identity> {
+        let path = Path::new(typed);
+        let file = match path.is_file() {
+            true => path.to_owned(),
+            false => self.store.find(&self.release()?, typed)?.file,
+        };
+        let patch = Identity::read(&file)?;
+        self.store.verify(&patch)?;
+        Ok(patch)
+    }
+
+    fn insert(&mut self, patch: &Identity) -> anyhow::Result<Loaded> {
+        patch.check(self.kernel)?;
+        self.wait_for_others(&patch.name)?;
+        if self.has_module(&patch.name) {
+            // Disabled some time ago.
+            self.take_out(&patch.name)?;
+        }
+        let before = patches(self.kernel)?;
+        (self.tell)(&format!("loading patch module: {}", patch.file.display()));
+        let inserted = self.kernel.insert(&patch.name, &patch.file);
+        inserted.with_context(|| format!("the kernel refuses {}", patch.file.display()))?;
+        if Patch::read(self.kernel, &patch.name)?.is_none() {
+            bail!("{} is loaded, but the kernel knows no patch of that name", patch.name);
+        }
+        if let Err(error) = self.bring(&patch.name, true) {
+            // What was not enabled is of no use.
+            return Err(match self.take_out(&patch.name) {
+                Ok(()) => error,
+                Err(also) => error.context(format!("{also:#}")),
+            });
+        }
+        let after = patches(self.kernel)?;
+        let is_gone = |patch: &&Patch| !after.iter().any(|other| other.name == patch.name);
+        Ok(Loaded::Now(before.iter().filter(is_gone).map(|patch| patch.name.clone()).collect()))
+    }
+
+    /// The kernel does one transition at a time.
+    fn wait_for_others(&mut self, name: &ModuleName) -> anyhow::Result<()> {
+        for other in patches(self.kernel)? {
+            if other.name != *name && !other.state.is_settled() {
+                (self.tell)(&format!("waiting for the transition of {}", other.name));
+                let enabled = other.state == State::Enabling;
+                self.settle(&other.name, enabled).context("another patch is in transition")?;
+            }
+        }
+        Ok(())
+    }
+
+    fn switch(&mut self, name: &ModuleName, enabled: bool) -> anyhow::Result<()> {
+        let (word, verb) = if enabled { ("1", "enable") } else { ("0", "disable") };
+        (self.tell)(&format!("{verb} {name}"));
+        self.kernel.write(&Patch::directory(name).join("enabled"), word).map_err(|error| {
+            let above = match error.raw_os_error() {
+                Some(nix::libc::EBUSY) => "; another patch lies above it or is in transition",
+                _ => "",
+            };
+            anyhow!("cannot {verb} {name}: {error}{above}")
+        })
+    }
+
+    fn settle(&mut self, name: &ModuleName, enabled: bool) -> anyhow::Result<()> {
+        let tell = &mut *self.tell;
+        settle(self.kernel, name, enabled, self.limits, &mut |waited, tasks| {
+            tell(&format!("{name}: waiting for {tasks} tasks, {} s", waited.as_secs()));
+        })
+    }
+
+    /// Waits for a transition; one that stalls is forced if that is wanted, and else reversed.
+    fn bring(&mut self, name: &ModuleName, enabled: bool) -> anyhow::Result<()> {
+        let error = match self.settle(name, enabled) {
+            Err(error) if error.is::<Stalled>() => error,
+            other => return other,
+        };
+        if self.force {
+            (self.tell)(&format!("{error:#}"));
+            (self.tell)(&format!("forcing the transition of {name}"));
+            let file = Patch::directory(name).join("force");
+            self.kernel.write(&file, "1").with_context(|| format!("cannot force the transition of {name}"))?;
+            return self.settle(name, enabled);
+        }
+        let reversed = self.switch(name, !enabled).and_then(|()| self.settle(name, !enabled));
+        Err(match reversed {
+            Ok(()) => error.context(match enabled {
+                true => format!("{name} was not enabled; its transition has been reversed"),
+                false => format!("{name} was not disabled; its transition has been reversed"),
+            }),
+            Err(also) => error.context(format!("{name} is in transition and cannot be had back: {also:#}")),
+        })
+    }
+
+    /// Takes a module out, when those that still use it are done.
+    fn take_out(&mut self, name: &ModuleName) -> anyhow::Result<()> {
+        (self.tell)(&format!("unloading patch module: {name}"));
+        let mut waited = Duration::ZERO;
+        loop {
+            match self.kernel.remove(name) {
+                Ok(()) => return Ok(()),
+                Err(error) if waited >= RELEASE => {
+                    return Err(error).with_context(|| format!("the module of {name} is still there"));
+                }
+                Err(_) => {}
+            }
+            self.kernel.pause(AGAIN);
+            waited += AGAIN;
+        }
+    }
+
+    fn has_module(&self, name: &ModuleName) -> bool {
+        self.kernel.list(&Path::new("/sys/module").join(name.as_str())).is_ok()
+    }
+
+    fn release(&self) -> anyhow::Result<String> {
+        self.kernel.release().context("cannot tell the release of the running kernel")
+    }
+}
+
+/// What is said of a patch that has been loaded.
+pub(super) fn told(name: &ModuleName, loaded: &Loaded) -> String {
+    match loaded {
+        Loaded::Before => format!("{name} is already enabled"),
+        Loaded::Now(replaced) if replaced.is_empty() => format!("{name} is enabled"),
+        Loaded::Now(replaced) => {
+            let replaced: Vec<&str> = replaced.iter().map(ModuleName::as_str).collect();
+            format!("{name} is enabled and has replaced {}", replaced.join(", "))
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! What was typed, and what is printed: kpatch's words.
+
+use super::actions::{Actions, told};
+use super::identity::Identity;
+use super::kernel::Kernel;
+use super::patch::{Patch, name_of, patches};
+use super::store::{Installed, Store};
+use super::transition::Limits;
+use anyhow::{Context, bail};
+use clap::{Args, Parser, Subcommand};
+use serde_json::json;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What stands where there is nothing to list.
+const NOTHING: &str = "<NO_RESULT>";
+
+/// Loads, shows and installs live patches of the kernel.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "kpatch", version, max_term_width = 100, disable_version_flag = true)]
+pub struct Kpatch {
+    /// What to do
+    #[command(subcommand)]
+    pub word: Word,
+}
+
+/// What to do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Word {
+    /// List the patches that are loaded and those that are installed
+    List {
+        /// Print it for a program to read
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what a patch module says about itself
+    Info {
+        /// An installed patch, or a patch module
+        #[arg(value_name = "NAME|FILE")]
+        patch: String,
+    },
+    /// Load a patch into the running kernel
+    Load {
+        /// A patch module, or an installed patch
+        #[arg(value_name = "FILE|NAME", required_unless_present = "all", conflicts_with = "all")]
+        patch: Option<String>,
+        /// All patches that are installed for the running kernel
+        #[arg(short, long)]
+        all: bool,
+        /// How its transition is made
+        #[command(flatten)]
+        transition: TransitionArgs,
+    },
+    /// Take a patch out of the running kernel
+    Unload {
+        /// A loaded patch
+        #[arg(value_name = "NAME", required_unless_present = "all", conflicts_with = "all")]
+        patch: Option<String>,
+        /// All loaded patches
+        #[arg(short, long)]
+        all: bool,
+        /// How its transition is made
+        #[command(flatten)]
+        transition: TransitionArgs,
+    },
+    /// Install a patch, to be loaded at each boot
+    Install {
+        /// The kernel that it is for [default: the running one]
+        #[arg(short, long, value_name = "V")]
+        kernel_version: Option<String>,
+        /// The patch module
+        file: PathBuf,
+    },
+    /// Uninstall a patch; if it is loaded it stays so until the next reboot
+    Uninstall {
+        /// The kernel that it is for [default: the running one]
+        #[arg(short, long, value_name = "V")]
+        kernel_version: Option<String>,
+        /// The installed patch
+        name: String,
+    },
+    /// Nudge the tasks that hold a transition up
+    Signal,
+    /// Print the version
+    Version,
+}
+
+/// How a transition is made.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct TransitionArgs {
+    /// After that many seconds a transition is stalled, and reversed
+    #[arg(long, value_name = "SECONDS", default_value_t = Limits::default().transition.as_secs())]
+    pub timeout: u64,
+    /// Force a transition that stalls. A task may then run old and new code together and crash the kernel, and the patch
+    /// can never be removed again
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Does what was typed, on the machine whose root is `root`.
+///
+/// # Errors
+/// Why it could not be done.
+pub fn run(typed: &Kpatch, root: &Path, kernel: &mut dyn Kernel, out: &mut dyn Write) -> anyhow::Result<()> {
+    let store = Store::below(root);
+    match &typed.word {
+        Word::List { json } => list(&store, kernel, *json, out),
+        Word::Info { patch } => info(&store, kernel, patch, out),
+        Word::Load { patch, transition, .. } => act(&store, kernel, *transition, out, |actions| match patch {
+            Some(patch) => {
+                let loaded = actions.load(patch)?;
+                (actions.tell)(&told(&name_of(patch), &loaded));
+                Ok(())
+            }
+            None => actions.load_all(),
+        }),
+        Word::Unload { patch, transition, .. } => act(&store, kernel, *transition, out, |actions| match patch {
+            Some(patch) => actions.unload(patch),
+            None => actions.unload_all().map(drop),
+        }),
+        Word::Install { kernel_version, file } => {
+            let release = release(kernel_version.as_ref(), kernel)?;
+            let installed = store.install(&Identity::read(file)?, &release)?;
+            writeln!(out, "installed {} ({release}) as {}", installed.name, installed.file.display())?;
+            Ok(())
+        }
+        Word::Uninstall { kernel_version, name } => {
+            let release = release(kernel_version.as_ref(), kernel)?;
+            let installed = store.find(&release, name)?;
+            store.uninstall(&installed)?;
+            writeln!(out, "uninstalled {} ({release})", installed.name)?;
+            if Patch::read(kernel, &installed.name)?.is_some() {
+                writeln!(out, "{} is loaded and stays so until the next reboot, or `kpatch unload`", installed.name)?;
+            }
+            Ok(())
+        }
+        Word::Signal => act(&store, kernel, TransitionArgs { timeout: 0, force: false }, out, |actions| {
+            let moving = actions.signal()?;
+            if moving.is_empty() {
+                bail!("no patch is in transition");
+            }
+            Ok(())
+        }),
+        Word::Version => Ok(writeln!(out, "{}", env!("CARGO_PKG_VERSION"))?),
+    }
+}
+
+fn act(
+    store: &Store,
+    kernel: &mut dyn Kernel,
+    transition: TransitionArgs,
+    out: &mut dyn Write,
+    work: impl FnOnce(&mut Actions<'_>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let limits = Limits { transition: Duration::from_secs(transition.timeout), ..Limits::default() };
+    // Nobody may be listening; the work goes on.
+    let mut tell = |line: &str| drop(writeln!(out, "{line}"));
+    work(&mut Actions { kernel, store: store.clone(), limits, force: transition.force, tell: &mut tell })
+}
+
+fn release(named: Option<&String>, kernel: &dyn Kernel) -> anyhow::Result<String> {
+    match named {
+        Some(release) => Ok(release.clone()),
+        None => kernel.release().context("cannot tell the release of the running kernel"),
+    }
+}
+
+fn list(store: &Store, kernel: &dyn Kernel, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
+    let (loaded, installed) = (patches(kernel)?, store.all()?);
+    if json {
+        let loaded: Vec<_> = loaded.iter().map(describe).collect();
+        let installed: Vec<_> = installed
+            .iter()
+            .map(|patch| json!({ "name": patch.name, "kernel": patch.release, "file": patch.file }))
+            .collect();
+        let all = json!({ "kernel": kernel.release()?, "loaded": loaded, "installed": installed });
+        return Ok(writeln!(out, "{all:#}")?);
+    }
+    let loaded = loaded.iter().map(|patch| format!("{} [{}]", patch.name, patch.state)).collect();
+    let installed = installed.iter().map(|Installed { name, release, .. }| format!("{name} ({release})")).collect();
+    section(out, "Loaded patch modules:", loaded)?;
+    writeln!(out)?;
+    section(out, "Installed patch modules:", installed)
+}
+
+fn describe(patch: &Patch) -> serde_json::Value {
+    json!({
+        "name": patch.name,
+        "state": patch.state.to_string(),
+        "order": patch.order,
+        "replaces": patch.replaces,
+        "functions": patch.functions,
+    })
+}
+
+fn section(out: &mut dyn Write, title: &str, lines: Vec<String>) -> anyhow::Result<()> {
+    writeln!(out, "{title}")?;
+    if lines.is_empty() {
+        writeln!(out, "{NOTHING}")?;
+    }
+    for line in lines {
+        writeln!(out, "{line}")?;
+    }
+    Ok(())
+}
+
+/// As modinfo(8) prints it.
+fn info(store: &Store, kernel: &dyn Kernel, typed: &str, out: &mut dyn Write) -> anyhow::Result<()> {
+    let path = Path::new(typed);
+    let file = match path.is_file() {
+        true => path.to_owned(),
+        false => store.find(&kernel.release()?, typed)?.file,
+    };
+    let patch = Identity::read(&file)?;
+    writeln!(out, "Patch information for {}:", patch.name)?;
+    let signed = if patch.is_signed { "appended" } else { "none" };
+    let own = [("filename", file.display().to_string()), ("signature", signed.to_owned()), ("sha256", patch.sha256)];
+    let said = patch.info.pairs().map(|(key, value)| (key, value.to_owned()));
+    for (key, value) in own.into_iter().chain(said) {
+        writeln!(out, "{:<16}{value}", format!("{key}:"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,136 @@
+//! The kernel as kpatch asks and tells it.
+
+use crate::kernel::{self, Refusal};
+use crate::kmod::ModuleName;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Tasks that are looked at, at most: a machine that makes them faster than they are read is not waited for.
+const MOST_TASKS: usize = 1 << 20;
+
+/// What kpatch asks of the kernel, and tells it. Paths are absolute, as on a running machine.
+pub trait Kernel {
+    /// As `uname -r` prints it.
+    ///
+    /// # Errors
+    /// The kernel does not tell.
+    fn release(&self) -> io::Result<String>;
+
+    /// What a file of sysfs or procfs holds, without the blanks around it.
+    ///
+    /// # Errors
+    /// There is no such file, or it cannot be read.
+    fn read(&self, file: &Path) -> io::Result<String>;
+
+    /// The names in a directory, sorted.
+    ///
+    /// # Errors
+    /// There is no such directory.
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>>;
+
+    /// Writes to a file of sysfs.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    fn write(&mut self, file: &Path, text: &str) -> io::Result<()>;
+
+    /// Puts a module in.
+    ///
+    /// # Errors
+    /// Why the kernel refuses it, with its own words.
+    fn insert(&mut self, name: &ModuleName, file: &Path) -> Result<(), Refusal>;
+
+    /// Takes a module out.
+    ///
+    /// # Errors
+    /// Why the kernel keeps it.
+    fn remove(&mut self, name: &ModuleName) -> Result<(), Refusal>;
+
+    /// The tasks that a transition to `enabled` still waits for.
+    fn holding_up(&self, enabled: bool) -> Vec<Task>;
+
+    /// Lets time pass.
+    fn pause(&mut self, time: Duration);
+}
+
+/// A task that holds a transition up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// Its number, that of the thread.
+    pub pid: u32,
+    /// Its name.
+    pub name: String,
+    /// What it is doing in the kernel, innermost first; empty where that may not be read.
+    pub stack: Vec<String>,
+}
+
+/// The kernel that is running.
+#[derive(Clone, Copy, Debug)]
+pub struct LinuxKernel;
+
+impl Kernel for LinuxKernel {
+    fn release(&self) -> io::Result<String> {
+        self.read(Path::new("/proc/sys/kernel/osrelease"))
+    }
+
+    fn read(&self, file: &Path) -> io::Result<String> {
+        fs::read(file).map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned())
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
+        let mut names: Vec<String> = fs::read_dir(directory)?
+            .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()))
+            .collect::<io::Result<_>>()?;
+        names.sort();
+        Ok(names)
+    }
+
+    fn write(&mut self, file: &Path, text: &str) -> io::Result<()> {
+        fs::OpenOptions::new()
+            .write(true)
+            .open(file)
+            .and_then(|mut file| io::Write::write_all(&mut file, text.as_bytes()))
+    }
+
+    fn insert(&mut self, name: &ModuleName, file: &Path) -> Result<(), Refusal> {
+        kernel::insert(name, file, "").map(drop)
+    }
+
+    fn remove(&mut self, name: &ModuleName) -> Result<(), Refusal> {
+        kernel::remove(name)
+    }
+
+    fn holding_up(&self, enabled: bool) -> Vec<Task> {
+        let wanted = if enabled { "1" } else { "0" };
+        let numbers = |directory: PathBuf| {
+            let names = fs::read_dir(directory).into_iter().flatten().flatten();
+            names.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+        };
+        let threads = numbers("/proc".into()).flat_map(|process| numbers(format!("/proc/{process}/task").into()));
+        threads.take(MOST_TASKS).filter_map(|pid| self.held(pid, wanted)).collect()
+    }
+
+    fn pause(&mut self, time: Duration) {
+        std::thread::sleep(time);
+    }
+}
+
+impl LinuxKernel {
+    /// The task, if it is in the way; -1 is what a task has while there is no transition.
+    fn held(self, pid: u32, wanted: &str) -> Option<Task> {
+        let file = |name: &str| self.read(Path::new(&format!("/proc/{pid}/{name}"))).ok();
+        let state = file("patch_state")?;
+        (state != wanted && state != "-1").then(|| Task {
+            pid,
+            name: file("comm").unwrap_or_default(),
+            stack: file("stack").unwrap_or_default().lines().map(frame).collect(),
+        })
+    }
+}
+
+/// `[<0>] do_nanosleep+0x67/0x170` without what is the same in every line.
+fn frame(line: &str) -> String {
+    line.split_once("] ").map_or(line, |(_, frame)| frame).to_owned()
+}

@@ -1,0 +1,35 @@
+//! Live patches: kpatch's user space, without its shell.
+//!
+//! # Nouns
+//!
+//! - **Patch**: a live patch that the kernel knows, a directory below `/sys/kernel/livepatch`. Its **state** is enabled or
+//!   disabled, or in **transition** to one of them: until every task has left the functions that are patched.
+//! - **Patch module**: the `.ko` that brings a patch. Its **identity** is what the file says about itself.
+//! - **Store**: where patches are installed, `/var/lib/kpatch/RELEASE/*.ko`.
+//! - **Kernel**: what is asked and told, behind a trait; [`fake::FakeKernel`](crate::fake::FakeKernel) plays every state.
+//!
+//! # Flow
+//!
+//! ```text
+//!   load NAME ─▶ Store::find ─▶ Identity::check ─▶ Kernel::insert ─▶ transition::settle ─▶ enabled
+//!                                                                        └ stalled: told by task, reversed, removed
+//!   unload NAME ─▶ enabled = 0 ─▶ transition::settle ─▶ Kernel::remove
+//! ```
+//!
+//! Facts: `Documentation/livepatch/livepatch.rst` and `Documentation/ABI/testing/sysfs-kernel-livepatch` of the kernel;
+//! what the words of kpatch(1) do.
+
+mod actions;
+pub mod cli;
+mod identity;
+mod kernel;
+mod patch;
+mod store;
+mod transition;
+
+pub use actions::{Actions, Loaded};
+pub use identity::Identity;
+pub use kernel::{Kernel, LinuxKernel, Task};
+pub use patch::{Patch, State, name_of, patches};
+pub use store::{Installed, Store};
+pub use transition::{Limits, Stalled};

@@ -1,0 +1,256 @@
+//! Where patches are installed: `/var/lib/kpatch/RELEASE/*.ko`, as kpatch lays it out.
+//!
+//! May surprise: beside each patch that was installed here lies its checksum, `NAME.ko.sha256`, as sha256sum(1) writes
+//! it. A patch that a package has put there has none, and is taken as it is.
+
+use super::identity::Identity;
+use super::patch::name_of;
+use crate::kmod::ModuleName;
+use anyhow::{Context, bail};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// Where it is on every machine.
+const DIRECTORY: &str = "/var/lib/kpatch";
+
+/// The installed patches.
+#[derive(Clone, Debug)]
+pub struct Store {
+    directory: PathBuf,
+}
+
+/// An installed patch.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Installed {
+    /// The kernel that it is for.
+    pub release: String,
+    /// Its name.
+    pub name: ModuleName,
+    /// Its file.
+    pub file: PathBuf,
+}
+
+impl Store {
+    /// The store of the machine whose root is `root`.
+    pub fn below(root: &Path) -> Store {
+        Store { directory: root.join(DIRECTORY.trim_start_matches('/')) }
+    }
+
+    /// Every installed patch, by kernel and name.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn all(&self) -> anyhow::Result<Vec<Installed>> {
+        let mut all = Vec::new();
+        for directory in entries(&self.directory)?.into_iter().filter(|path| path.is_dir()) {
+            let release = directory.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            all.extend(self.of(&release)?);
+        }
+        all.sort();
+        Ok(all)
+    }
+
+    /// The patches that are installed for one kernel, by name.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn of(&self, release: &str) -> anyhow::Result<Vec<Installed>> {
+        let files = entries(&self.for_release(release)?)?;
+        let patches = files.into_iter().filter(|file| file.extension().is_some_and(|suffix| suffix == "ko"));
+        let mut installed: Vec<Installed> = patches
+            .map(|file| Installed { release: release.to_owned(), name: name_of(&file.to_string_lossy()), file })
+            .collect();
+        installed.sort();
+        Ok(installed)
+    }
+
+    /// The patch of that name for one kernel.
+    ///
+    /// # Errors
+    /// There is none, or the store cannot be read.
+    pub fn find(&self, release: &str, typed: &str) -> anyhow::Result<Installed> {
+        let name = name_of(typed);
+        match self.of(release)?.into_iter().find(|patch| patch.name == name) {
+            Some(patch) => Ok(patch),
+            None => bail!(
+                "no patch {name} is installed for kernel {release} below {}; `kpatch list` names those that are",
+                self.directory.display()
+            ),
+        }
+    }
+
+    /// Copies a patch into the store.
+    ///
+    /// # Errors
+    /// It is there already, is for another kernel, or the store cannot be written to.
+    pub fn install(&self, patch: &Identity, release: &str) -> anyhow::Result<Installed> {
+        if patch.release != release {
+            bail!(
+                "{} was built for kernel {}, not for {release}; name the kernel by --kernel-version {}",
+                patch.file.display(),
+                patch.release,
+                patch.release
+            );
+        }
+        let directory = self.for_release(release)?;
+        if let Some(there) = self.of(release)?.into_iter().find(|there| there.name == patch.name) {
+            bail!("{} is already installed as {}; uninstall it first", patch.name, there.file.display());
+        }
+        let file_name = patch.file.file_name().context("the patch has no file name")?.to_string_lossy().into_owned();
+        fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+        let content = fs::read(&patch.file).with_context(|| format!("cannot read {}", patch.file.display()))?;
+        let checksum = format!("{}  {file_name}\n", patch.sha256);
+        // The checksum first: a patch without one would count as a package's.
+        write_whole(&directory, &format!("{file_name}.sha256"), checksum.as_bytes())?;
+        write_whole(&directory, &file_name, &content)?;
+        Ok(Installed { release: release.to_owned(), name: patch.name.clone(), file: directory.join(file_name) })
+    }
+
+    /// Removes a patch from the store.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub fn uninstall(&self, patch: &Installed) -> anyhow::Result<()> {
+        fs::remove_file(&patch.file).with_context(|| format!("cannot remove {}", patch.file.display()))?;
+        let directory = self.for_release(&patch.release)?;
+        match fs::remove_file(checksum_file(&patch.file)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot remove the checksum of {}", patch.file.display()));
+            }
+            _ => {}
+        }
+        // The last one takes the directory along.
+        let _ = fs::remove_dir(directory);
+        Ok(())
+    }
+
+    /// Whether a file is what was installed under its name; one that has no checksum is.
+    ///
+    /// # Errors
+    /// It has been changed since, or the checksum cannot be read.
+    pub fn verify(&self, patch: &Identity) -> anyhow::Result<()> {
+        let installed = self.of(&patch.release)?.into_iter().find(|installed| installed.name == patch.name);
+        let Some(file) = installed.map(|installed| checksum_file(&installed.file)) else { return Ok(()) };
+        let text = match fs::read_to_string(&file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", file.display())),
+        };
+        if text.split_whitespace().next() == Some(patch.sha256.as_str()) {
+            return Ok(());
+        }
+        bail!(
+            "{} is not what was installed as {}: its sha256 is {}, not that in {}; it has been changed or is damaged, \
+             uninstall it and install it again",
+            patch.file.display(),
+            patch.name,
+            patch.sha256,
+            file.display()
+        )
+    }
+
+    /// The directory for one kernel. A release names no other directory.
+    fn for_release(&self, release: &str) -> anyhow::Result<PathBuf> {
+        if release.is_empty() || release.starts_with('.') || release.contains('/') {
+            bail!("`{release}` is not the release of a kernel");
+        }
+        Ok(self.directory.join(release))
+    }
+}
+
+fn checksum_file(patch: &Path) -> PathBuf {
+    patch.with_extension("ko.sha256")
+}
+
+/// What is in a directory; one that is missing holds nothing.
+fn entries(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let read = || -> io::Result<Vec<PathBuf>> {
+        fs::read_dir(directory)?.map(|entry| entry.map(|entry| entry.path())).collect()
+    };
+    match read() {
+        Ok(entries) => Ok(entries),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", directory.display())),
+    }
+}
+
+/// Writes a file that is there as a whole or not at all.
+fn write_whole(directory: &Path, name: &str, content: &[u8]) -> anyhow::Result<()> {
+    let (new, file) = (directory.join(format!(".{name}.new")), directory.join(name));
+    let write = || -> io::Result<()> {
+        let mut out = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&new)?;
+        out.write_all(content)?;
+        out.sync_all()?;
+        fs::rename(&new, &file)?;
+        File::open(directory)?.sync_all()
+    };
+    write().inspect_err(|_| drop(fs::remove_file(&new))).with_context(|| format!("cannot write {}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::object;
+
+    fn module(directory: &Path, file: &str, info: &[&str]) -> Identity {
+        let path = directory.join(file);
+        fs::write(&path, object(info)).unwrap();
+        Identity::read(&path).unwrap()
+    }
+
+    const PATCH: [&str; 3] = ["name=kpatch_1", "livepatch=Y", "vermagic=6.1 SMP"];
+
+    #[test]
+    fn what_is_installed_is_listed_found_by_any_spelling_and_gone_when_uninstalled() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::below(root.path());
+        assert_eq!(store.all().unwrap(), []);
+        let patch = module(root.path(), "kpatch-1.ko", &PATCH);
+        let installed = store.install(&patch, "6.1").unwrap();
+        assert_eq!(installed.file, root.path().join("var/lib/kpatch/6.1/kpatch-1.ko"));
+        assert_eq!(store.all().unwrap(), std::slice::from_ref(&installed));
+        for typed in ["kpatch_1", "kpatch-1", "kpatch-1.ko", "/anywhere/kpatch-1.ko"] {
+            assert_eq!(store.find("6.1", typed).unwrap(), installed);
+        }
+        assert!(store.install(&patch, "6.1").unwrap_err().to_string().contains("already installed"));
+        store.uninstall(&installed).unwrap();
+        assert!(!root.path().join("var/lib/kpatch/6.1").exists());
+        assert!(store.find("6.1", "kpatch_1").unwrap_err().to_string().contains("kpatch list"));
+    }
+
+    #[test]
+    fn a_patch_for_another_kernel_is_not_installed() {
+        let root = tempfile::tempdir().unwrap();
+        let patch = module(root.path(), "kpatch-1.ko", &PATCH);
+        let error = Store::below(root.path()).install(&patch, "6.2").unwrap_err().to_string();
+        assert!(error.contains("built for kernel 6.1, not for 6.2"), "{error}");
+        assert!(Store::below(root.path()).install(&patch, "../6.1").is_err());
+    }
+
+    #[test]
+    fn a_changed_patch_is_noticed_and_one_of_a_package_is_taken_as_it_is() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::below(root.path());
+        let installed = store.install(&module(root.path(), "kpatch-1.ko", &PATCH), "6.1").unwrap();
+        store.verify(&Identity::read(&installed.file).unwrap()).unwrap();
+        let mut content = fs::read(&installed.file).unwrap();
+        content.push(0);
+        fs::write(&installed.file, content).unwrap();
+        let changed = Identity::read(&installed.file).unwrap();
+        assert!(store.verify(&changed).unwrap_err().to_string().contains("changed or is damaged"));
+        fs::remove_file(checksum_file(&installed.file)).unwrap();
+        store.verify(&changed).unwrap();
+    }
+
+    #[test]
+    fn a_module_that_is_no_live_patch_is_told_from_a_file_that_is_no_module() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("m.ko");
+        fs::write(&path, object(&["name=m", "vermagic=6.1 SMP"])).unwrap();
+        assert!(Identity::read(&path).unwrap_err().to_string().contains("but no live patch"));
+        fs::write(&path, "text").unwrap();
+        assert!(Identity::read(&path).unwrap_err().to_string().contains("is no kernel module"));
+    }
+}

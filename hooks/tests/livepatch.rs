@@ -1,0 +1,269 @@
+//! kpatch against a kernel that plays every state of a live patch.
+
+#![allow(clippy::unwrap_used)]
+
+use clap::Parser;
+use kdump_hooks::fake::{FakeKernel, FakePatch, object};
+use kdump_hooks::livepatch::cli::{self, Kpatch};
+use kdump_hooks::livepatch::{Task, name_of};
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A machine with a store and a kernel.
+struct Rehearsal {
+    root: tempfile::TempDir,
+    kernel: FakeKernel,
+}
+
+impl Rehearsal {
+    fn new() -> Rehearsal {
+        let kernel = FakeKernel { release: "6.1".into(), transition: Duration::from_secs(3), ..FakeKernel::default() };
+        Rehearsal { root: tempfile::tempdir().unwrap(), kernel }
+    }
+
+    /// Writes a patch module and gives its path.
+    fn module(&self, name: &str, more: &[&str]) -> String {
+        let name_line = format!("name={}", name.replace('-', "_"));
+        let mut info = vec![name_line.as_str(), "livepatch=Y"];
+        if !more.iter().any(|line| line.starts_with("vermagic=")) {
+            info.push("vermagic=6.1 SMP mod_unload ");
+        }
+        info.extend(more);
+        let path = self.root.path().join(format!("{name}.ko"));
+        fs::write(&path, object(&info)).unwrap();
+        path.display().to_string()
+    }
+
+    fn loaded(mut self, name: &str, enabled: bool, moving: Option<u64>) -> Rehearsal {
+        let moving = moving.map(Duration::from_secs);
+        self.kernel.patches.push(FakePatch { name: name.into(), enabled, moving, replaces: false });
+        self.kernel.modules.insert(name.into());
+        self
+    }
+
+    fn stuck(mut self, name: &str) -> Rehearsal {
+        let task = Task {
+            pid: 4711,
+            name: "sleeper".into(),
+            stack: vec!["schedule_timeout+0x1".into(), "patched+0x2".into()],
+        };
+        self.kernel.stuck.insert(name.into(), vec![task]);
+        self
+    }
+
+    fn run(&mut self, words: &str) -> Result<String, String> {
+        let typed = Kpatch::try_parse_from(format!("kpatch {words}").split(' ')).map_err(|error| error.to_string())?;
+        let mut out = Vec::new();
+        let outcome = cli::run(&typed, self.root.path(), &mut self.kernel, &mut out);
+        let out = String::from_utf8(out).unwrap();
+        outcome.map(|()| out).map_err(|error| format!("{error:#}"))
+    }
+
+    fn states(&mut self) -> Vec<String> {
+        let list = self.run("list").unwrap();
+        list.lines().skip(1).take_while(|line| !line.is_empty()).map(str::to_owned).collect()
+    }
+}
+
+#[test]
+fn the_list_is_kpatch_s_own() {
+    let mut empty = Rehearsal::new();
+    let nothing = "Loaded patch modules:\n<NO_RESULT>\n\nInstalled patch modules:\n<NO_RESULT>\n";
+    assert_eq!(empty.run("list").unwrap(), nothing);
+
+    let mut full = Rehearsal::new().loaded("kpatch_5928799", true, None);
+    let file = full.module("kpatch-5928799", &["vermagic=5.10.23-5.al8.x86_64 SMP mod_unload "]);
+    full.run(&format!("install --kernel-version 5.10.23-5.al8.x86_64 {file}")).unwrap();
+    assert_eq!(
+        full.run("list").unwrap(),
+        "Loaded patch modules:\nkpatch_5928799 [enabled]\n\n\
+         Installed patch modules:\nkpatch_5928799 (5.10.23-5.al8.x86_64)\n"
+    );
+    let json: serde_json::Value = serde_json::from_str(&full.run("list --json").unwrap()).unwrap();
+    assert_eq!(json["loaded"][0]["functions"][0], "vmlinux/cmdline_proc_show");
+    assert_eq!(json["installed"][0]["kernel"], "5.10.23-5.al8.x86_64");
+}
+
+#[test]
+fn each_state_has_its_word() {
+    let mut kernel = Rehearsal::new()
+        .loaded("a", true, None)
+        .loaded("b", false, None)
+        .loaded("c", true, Some(9))
+        .loaded("d", false, Some(9));
+    assert_eq!(kernel.states(), ["a [enabled]", "b [disabled]", "c [enabling]", "d [disabling]"]);
+}
+
+#[test]
+fn a_patch_is_loaded_by_file_or_installed_and_loaded_by_any_of_its_names() {
+    let mut machine = Rehearsal::new();
+    let file = machine.module("kpatch-one", &[]);
+    assert!(machine.run(&format!("load {file}")).unwrap().ends_with("kpatch_one is enabled\n"));
+    assert_eq!(machine.states(), ["kpatch_one [enabled]"]);
+    assert!(machine.run(&format!("load {file}")).unwrap().contains("already enabled"));
+    machine.run("unload kpatch-one").unwrap();
+    assert_eq!(machine.states(), ["<NO_RESULT>"]);
+    assert!(machine.kernel.modules.is_empty());
+
+    machine.run(&format!("install {file}")).unwrap();
+    machine.run("load kpatch_one").unwrap();
+    let said = machine.run("uninstall kpatch-one.ko").unwrap();
+    assert!(said.contains("stays so until the next reboot"), "{said}");
+    assert_eq!(machine.states(), ["kpatch_one [enabled]"]);
+    assert_eq!(name_of("/var/lib/kpatch/6.1/livepatch-v1.2.ko").as_str(), "livepatch_v1_2");
+}
+
+#[test]
+fn all_installed_patches_are_loaded_though_one_is_refused_and_unloaded_from_the_top() {
+    let mut machine = Rehearsal::new();
+    for name in ["p1", "p2", "p3"] {
+        let file = machine.module(name, &[]);
+        machine.run(&format!("install {file}")).unwrap();
+    }
+    machine.kernel.refused.insert("p2".into(), "ENOEXEC: it was built for another kernel".into());
+    let error = machine.run("load --all").unwrap_err();
+    assert!(error.starts_with("p2: the kernel refuses") && error.contains("another kernel"), "{error}");
+    assert_eq!(machine.states(), ["p1 [enabled]", "p3 [enabled]"]);
+    machine.kernel.journal.clear();
+    machine.run("unload --all").unwrap();
+    assert_eq!(machine.states(), ["<NO_RESULT>"]);
+    assert_eq!(machine.kernel.journal[0], "enabled of p3 = 0");
+}
+
+#[test]
+fn before_5_1_only_the_top_patch_can_be_disabled_and_one_can_be_enabled_again() {
+    let mut machine = Rehearsal::new().loaded("z", true, None).loaded("a", true, None);
+    machine.kernel.is_old = true;
+    assert!(machine.run("unload z").unwrap_err().contains("another patch lies above it"));
+    machine.run("unload --all").unwrap();
+    assert!(machine.kernel.patches.is_empty());
+
+    let mut machine = Rehearsal::new().loaded("p", false, None);
+    machine.kernel.is_old = true;
+    let file = machine.module("p", &[]);
+    machine.run(&format!("load {file}")).unwrap();
+    assert_eq!(machine.kernel.journal, ["enabled of p = 1"]);
+}
+
+#[test]
+fn a_patch_that_was_disabled_is_taken_out_and_put_in_again() {
+    // Its module is still there, its directory below /sys/kernel/livepatch is not.
+    let mut machine = Rehearsal::new();
+    machine.kernel.modules.insert("p".into());
+    let file = machine.module("p", &[]);
+    machine.run(&format!("load {file}")).unwrap();
+    assert_eq!(machine.kernel.journal, ["remove p", "insert p"]);
+}
+
+#[test]
+fn a_stalled_transition_is_reversed_and_the_task_named() {
+    let mut machine = Rehearsal::new().stuck("p");
+    let file = machine.module("p", &[]);
+    let error = machine.run(&format!("load --timeout 20 {file}")).unwrap_err();
+    assert!(error.contains("p was not enabled; its transition has been reversed"), "{error}");
+    assert!(error.contains("not done within 20 s") && error.contains("sleeper (pid 4711)"), "{error}");
+    assert!(error.contains("patched+0x2"), "{error}");
+    assert_eq!(machine.states(), ["<NO_RESULT>"]);
+    assert!(machine.kernel.modules.is_empty());
+}
+
+#[test]
+fn what_cannot_be_reversed_is_said_and_a_forced_transition_ends() {
+    let mut machine = Rehearsal::new().stuck("p");
+    machine.kernel.irreversible = true;
+    let file = machine.module("p", &[]);
+    let error = machine.run(&format!("load {file}")).unwrap_err();
+    assert!(error.contains("cannot be had back"), "{error}");
+
+    let mut machine = Rehearsal::new().stuck("p");
+    let file = machine.module("p", &[]);
+    machine.run(&format!("load --force {file}")).unwrap();
+    assert_eq!(machine.states(), ["p [enabled]"]);
+    assert!(machine.kernel.journal.contains(&"force of p = 1".to_owned()));
+}
+
+#[test]
+fn tasks_are_nudged_where_the_kernel_leaves_that_to_us() {
+    let mut machine = Rehearsal::new().stuck("p");
+    machine.kernel.is_old = true;
+    let file = machine.module("p", &[]);
+    machine.run(&format!("load {file}")).unwrap();
+    assert!(machine.kernel.journal.contains(&"signal of p = 1".to_owned()));
+
+    let mut settled = Rehearsal::new().loaded("p", true, None);
+    assert_eq!(settled.run("signal").unwrap_err(), "no patch is in transition");
+    let mut moving = Rehearsal::new().loaded("p", true, Some(9));
+    assert!(moving.run("signal").unwrap().contains("by itself"));
+}
+
+#[test]
+fn another_patch_in_transition_is_waited_for() {
+    let mut machine = Rehearsal::new().loaded("slow", true, Some(5));
+    let file = machine.module("p", &[]);
+    let said = machine.run(&format!("load {file}")).unwrap();
+    assert!(said.contains("waiting for the transition of slow"), "{said}");
+    assert_eq!(machine.states(), ["slow [enabled]", "p [enabled]"]);
+}
+
+#[test]
+fn a_patch_that_was_being_disabled_is_had_back() {
+    let mut machine = Rehearsal::new().loaded("p", false, Some(9));
+    let file = machine.module("p", &[]);
+    machine.run(&format!("load {file}")).unwrap();
+    assert_eq!(machine.states(), ["p [enabled]"]);
+    assert_eq!(machine.kernel.journal, ["enabled of p = 1"]);
+}
+
+#[test]
+fn a_patch_that_replaces_the_others_says_which() {
+    let mut machine = Rehearsal::new().loaded("old", true, None);
+    let file = machine.module("new", &["replace=Y"]);
+    assert!(machine.run(&format!("load {file}")).unwrap().ends_with("new is enabled and has replaced old\n"));
+    assert_eq!(machine.states(), ["new [enabled]"]);
+}
+
+#[test]
+fn what_the_kernel_would_refuse_is_refused_before_it_is_asked() {
+    let mut machine = Rehearsal::new();
+    let file = machine.module("p", &["vermagic=6.2 SMP"]);
+    let error = machine.run(&format!("load {file}")).unwrap_err();
+    assert!(error.contains("built for kernel 6.2, and 6.1 is running"), "{error}");
+
+    for (path, text) in [
+        ("/sys/module/module/parameters/sig_enforce", "Y"),
+        ("/sys/kernel/security/lockdown", "none [integrity] confidentiality"),
+    ] {
+        let mut machine = Rehearsal::new();
+        machine.kernel.files.insert(PathBuf::from(path), text.into());
+        let file = machine.module("p", &[]);
+        assert!(machine.run(&format!("load {file}")).unwrap_err().contains("has no signature"));
+        assert_eq!(machine.kernel.journal, [""; 0]);
+    }
+
+    let mut machine = Rehearsal::new();
+    let file = machine.module("p", &[]);
+    machine.run(&format!("install {file}")).unwrap();
+    let stored = machine.root.path().join("var/lib/kpatch/6.1/p.ko");
+    let mut content = fs::read(&stored).unwrap();
+    content.push(b'!');
+    fs::write(&stored, content).unwrap();
+    assert!(machine.run("load p").unwrap_err().contains("changed or is damaged"));
+}
+
+#[test]
+fn names_that_are_nowhere_are_told_with_the_command_that_lists_them() {
+    let mut machine = Rehearsal::new();
+    for words in ["load nothing", "unload nothing", "info nothing", "uninstall nothing"] {
+        assert!(machine.run(words).unwrap_err().contains("kpatch list"), "{words}");
+    }
+}
+
+#[test]
+fn information_is_laid_out_as_modinfo_does() {
+    let mut machine = Rehearsal::new();
+    let file = machine.module("p", &["description=one"]);
+    let info = machine.run(&format!("info {file}")).unwrap();
+    assert!(info.starts_with("Patch information for p:\nfilename:       /"), "{info}");
+    assert!(info.contains("\ndescription:    one\n") && info.contains("\nlivepatch:      Y\n"), "{info}");
+}
