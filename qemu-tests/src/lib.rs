@@ -29,7 +29,7 @@
 //! - [`provision`]: what has to be there, and where it comes from; [`folders`]: where it is kept.
 //! - [`stack`]: a target that the guest puts together from several disks.
 //! - [`scenario`], [`mod@crash`]: what is tried, and the story of trying it; [`mod@mem_usage`]: a story without a crash;
-//!   [`normal`]: a whole system boots, and may crash.
+//!   [`live`]: one that runs commands; [`normal`]: a whole system boots, and may crash.
 //! - [`nfs_server`] with its [`portmapper`], [`smb_server`], [`iscsi_server`], [`nvme_server`], [`far_server`], [`sink`],
 //!   [`switch`] with a [`dhcp6_server`]: what a guest finds on its network.
 //! - [`machine`], [`monitor`], [`console`], [`disk`], [`mod@accel`]: QEMU and what is around it.
@@ -52,6 +52,7 @@ mod guest_image;
 pub mod initramfs;
 pub mod iscsi_server;
 pub mod judge;
+pub mod live;
 pub mod machine;
 pub mod mem_usage;
 pub mod monitor;

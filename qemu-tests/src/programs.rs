@@ -9,13 +9,14 @@ use anyhow::{Context, Result, anyhow, bail};
 use crate::{folders, progress, tools};
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
-const PACKAGES: [&str; 4] = ["kdump-init", "kdump-capture", "kdump-builder", "qemu-tests"];
-const BINARIES: [&str; 9] = [
+const PACKAGES: [&str; 5] = ["kdump-init", "kdump-capture", "kdump-builder", "kdump-hooks", "qemu-tests"];
+const BINARIES: [&str; 10] = [
     "kdump-init",
     "kdump-capture",
     "kdump-send",
     "mkdumprd",
     "kdumpctl",
+    "kpatch",
     "guest-init",
     "keep-raw",
     "page-kinds",

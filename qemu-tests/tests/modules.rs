@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use qemu_tests::crash::Outcome;
 use qemu_tests::prelude::*;
-use qemu_tests::provision::{Kernel, hanging_module};
+use qemu_tests::provision::{Kernel, own_module};
 
 #[test]
 fn a_blacklisted_module_is_not_loaded_while_its_siblings_are() -> Result<()> {
@@ -130,7 +130,7 @@ fn a_driver_that_hangs_holds_nothing_and_every_other_refusal_names_its_cause() -
             })?,
             changed(&kernel, "ifb", |bytes| bytes.truncate(middle(bytes)))?,
             (format!("lib/modules/{}/kernel/packed.ko.zst", kernel.release), packed),
-            (hang, fs::read(hanging_module(&kernel)?)?),
+            (hang, fs::read(own_module(&kernel, "hang")?)?),
             (format!("lib/modules/{}/modules.dep", kernel.release), dep.into_bytes()),
             // The kernel, too, asks for it, and must not be kept waiting.
             ("etc/modprobe.d/hang.conf".into(), b"alias fs-hang hang\n".to_vec()),

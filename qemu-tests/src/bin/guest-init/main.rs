@@ -15,10 +15,13 @@
 //!
 //! With `guest.mode=serve` it stays as it is after [`PREPARE`]: another guest uses what it serves.
 //!
+//! With `guest.mode=commands` commands run, and what they say is kept (`live.rs`).
+//!
 //! With `guest.mode=mem-usage` there is no crash: its pages are counted instead (`mem_usage.rs`), and it is powered off.
 
 mod commands;
 mod fill;
+mod live;
 mod mem_usage;
 mod prepare;
 
@@ -55,6 +58,11 @@ fn run() -> Result<()> {
         fill::memory(words.number("load")?, words.number("huge")?)?;
         mem_usage::measure()?;
         say("counted");
+        return Ok(());
+    }
+    if words.get("mode") == Some("commands") {
+        live::answer()?;
+        say("answered");
         return Ok(());
     }
     if words.get("mode") == Some("fetch") {
