@@ -130,6 +130,9 @@ impl Facts {
     }
 }
 
+const UNSIGNED: &str =
+    "it has no signature, and the kernel enforces signatures: it was built without one, stripped, or cut short";
+
 /// What an errno of finit_module(2) means, in words that tell what to do.
 pub fn explain(errno: Errno, facts: &Facts, kernel: &[String]) -> String {
     let said = |words: &str| kernel.iter().any(|line| line.contains(words));
@@ -156,12 +159,13 @@ pub fn explain(errno: Errno, facts: &Facts, kernel: &[String]) -> String {
             "it was built for another kernel; rebuild the image for this one"
         }
         (Errno::ENOEXEC, _) => "the file is cut short, damaged, or no module of this kernel",
+        // The kernel's lines name no module, and another one may be refused at the same moment: what the file itself
+        // shows comes first.
+        (Errno::EKEYREJECTED, _) if facts.signed == Some(false) => UNSIGNED,
         (Errno::EKEYREJECTED, _) if said("unavailable key") => {
             "it is signed by a key that this kernel does not have, and the kernel enforces signatures"
         }
-        (Errno::EKEYREJECTED, _) if facts.signed == Some(false) || said("unsigned module") => {
-            "it has no signature, and the kernel enforces signatures: it was built without one, stripped, or cut short"
-        }
+        (Errno::EKEYREJECTED, _) if facts.signed.is_none() && said("unsigned module") => UNSIGNED,
         (Errno::EKEYREJECTED, _) if said("unsupported crypto") => {
             "the kernel cannot check its signature, and enforces signatures"
         }
@@ -208,6 +212,23 @@ mod tests {
             "has no signature",
         ),
         (Errno::EKEYREJECTED, None, None, Some(true), "", "does not fit its content"),
+        // Others are refused at the same moment.
+        (
+            Errno::EKEYREJECTED,
+            None,
+            None,
+            Some(false),
+            "Loading of module with unavailable key is rejected",
+            "has no signature",
+        ),
+        (
+            Errno::EKEYREJECTED,
+            None,
+            None,
+            Some(true),
+            "Loading of unsigned module is rejected",
+            "does not fit its content",
+        ),
         (
             Errno::EKEYREJECTED,
             None,
