@@ -329,8 +329,7 @@ impl TargetHook for Remote {
     }
 
     fn client(&self, machine: &mut dyn Machine) -> Option<IpAddr> {
-        let server = server::find(machine.network(), &self.server, self.address).ok()?;
-        server::own_address(machine.network(), server).ok()
+        server::client(machine.network(), &self.server, self.address)
     }
 }
 
