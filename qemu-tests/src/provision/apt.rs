@@ -92,6 +92,15 @@ pub(super) fn update_machine_once() {
     });
 }
 
+/// Unpacks packages of the machine's archive below `folder`, none of them installed; the lists are fetched when it fails.
+pub(super) fn unpack(packages: &[&str], folder: &Path) -> Result<()> {
+    let packages: Vec<String> = packages.iter().map(|name| (*name).to_owned()).collect();
+    Apt::default().unpack(&packages, folder).or_else(|_| {
+        update_machine_once();
+        Apt::default().unpack(&packages, folder).context("run as root: apt-get update")
+    })
+}
+
 /// Installs packages; the lists are fetched first when the machine has none, and again when the install fails.
 pub(super) fn install(packages: &[&str]) -> Result<()> {
     let apt = Apt::default();

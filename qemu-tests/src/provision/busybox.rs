@@ -4,19 +4,13 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use super::apt::{Apt, update_machine_once};
+use super::apt::unpack;
 use crate::folders;
 
 /// The program, fetched when it is not there, never installed.
 pub fn busybox() -> Result<PathBuf> {
     let folder = folders::qemu().join("busybox");
-    folders::made_once(&folder, "busybox, for guests", |folder| {
-        let fetch = || Apt::default().unpack(&["busybox-static".to_owned()], folder);
-        fetch().or_else(|_| {
-            update_machine_once();
-            fetch()
-        })
-    })?;
+    folders::made_once(&folder, "busybox, for guests", |folder| unpack(&["busybox-static"], folder))?;
     let places = ["bin/busybox", "usr/bin/busybox"].map(|place| folder.join(place));
     let there = places.into_iter().find(|place| place.exists());
     anyhow::Context::context(there, "the package has no busybox")

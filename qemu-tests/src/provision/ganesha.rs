@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
-use super::apt::{Apt, update_machine_once};
+use super::apt::unpack;
 use crate::folders;
 
 const PACKAGES: [&str; 12] = [
@@ -25,12 +25,6 @@ const PACKAGES: [&str; 12] = [
 /// The folder below which it lies, with the libraries that a small Debian lacks.
 pub fn ganesha() -> Result<PathBuf> {
     let root = folders::qemu().join("ganesha");
-    folders::made_once(&root, "nfs-ganesha, as NFS server", |folder| {
-        let packages = PACKAGES.map(str::to_owned);
-        Apt::default().unpack(&packages, folder).or_else(|_| {
-            update_machine_once();
-            Apt::default().unpack(&packages, folder).context("run as root: apt-get update")
-        })
-    })?;
+    folders::made_once(&root, "nfs-ganesha, as NFS server", |folder| unpack(&PACKAGES, folder))?;
     Ok(root)
 }

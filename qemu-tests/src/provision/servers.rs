@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
-use super::apt::{Apt, update_machine_once};
+use super::apt::unpack;
 use crate::folders;
 
 /// The libraries are those that a small Debian lacks.
@@ -29,12 +29,6 @@ const PACKAGES: [&str; 14] = [
 pub fn servers() -> Result<PathBuf> {
     let root = folders::qemu().join("servers");
     super::packages::for_servers()?;
-    folders::made_once(&root, "OpenSSH's server and vsftpd", |folder| {
-        let packages = PACKAGES.map(str::to_owned);
-        Apt::default().unpack(&packages, folder).or_else(|_| {
-            update_machine_once();
-            Apt::default().unpack(&packages, folder).context("run as root: apt-get update")
-        })
-    })?;
+    folders::made_once(&root, "OpenSSH's server and vsftpd", |folder| unpack(&PACKAGES, folder))?;
     Ok(root)
 }

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
-use super::apt::{Apt, update_machine_once};
+use super::apt::unpack;
 use crate::folders;
 
 const PACKAGES: [&str; 3] = ["dosfstools", "mtools", "f2fs-tools"];
@@ -13,13 +13,7 @@ const PACKAGES: [&str; 3] = ["dosfstools", "mtools", "f2fs-tools"];
 /// One of their programs, for this machine.
 pub(crate) fn program(name: &str) -> Result<Command> {
     let folder = folders::qemu().join("small-filesystems");
-    folders::made_once(&folder, "the tools of vfat and f2fs", |folder| {
-        let packages = PACKAGES.map(str::to_owned);
-        Apt::default().unpack(&packages, folder).or_else(|_| {
-            update_machine_once();
-            Apt::default().unpack(&packages, folder).context("run as root: apt-get update")
-        })
-    })?;
+    folders::made_once(&folder, "the tools of vfat and f2fs", |folder| unpack(&PACKAGES, folder))?;
     Ok(command(&folder, name))
 }
 

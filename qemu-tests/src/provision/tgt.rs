@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
-use super::apt::{Apt, update_machine_once};
+use super::apt::unpack;
 use crate::folders;
 
 const PACKAGES: [&str; 6] = ["tgt", "libaio1", "libibverbs1", "librdmacm1", "libnl-3-200", "libnl-route-3-200"];
@@ -12,12 +12,6 @@ const PACKAGES: [&str; 6] = ["tgt", "libaio1", "libibverbs1", "librdmacm1", "lib
 /// The folder below which it lies, with the libraries that a small Debian lacks.
 pub fn tgt() -> Result<PathBuf> {
     let root = folders::qemu().join("tgt");
-    folders::made_once(&root, "tgt, as iSCSI server", |folder| {
-        let packages = PACKAGES.map(str::to_owned);
-        Apt::default().unpack(&packages, folder).or_else(|_| {
-            update_machine_once();
-            Apt::default().unpack(&packages, folder).context("run as root: apt-get update")
-        })
-    })?;
+    folders::made_once(&root, "tgt, as iSCSI server", |folder| unpack(&PACKAGES, folder))?;
     Ok(root)
 }
