@@ -1,5 +1,5 @@
 //! Maps a window of a file. In: an open file, a page-aligned position, a length. Out: its bytes, looked at in place.
-//! May surprise: this is the one room of the crate with `unsafe` in it.
+//! May surprise: this is the one room of the collector with `unsafe` in it; kdump-send has `send/ftp/tls.rs`.
 //!
 //! # Contract of the door
 //!
