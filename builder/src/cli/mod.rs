@@ -1,0 +1,12 @@
+//! What was typed. What it means is made of it elsewhere.
+//!
+//! One file for each program. The definitions here are the only ones: `--help`, manual pages and completions are made of
+//! them.
+
+mod kdumpctl;
+mod lsinitrd;
+mod mkdumprd;
+
+pub use kdumpctl::{Kdumpctl, Word};
+pub use lsinitrd::Lsinitrd;
+pub use mkdumprd::Mkdumprd;
