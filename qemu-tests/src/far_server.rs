@@ -21,8 +21,10 @@ use crate::{provision, sys, tools};
 
 /// They take a moment.
 const START: Duration = Duration::from_secs(30);
-/// The name in the FTP server's certificate.
+/// The name in the FTP server's certificate, beside the address that a guest calls it by.
 pub const CERTIFIED: &str = "far.test";
+/// The host's loopback, as a guest has it.
+const CERTIFIED_ADDRESS: &str = "10.0.2.2";
 /// The password that the FTP server wants of the user `ftp`.
 pub const PASSWORD: &str = "kdump@";
 
@@ -215,7 +217,11 @@ fn ftp(place: &Path, servers: &Path, port: u16, tls: bool) -> Result<Vec<String>
     if tls {
         let mut openssl = tools::command("openssl");
         openssl.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj"]);
-        openssl.args([format!("/CN={CERTIFIED}"), "-addext".into(), format!("subjectAltName=DNS:{CERTIFIED}")]);
+        openssl.args([
+            format!("/CN={CERTIFIED}"),
+            "-addext".into(),
+            format!("subjectAltName=DNS:{CERTIFIED},IP:{CERTIFIED_ADDRESS}"),
+        ]);
         openssl.args(["-keyout".into(), shown("tls.key"), "-out".into(), shown("tls.pem")]);
         tools::run(&mut openssl)?;
         conf += &format!(
