@@ -34,6 +34,7 @@
 //! | [`gather`] | one module per kind of content; each returns entries, none writes |
 //! | [`plan`], [`cpio`], [`mod@image`] | entries, archive, file: whole or not at all |
 //! | [`inspect`] | lists images, ours or not |
+//! | [`generator`] | what systemd is told before it starts anything; its units are in `dist/`, with all else of packages |
 //! | [`kexec`] | loading; its `sys.rs` is the one room with `unsafe` in it |
 //! | [`fake`] | a machine made of a few files, for tests |
 //!
@@ -48,6 +49,7 @@ pub mod cpio;
 pub mod endings;
 pub mod fake;
 pub mod gather;
+pub mod generator;
 pub mod host;
 pub mod image;
 pub mod inspect;

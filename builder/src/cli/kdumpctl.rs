@@ -43,6 +43,12 @@ pub enum Word {
         #[arg(long)]
         json: bool,
     },
+    /// Write what systemd is to know of the configuration before it starts units
+    #[command(hide = true)]
+    Generator {
+        /// Where to, as systemd gives it
+        dir: PathBuf,
+    },
     /// Make a key for a target by ssh or sftp, and have the other machine let it in
     Propagate,
 }

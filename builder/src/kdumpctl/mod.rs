@@ -16,6 +16,7 @@ mod stop;
 
 use crate::cli::{Kdumpctl, Word};
 use crate::config::Files;
+use crate::generator;
 use crate::host::Tree;
 use crate::kexec::Kexec;
 use anyhow::{Context, bail};
@@ -57,6 +58,9 @@ pub fn run(typed: &Kdumpctl, tree: Tree, kexec: &dyn Kexec, out: &mut dyn Write)
         // The device is locked; nothing else of the machine is touched.
         return recovery::run(&machine, device.as_deref(), to.as_deref(), *json, out);
     }
+    if let Word::Generator { dir } = &typed.word {
+        return generator::run(&machine.files, dir).map(|()| ExitCode::SUCCESS);
+    }
     if typed.word == Word::Propagate {
         return propagate::run(&machine, out).map(|()| ExitCode::SUCCESS);
     }
@@ -69,7 +73,9 @@ pub fn run(typed: &Kdumpctl, tree: Tree, kexec: &dyn Kexec, out: &mut dyn Write)
             ("Starting", started)
         }
         Word::Stop => ("Stopping", stop::run(&machine)),
-        Word::Status | Word::Propagate | Word::Recover { .. } => return status::run(&machine, out),
+        Word::Status | Word::Propagate | Word::Recover { .. } | Word::Generator { .. } => {
+            return status::run(&machine, out);
+        }
     };
     match done {
         Ok(()) => writeln!(out, "{what} kdump: [OK]")?,
