@@ -36,17 +36,23 @@
 //! | [`inspect`] | lists images, ours or not |
 //! | [`generator`] | what systemd is told before it starts anything; its units are in `dist/`, with all else of packages |
 //! | [`kexec`] | loading; its `sys.rs` is the one room with `unsafe` in it |
+//! | [`crashkernel`] | what is reserved: every syntax, every distribution's default |
+//! | [`estimate`](mod@estimate) | what a capture kernel takes |
+//! | [`bootloader`] | kernel command lines of the next boots, where GRUB, systemd-boot and zipl keep them |
 //! | [`fake`] | a machine made of a few files, for tests |
 //!
 //! What goes into an image for a capability is said by its hook in `kdump_hooks`; what init is told is typed in
 //! `kdump_init::config`.
 
+pub mod bootloader;
 pub mod build;
 pub mod cli;
 pub mod config;
 pub mod console;
 pub mod cpio;
+pub mod crashkernel;
 pub mod endings;
+pub mod estimate;
 pub mod fake;
 pub mod gather;
 pub mod generator;
