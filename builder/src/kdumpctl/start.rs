@@ -9,7 +9,7 @@ use crate::host::{Kernel, SystemHost, watchdog};
 use crate::inspect;
 use crate::kexec::cmdline::{self, DEFAULT_APPEND, DEFAULT_REMOVE, Parts};
 use crate::kexec::explain;
-use crate::{network, scripts};
+use crate::{integrity, network, scripts};
 use anyhow::{Context, bail};
 use kdump_init::config::ImageConfig;
 use std::ffi::CString;
@@ -163,6 +163,7 @@ fn newer_than(machine: &Machine, config: &Config, disk: &OnDisk, built: SystemTi
         .chain(scripts)
         .chain(extra)
         .chain(machine.files.native.clone())
+        .chain(integrity::sources(config, tree))
         .chain(config.dump.secrets().filter_map(|file| tree.resolve(file).ok()))
         .chain(keys::files(&machine.tree, &disk.image))
         .chain(crate::remote::sources(config, tree))

@@ -120,7 +120,7 @@ impl FromStr for MasterKind {
 
 impl Integrity {
     /// The files, each with what it is and whether nobody but root may read it.
-    fn files(&self) -> impl Iterator<Item = (&Path, &'static str, bool)> {
+    pub fn files(&self) -> impl Iterator<Item = (&Path, &'static str, bool)> {
         let master = self.master.iter().map(|key| (key.path.as_path(), "the master key", true));
         let evm = self.evm_key.iter().map(|path| (path.as_path(), "EVM's key", true));
         let theirs = self.evm_certificates.iter().map(|path| (path.as_path(), "a certificate for EVM", false));
