@@ -2,12 +2,12 @@
 //!
 //! `mkdumprd` and `kdumpctl start` both tell it.
 
-use crate::config::{Config, Files, OnFailure, fence, notify};
+use crate::config::{Config, Files, Given, OnFailure, fence, notify};
 use crate::cpio::write::Packing;
 use crate::gather::{drivers, firmware, indexes, modprobe_d, modules, programs, programs::Programs, skeleton};
 use crate::host::{Kernel, SystemHost, Tree, watchdog};
 use crate::plan::{Entry, Plan};
-use crate::{endings, image, network, normal, scripts, target};
+use crate::{endings, image, integrity, network, normal, scripts, target};
 use anyhow::{Context, bail};
 use kdump_hooks::cmdline::Cmdline;
 use kdump_hooks::kmod::{self, ModuleName};
@@ -204,6 +204,11 @@ fn settings(
     let mut others: Vec<IpAddr> = network_storage.iter().filter_map(|layer| layer.0.server()).collect();
     others.extend(fence.iter().flat_map(|fence| &fence.nodes));
     let (targets, network) = network::find(config, host, targets, &others, warnings)?;
+    let (release, wanted) = (&host.kernel.release, |word: &Option<Given<bool>>| word.clone().filter(|word| word.value));
+    let integrity = wanted(&dump.integrity)
+        .map(|word| integrity::find(&host.tree, release).with_context(|| format!("{}: integrity", word.origin)));
+    let modsign = wanted(&dump.modsign)
+        .map(|word| integrity::certificates(&host.tree).with_context(|| format!("{}: modsign", word.origin)));
     Ok(Settings {
         targets,
         paths,
@@ -215,6 +220,8 @@ fn settings(
         watchdog: host.devices_are_here.then(|| watchdog::active(&host.tree)).flatten(),
         notify: notify::resolve(config, &own_name)?,
         fence,
+        integrity: integrity.transpose()?,
+        modsign: modsign.transpose()?,
         modules: kmod::Settings {
             forbid: dump.forbid_modules.iter().map(|given| ModuleName::new(&given.value)).collect(),
         },

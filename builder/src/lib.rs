@@ -31,6 +31,7 @@
 //! | [`scripts`] | the administrator's programs that run in the capture kernel |
 //! | [`build`] | the story of an image, step by step: read this first |
 //! | [`normal`] | the same for an image that boots the system itself |
+//! | [`integrity`] | keys, certificates and the policy of IMA and EVM, if they are to come along |
 //! | [`gather`] | one module per kind of content; each returns entries, none writes |
 //! | [`plan`], [`cpio`], [`mod@image`] | entries, archive, file: whole or not at all |
 //! | [`inspect`] | lists images, ours or not |
@@ -59,6 +60,7 @@ pub mod generator;
 pub mod host;
 pub mod image;
 pub mod inspect;
+pub mod integrity;
 pub mod kdumpctl;
 pub mod kexec;
 pub mod mkdumprd;

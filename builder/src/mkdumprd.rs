@@ -28,6 +28,8 @@ pub fn run(typed: &Mkdumprd) -> anyhow::Result<String> {
             sysctl: typed.sysctl,
             network: typed.network,
             shell: typed.shell,
+            integrity: typed.integrity,
+            modsign: typed.modsign,
         }),
     })?;
     for warning in &built.warnings {

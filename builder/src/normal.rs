@@ -12,7 +12,7 @@ use crate::gather::{drivers, elf, programs::Programs, skeleton};
 use crate::host::{SystemHost, mounts, sysfs};
 use crate::kdumpctl::kernel::{self, OnDisk};
 use crate::plan::{Entry, Plan};
-use crate::{network, target};
+use crate::{integrity, network, target};
 use anyhow::{Context, bail};
 use kdump_hooks::cmdline::Cmdline;
 use kdump_hooks::early_kdump::{EarlyKdump, KDUMPCTL};
@@ -39,6 +39,10 @@ pub struct Options {
     pub network: bool,
     /// Bring a shell along.
     pub shell: bool,
+    /// Bring keys and policy of IMA and EVM along.
+    pub integrity: bool,
+    /// Bring certificates for modules along.
+    pub modsign: bool,
 }
 
 /// What the host says of itself.
@@ -95,7 +99,10 @@ pub fn plan(options: Options, files: &Files, host: &SystemHost, ours: &Programs)
     keys_are_files(&storage)?;
     let network = network(&seen.root, options.network, &config, host, &mut warnings)?;
     let shell = options.shell.then(Shell::default);
-    let hooks = Settings { early_kdump, storage, network, shell, ..Settings::default() };
+    let integrity = options.integrity.then(|| integrity::find(&host.tree, &host.kernel.release)).transpose();
+    let integrity = integrity.context("--integrity")?;
+    let modsign = options.modsign.then(|| integrity::certificates(&host.tree)).transpose().context("--modsign")?;
+    let hooks = Settings { early_kdump, storage, network, shell, integrity, modsign, ..Settings::default() };
     let path = config.dump.path.value.clone();
     let mut asked = build::contributions(&config, host, &hooks)?;
     asked.modules.extend(modules(&seen, options.generic, host)?);

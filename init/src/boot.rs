@@ -16,6 +16,7 @@ use crate::status::Status;
 use crate::sys::{self, CaptureMachine, LinuxModules, LinuxNet};
 use anyhow::{Context, bail};
 use kdump_hooks::cmdline::Cmdline;
+use kdump_hooks::kernel::LinuxKeys;
 use kdump_hooks::kmod::{Config, Index};
 use kdump_hooks::{Machine, Stage};
 use log::{error, info, warn};
@@ -99,6 +100,10 @@ fn boot() -> anyhow::Result<Beat> {
     let settled = config.limits.driver() + MARGIN;
     pause(&mut run, Step::Modules);
     run.stage(Stage::Modules, limit + settled, |_| {
+        if let Some(modsign) = &config.hooks.modsign {
+            let added = modsign.load(&mut LinuxKeys, &|path| fs::read(path));
+            added.unwrap_or_else(|error| warn!("modsign: {error:#}"));
+        }
         let made = loader_of_this_image()?;
         modules::complain(&made);
         made.start(LOADERS);
@@ -126,7 +131,8 @@ fn boot() -> anyhow::Result<Beat> {
     // Should the worker die, the aftermath has this much to tell.
     run.status.modules = loader.report();
     let net = LinuxNet::default();
-    let mut machine = CaptureMachine { loader: loader.clone(), devices, net, patience: limit, left_behind: 0 };
+    let keys = LinuxKeys;
+    let mut machine = CaptureMachine { loader: loader.clone(), devices, net, keys, patience: limit, left_behind: 0 };
     pause(&mut run, Step::Storage);
     for stage in [Stage::Early, Stage::Modules, Stage::Devices, Stage::Network, Stage::Storage] {
         act(&mut run, &config, stage, &mut machine);
@@ -138,8 +144,10 @@ fn boot() -> anyhow::Result<Beat> {
         let ready =
             mount_root(&mut run, &config, &mut machine).inspect_err(|_| loader.report().with_journal(&state).say())?;
         pause(&mut run, Step::Leaving);
+        act(&mut run, &config, Stage::Switch, &mut machine);
         return Ok(ready);
     }
+    act(&mut run, &config, Stage::Target, &mut machine);
     Ok(dump::to_targets(&mut run, &config, &mut machine, &mut |status| {
         status.modules = loader.report().with_journal(&state);
         status.modules.say();

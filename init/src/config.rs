@@ -113,6 +113,15 @@
 //! interval = 10
 //! count = 0
 //!
+//! [hooks.integrity]
+//! master = { kind = "user", path = "/etc/keys/kmk-user.blob" }
+//! evm_key = "/etc/keys/evm-trusted.blob"
+//! ima_certificates = ["/etc/keys/ima/company.der"]
+//! policy = "/etc/sysconfig/ima-policy"
+//!
+//! [hooks.modsign]
+//! certificates = ["/etc/keys/modsign/company.der"]
+//!
 //! [hooks.notify]
 //! host = "web1"
 //! webhook = "http://monitor.example:8080/kdump"
@@ -439,7 +448,7 @@ mod tests {
         let names: Vec<_> = hooks.hooks().iter().map(|hook| hook.name()).collect();
         let first = ["watchdog", "crypt", "lvm", "net", "iscsi", "nvme_tcp"];
         let targets = ["filesystem", "nfs", "raw", "cifs", "rootfs"];
-        let rest = ["user", "fence", "notify"];
+        let rest = ["user", "fence", "notify", "modsign", "integrity"];
         assert_eq!(names, [&first[..], &targets, &rest].concat());
     }
 

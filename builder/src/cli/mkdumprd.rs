@@ -49,6 +49,13 @@ pub struct Mkdumprd {
     /// With --normal: bring a shell along, for rd.break and rd.shell on the kernel command line
     #[arg(long, requires = "normal")]
     pub shell: bool,
+    /// With --normal: bring keys, certificates and policy of IMA and EVM along, from the places that /etc/sysconfig/ima,
+    /// evm and masterkey name; they are at work before the system's first program runs
+    #[arg(long, requires = "normal")]
+    pub integrity: bool,
+    /// With --normal: bring the certificates in /etc/keys/modsign along, by which modules are trusted
+    #[arg(long, requires = "normal")]
+    pub modsign: bool,
     /// Overwrite an image that is already there
     #[arg(short, long)]
     pub force: bool,

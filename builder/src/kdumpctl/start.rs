@@ -8,7 +8,7 @@ use crate::cli::Loading;
 use crate::config::Config;
 use crate::host::{Kernel, SystemHost};
 use crate::inspect;
-use crate::{network, scripts};
+use crate::{integrity, network, scripts};
 use anyhow::{Context, bail};
 use kdump_init::config::ImageConfig;
 use std::fmt;
@@ -173,6 +173,7 @@ fn newer_than(machine: &Machine, config: &Config, disk: &OnDisk, built: SystemTi
         .chain(scripts)
         .chain(extra)
         .chain(machine.files.native.clone())
+        .chain(integrity::sources(config, tree))
         .chain(config.dump.secrets().filter_map(|file| tree.resolve(file).ok()))
         .chain(keys::files(&machine.tree, &disk.image))
         .chain(crate::remote::sources(config, tree))
