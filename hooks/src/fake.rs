@@ -43,6 +43,8 @@ pub struct FakeMachine {
     pub journal: Vec<String>,
     /// Its network.
     pub net: FakeNet,
+    /// Its live patches.
+    pub live: FakeKernel,
     /// What was mounted with and nobody may see.
     pub secrets: Vec<String>,
     /// How many targets have been left behind.
@@ -139,6 +141,10 @@ impl Machine for FakeMachine {
 
     fn network(&mut self) -> &mut dyn Net {
         &mut self.net
+    }
+
+    fn live_patches(&mut self) -> &mut dyn crate::livepatch::Kernel {
+        &mut self.live
     }
 }
 

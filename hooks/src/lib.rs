@@ -42,7 +42,8 @@
 //! | [`kmod`] | what modprobe knows: indexes, modprobe.d, aliases, order of loading; both sides need it |
 //! | [`kernel`] | the few calls of the kernel that programs of several crates make |
 //! | [`calendar`] | dates |
-//! | [`livepatch`] | live patches: kpatch's user space |
+//! | [`livepatch`] | live patches: kpatch's user space, and the hook that loads them in a normal boot |
+//! | [`newc`] | the header of an entry of an image |
 //! | [`cmdline`] | the kernel command line |
 //! | [`links`] | symbolic links below a root that is not `/` |
 //! | [`fstab`] | what a system mounts where |
@@ -69,6 +70,7 @@ pub mod livepatch;
 pub mod machine;
 pub mod moment;
 pub mod net;
+pub mod newc;
 pub mod nfs;
 pub mod notify;
 pub mod pstore;
@@ -301,6 +303,9 @@ pub struct Settings {
     /// The capture kernel that a normal boot loads early.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub early_kdump: Option<early_kdump::EarlyKdump>,
+    /// Live patches, which a normal boot loads before its drivers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub livepatch: Option<livepatch::AtBoot>,
 }
 
 impl Settings {
@@ -321,8 +326,9 @@ impl Settings {
         let fence = self.fence.as_ref().map(|fence| fence as &dyn Hook);
         let notify = self.notify.as_ref().map(|notify| notify as &dyn Hook);
         let early_kdump = self.early_kdump.as_ref().map(|early| early as &dyn Hook);
+        let livepatch = self.livepatch.as_ref().map(|patches| patches as &dyn Hook);
         // Early kdump before all: whatever crashes after it is dumped. Then the watchdog: its time runs. The fence after whatever brings up the network.
-        let first = early_kdump.into_iter().chain(watchdog).chain(storage).chain(network).chain(network_storage);
+        let first = early_kdump.into_iter().chain(livepatch).chain(watchdog).chain(storage).chain(network).chain(network_storage);
         first.chain(targets).chain(user).chain(shell).chain(fence).chain(notify).collect()
     }
 }

@@ -1,6 +1,7 @@
 //! What a hook may do to the machine that has just crashed.
 
 use crate::device::DeviceSpec;
+use crate::livepatch;
 use crate::net::Net;
 use anyhow::bail;
 use std::fmt;
@@ -84,6 +85,9 @@ pub trait Machine {
 
     /// The kernel's network.
     fn network(&mut self) -> &mut dyn Net;
+
+    /// The kernel's live patches.
+    fn live_patches(&mut self) -> &mut dyn livepatch::Kernel;
 }
 
 /// A program to be run. No shell comes between: an argument is an argument.

@@ -9,6 +9,7 @@ use crate::program;
 use crate::within::{Late, within};
 use anyhow::Context;
 use kdump_hooks::kernel::KernelLog;
+use kdump_hooks::livepatch::{self, LinuxKernel};
 use kdump_hooks::machine::MOUNT_POINT;
 use kdump_hooks::net::Net;
 use kdump_hooks::{DeviceSpec, Ended, Machine, MountPlan, Program};
@@ -32,6 +33,8 @@ pub struct CaptureMachine {
     pub devices: Devices,
     /// Knows its network.
     pub net: LinuxNet,
+    /// Knows its live patches.
+    pub live: LinuxKernel,
     /// How long a stage may take beside the programs that are run in it.
     pub patience: Duration,
     /// How many targets have been left behind, each at a mount point of its own.
@@ -135,6 +138,10 @@ impl Machine for CaptureMachine {
 
     fn network(&mut self) -> &mut dyn Net {
         &mut self.net
+    }
+
+    fn live_patches(&mut self) -> &mut dyn livepatch::Kernel {
+        &mut self.live
     }
 }
 
