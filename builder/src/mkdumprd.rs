@@ -28,6 +28,7 @@ pub fn run(typed: &Mkdumprd) -> anyhow::Result<String> {
             sysctl: typed.sysctl,
             network: typed.network,
             shell: typed.shell,
+            livepatch: typed.livepatch,
         }),
     })?;
     for warning in &built.warnings {

@@ -49,6 +49,10 @@ pub struct Mkdumprd {
     /// With --normal: bring a shell along, for rd.break and rd.shell on the kernel command line
     #[arg(long, requires = "normal")]
     pub shell: bool,
+    /// With --normal: bring the installed live patches along and load them before the drivers; `kpatch install` and
+    /// `kpatch uninstall` keep those of images below /boot up to date
+    #[arg(long, requires = "normal")]
+    pub livepatch: bool,
     /// Overwrite an image that is already there
     #[arg(short, long)]
     pub force: bool,
