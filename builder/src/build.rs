@@ -47,6 +47,8 @@ pub struct Built {
     pub config: ImageConfig,
     /// How it is to be written.
     pub packing: Packing,
+    /// What is put behind it as it is.
+    pub overlay: Vec<u8>,
     /// How many modules are in it.
     pub modules: usize,
     /// What should be looked at, though it stops nothing.
@@ -166,7 +168,8 @@ pub(crate) fn finish(
     plan.add(manifest.clone())?;
     let list = plan.manifest();
     plan.replace(Entry::file(MANIFEST, list.into_bytes(), manifest.reason));
-    Ok(Built { plan, config: image, packing: Packing::None, modules: chosen.len(), warnings })
+    let (packing, overlay) = (Packing::None, Vec::new());
+    Ok(Built { plan, config: image, packing, overlay, modules: chosen.len(), warnings })
 }
 
 /// What the hooks are asked for.
@@ -303,7 +306,7 @@ pub(crate) fn contributions(config: &Config, host: &dyn Host, settings: &Setting
 /// # Errors
 /// The image cannot be written.
 pub fn write(built: &Built, output: &Path, force: bool) -> anyhow::Result<String> {
-    let size = image::write(&built.plan, built.packing, output, force)?;
+    let size = image::write(&built.plan, built.packing, &built.overlay, output, force)?;
     let targets: Vec<String> = built.config.hooks.targets.iter().map(Target::to_string).collect();
     let purpose = match &built.config.normal {
         Some(Normal { root: Some(root), .. }) => format!("boots {root}"),

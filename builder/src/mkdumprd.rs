@@ -30,6 +30,7 @@ pub fn run(typed: &Mkdumprd) -> anyhow::Result<String> {
             shell: typed.shell,
             integrity: typed.integrity,
             modsign: typed.modsign,
+            livepatch: typed.livepatch,
         }),
     })?;
     for warning in &built.warnings {

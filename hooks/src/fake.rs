@@ -48,6 +48,8 @@ pub struct FakeMachine {
     pub net: FakeNet,
     /// Its kernel's keys.
     pub keys: FakeKeys,
+    /// Its live patches.
+    pub live: FakeKernel,
     /// What was mounted with and nobody may see.
     pub secrets: Vec<String>,
     /// How many targets have been left behind.
@@ -156,6 +158,10 @@ impl Machine for FakeMachine {
 
     fn read_file(&mut self, path: &Path) -> anyhow::Result<Vec<u8>> {
         self.ask_kernel(path).map(String::into_bytes)
+    }
+
+    fn live_patches(&mut self) -> &mut dyn crate::livepatch::Kernel {
+        &mut self.live
     }
 }
 

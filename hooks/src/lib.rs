@@ -45,7 +45,8 @@
 //! | [`kernel`] | the few calls of the kernel that programs of several crates make |
 //! | [`keys`] | the kernel's keyrings |
 //! | [`calendar`] | dates |
-//! | [`livepatch`] | live patches: kpatch's user space |
+//! | [`livepatch`] | live patches: kpatch's user space, and the hook that loads them in a normal boot |
+//! | [`newc`] | the header of an entry of an image |
 //! | [`cmdline`] | the kernel command line |
 //! | [`links`] | symbolic links below a root that is not `/` |
 //! | [`fstab`] | what a system mounts where |
@@ -75,6 +76,7 @@ pub mod machine;
 pub mod modsign;
 pub mod moment;
 pub mod net;
+pub mod newc;
 pub mod nfs;
 pub mod notify;
 pub mod pstore;
@@ -313,6 +315,9 @@ pub struct Settings {
     /// Certificates by which modules are trusted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub modsign: Option<modsign::Modsign>,
+    /// Live patches, which a normal boot loads before its drivers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub livepatch: Option<livepatch::AtBoot>,
 }
 
 impl Settings {
@@ -335,9 +340,11 @@ impl Settings {
         let early_kdump = self.early_kdump.as_ref().map(|early| early as &dyn Hook);
         let integrity = self.integrity.as_ref().map(|integrity| integrity as &dyn Hook);
         let modsign = self.modsign.as_ref().map(|modsign| modsign as &dyn Hook);
-        // Early kdump before all: whatever crashes after it is dumped. Then the watchdog: its time runs. The fence after whatever brings up the network.
-        let first = early_kdump.into_iter().chain(watchdog).chain(storage).chain(network).chain(network_storage);
-        let others = first.chain(targets).chain(user).chain(shell).chain(fence).chain(notify);
-        others.chain(modsign).chain(integrity).collect()
+        let livepatch = self.livepatch.as_ref().map(|patches| patches as &dyn Hook);
+        // Early kdump before all: whatever crashes after it is dumped. A live patch may be signed by one of modsign's keys.
+        let first = early_kdump.into_iter().chain(modsign).chain(livepatch);
+        // The watchdog: its time runs. The fence after whatever brings up the network.
+        let ways = first.chain(watchdog).chain(storage).chain(network).chain(network_storage);
+        ways.chain(targets).chain(user).chain(shell).chain(fence).chain(notify).chain(integrity).collect()
     }
 }

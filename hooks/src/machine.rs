@@ -2,6 +2,7 @@
 
 use crate::device::DeviceSpec;
 use crate::keys::Keys;
+use crate::livepatch;
 use crate::net::Net;
 use anyhow::bail;
 use std::fmt;
@@ -100,6 +101,9 @@ pub trait Machine {
     /// # Errors
     /// It is not there, or cannot be read.
     fn read_file(&mut self, path: &Path) -> anyhow::Result<Vec<u8>>;
+
+    /// The kernel's live patches.
+    fn live_patches(&mut self) -> &mut dyn livepatch::Kernel;
 }
 
 /// A program to be run. No shell comes between: an argument is an argument.

@@ -8,13 +8,15 @@
 //! ring already or, as a MOK, in `.machine`. A certificate that nobody vouches for has to be enrolled with mokutil; what
 //! the kernel says about one is told. The rings of the firmware (`.platform`, `.machine`) are closed to everybody.
 
-use crate::Hook;
 use crate::host::{Contribution, FileNeed, Host};
-use crate::keys::{Keys, add_certificate, check_certificate};
+use crate::keys::{add_certificate, check_certificate};
+use crate::machine::Machine;
+use crate::moment::{Moment, Next};
+use crate::{Hook, Stage};
 use anyhow::{Context, anyhow};
 use log::info;
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The ring that can be added to.
 const RING: &str = ".secondary_trusted_keys";
@@ -31,12 +33,12 @@ pub struct Modsign {
 }
 
 impl Modsign {
-    /// Adds them, reading each by `read`; those that can be added are.
+    /// Adds them; those that can be added are.
     ///
     /// # Errors
     /// Which ones the kernel did not take, and why.
-    pub fn load(&self, keys: &mut dyn Keys, read: &dyn Fn(&Path) -> std::io::Result<Vec<u8>>) -> anyhow::Result<()> {
-        let Some(ring) = keys.ring(RING) else {
+    fn load(&self, machine: &mut dyn Machine) -> anyhow::Result<()> {
+        let Some(ring) = machine.keys().ring(RING) else {
             return Err(anyhow!(
                 "no certificate can be added: this kernel has no {RING} (CONFIG_SECONDARY_TRUSTED_KEYRING), and trusts \
                  what is built in alone"
@@ -44,8 +46,8 @@ impl Modsign {
         };
         let mut problems = Vec::new();
         for path in &self.certificates {
-            let added = read(path).with_context(|| format!("cannot read {}", path.display())).and_then(|bytes| {
-                add_certificate(keys, &bytes, ring, RING)
+            let added = machine.read_file(path).and_then(|bytes| {
+                add_certificate(machine.keys(), &bytes, ring, RING)
                     .with_context(|| format!("the kernel does not take the certificate {}", path.display()))
             });
             match added {
@@ -72,28 +74,37 @@ impl Hook for Modsign {
         let files: Vec<FileNeed> = self.certificates.iter().map(file).collect::<anyhow::Result<_>>()?;
         Ok(Contribution { files, ..Contribution::default() })
     }
+
+    fn stages(&self) -> &'static [Stage] {
+        &[Stage::Modules]
+    }
+
+    fn act(&self, _moment: &Moment, machine: &mut dyn Machine) -> anyhow::Result<Next> {
+        self.load(machine).map(|()| Next::GoOn)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fake::{FakeHost, FakeKeys};
+    use crate::fake::{FakeHost, FakeKeys, FakeMachine};
     use nix::libc;
 
     fn two() -> Modsign {
         Modsign { certificates: vec!["/etc/keys/modsign/a.der".into(), "/etc/keys/modsign/b.der".into()] }
     }
 
-    fn name(path: &Path) -> std::io::Result<Vec<u8>> {
-        Ok(path.file_name().unwrap().as_encoded_bytes().to_vec())
+    fn machine(keys: FakeKeys) -> FakeMachine {
+        let file = |name: &str| (format!("/etc/keys/modsign/{name}").into(), name.to_owned());
+        FakeMachine { keys, files: ["a.der", "b.der"].map(file).into(), ..FakeMachine::default() }
     }
 
     #[test]
     fn every_certificate_is_added_to_the_secondary_ring() {
-        let mut keys = FakeKeys::with_rings(&[".builtin_trusted_keys", RING]);
-        two().load(&mut keys, &name).unwrap();
+        let mut machine = machine(FakeKeys::with_rings(&[".builtin_trusted_keys", RING]));
+        two().load(&mut machine).unwrap();
         assert_eq!(
-            keys.journal,
+            machine.keys.journal,
             ["add asymmetric  a.der to .secondary_trusted_keys", "add asymmetric  b.der to .secondary_trusted_keys"]
         );
     }
@@ -102,13 +113,13 @@ mod tests {
     fn a_certificate_that_nobody_vouches_for_is_told_with_the_remedy() {
         let mut keys = FakeKeys::with_rings(&[RING]);
         keys.refuses.insert(RING.into(), libc::ENOKEY);
-        let error = two().load(&mut keys, &name).unwrap_err().to_string();
+        let error = two().load(&mut machine(keys)).unwrap_err().to_string();
         assert!(error.contains("a.der") && error.contains("b.der") && error.contains("mokutil"), "{error}");
     }
 
     #[test]
     fn a_kernel_with_nothing_but_built_in_keys_is_told() {
-        let error = two().load(&mut FakeKeys::default(), &name).unwrap_err().to_string();
+        let error = two().load(&mut machine(FakeKeys::default())).unwrap_err().to_string();
         assert!(error.contains("CONFIG_SECONDARY_TRUSTED_KEYRING"), "{error}");
     }
 

@@ -8,7 +8,8 @@ use std::fmt;
 pub enum Stage {
     /// Kernel file systems, log, image configuration.
     Early,
-    /// What is known of modules: the indexes, modprobe.d, the kernel command line.
+    /// What is known of modules: the indexes, modprobe.d, the kernel command line. Hooks act here before the first driver
+    /// is loaded.
     Modules,
     /// Modules that the devices ask for.
     Devices,

@@ -141,7 +141,8 @@
 //! rootflags = "noatime"
 //! ```
 //!
-//! A root on a server has `export`, a table as a target of kind `nfs` is one, in place of `root`.
+//! A root on a server has `export`, a table as a target of kind `nfs` is one, in place of `root`. With an empty table
+//! `[hooks.livepatch]` the live patches at the end of the image are loaded before the drivers.
 
 use anyhow::{Context, bail};
 use kdump_hooks::cmdline::Cmdline;
@@ -429,6 +430,7 @@ impl ImageConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kdump_hooks::livepatch::AtBoot;
 
     fn example() -> ImageConfig {
         let text: Vec<&str> = include_str!("config.rs")
@@ -462,7 +464,8 @@ mod tests {
             rootflags: Some("noatime".into()),
             export: Some("nas:/srv/root".parse().unwrap()),
         };
-        let config = ImageConfig { normal: Some(normal), ..config };
+        let mut config = ImageConfig { normal: Some(normal), ..config };
+        config.hooks.livepatch = Some(AtBoot {});
         assert_eq!(ImageConfig::parse(&toml::to_string(&config).unwrap()).unwrap(), config);
     }
 

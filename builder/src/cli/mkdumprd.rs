@@ -56,6 +56,10 @@ pub struct Mkdumprd {
     /// With --normal: bring the certificates in /etc/keys/modsign along, by which modules are trusted
     #[arg(long, requires = "normal")]
     pub modsign: bool,
+    /// With --normal: bring the installed live patches along and load them before the drivers; `kpatch install` and
+    /// `kpatch uninstall` keep those of images below /boot up to date
+    #[arg(long, requires = "normal")]
+    pub livepatch: bool,
     /// Overwrite an image that is already there
     #[arg(short, long)]
     pub force: bool,

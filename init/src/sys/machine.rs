@@ -10,6 +10,7 @@ use crate::within::{Late, within};
 use anyhow::Context;
 use kdump_hooks::kernel::{KernelLog, LinuxKeys};
 use kdump_hooks::keys::Keys;
+use kdump_hooks::livepatch::{self, LinuxKernel};
 use kdump_hooks::machine::MOUNT_POINT;
 use kdump_hooks::net::Net;
 use kdump_hooks::{DeviceSpec, Ended, Machine, MountPlan, Program};
@@ -35,6 +36,8 @@ pub struct CaptureMachine {
     pub net: LinuxNet,
     /// Its kernel's keys.
     pub keys: LinuxKeys,
+    /// Knows its live patches.
+    pub live: LinuxKernel,
     /// How long a stage may take beside the programs that are run in it.
     pub patience: Duration,
     /// How many targets have been left behind, each at a mount point of its own.
@@ -152,6 +155,10 @@ impl Machine for CaptureMachine {
 
     fn read_file(&mut self, path: &Path) -> anyhow::Result<Vec<u8>> {
         std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+    }
+
+    fn live_patches(&mut self) -> &mut dyn livepatch::Kernel {
+        &mut self.live
     }
 }
 
