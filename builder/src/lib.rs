@@ -21,7 +21,7 @@
 //!
 //! | module | is |
 //! |---|---|
-//! | [`cli`] | what was typed; [`mkdumprd`](mod@mkdumprd) and [`kdumpctl`] are what is done about it |
+//! | [`cli`] | what was typed; [`mkdumprd`](mod@mkdumprd), [`lsinitrd`](mod@lsinitrd) and [`kdumpctl`] are what is done about it |
 //! | [`config`] | `kdump.toml` or `kdump.conf`, and `/etc/sysconfig/kdump`: what is followed, what is refused and with which words |
 //! | [`host`] | sysroot, kernel, device chain, mounts |
 //! | [`target`] | where the dump goes |
@@ -33,7 +33,7 @@
 //! | [`normal`] | the same for an image that boots the system itself |
 //! | [`gather`] | one module per kind of content; each returns entries, none writes |
 //! | [`plan`], [`cpio`], [`mod@image`] | entries, archive, file: whole or not at all |
-//! | [`inspect`] | lists images, ours or not |
+//! | [`inspect`] | lists, prints, unpacks and compares images, ours or not; [`unpack`] is what undoes compression |
 //! | [`kexec`] | loading; its `sys.rs` is the one room with `unsafe` in it |
 //! | [`fake`] | a machine made of a few files, for tests |
 //!
@@ -53,6 +53,7 @@ pub mod image;
 pub mod inspect;
 pub mod kdumpctl;
 pub mod kexec;
+pub mod lsinitrd;
 pub mod mkdumprd;
 pub mod network;
 pub mod normal;
