@@ -21,7 +21,7 @@
 //!
 //! | module | is |
 //! |---|---|
-//! | [`cli`] | what was typed; [`mkdumprd`](mod@mkdumprd) and [`kdumpctl`] are what is done about it |
+//! | [`cli`] | what was typed; [`mkdumprd`](mod@mkdumprd), [`lsinitrd`](mod@lsinitrd) and [`kdumpctl`] are what is done about it |
 //! | [`config`] | `kdump.toml` or `kdump.conf`, and `/etc/sysconfig/kdump`: what is followed, what is refused and with which words |
 //! | [`host`] | sysroot, kernel, device chain, mounts |
 //! | [`target`] | where the dump goes |
@@ -34,8 +34,8 @@
 //! | [`integrity`] | keys, certificates and the policy of IMA and EVM, if they are to come along |
 //! | [`gather`] | one module per kind of content; each returns entries, none writes |
 //! | [`plan`], [`cpio`], [`mod@image`] | entries, archive, file: whole or not at all |
-//! | [`inspect`] | lists images, ours or not |
 //! | [`generator`] | what systemd is told before it starts anything; its units are in `dist/`, with all else of packages |
+//! | [`inspect`] | lists, prints, unpacks and compares images, ours or not; [`unpack`] is what undoes compression |
 //! | [`kexec`] | loading; its `sys.rs` is the one room with `unsafe` in it |
 //! | [`crashkernel`] | what is reserved: every syntax, every distribution's default |
 //! | [`estimate`](mod@estimate) | what a capture kernel takes |
@@ -63,6 +63,7 @@ pub mod inspect;
 pub mod integrity;
 pub mod kdumpctl;
 pub mod kexec;
+pub mod lsinitrd;
 pub mod mkdumprd;
 pub mod network;
 pub mod normal;

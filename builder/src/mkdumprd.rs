@@ -1,13 +1,10 @@
-//! The commands `mkdumprd` and `lsinitrd`: from what was typed to what is done.
+//! The command `mkdumprd`: from what was typed to what is done.
 
 use crate::build::{self, Request};
-use crate::cli::{Lsinitrd, Mkdumprd};
+use crate::cli::Mkdumprd;
 use crate::config::Files;
+use crate::image;
 use crate::normal::Options;
-use crate::{image, inspect};
-use anyhow::Context;
-use std::fs;
-use std::io::{ErrorKind, Write};
 
 /// Builds an image; the line to print about it.
 ///
@@ -40,23 +37,4 @@ pub fn run(typed: &Mkdumprd) -> anyhow::Result<String> {
         log::debug!("{:>8} /{}: {}", entry.size(), entry.path, entry.reason);
     }
     build::write(&built, &typed.output, typed.force)
-}
-
-/// Lists an image or prints a file of it.
-///
-/// # Errors
-/// The image cannot be read.
-pub fn list(typed: &Lsinitrd, out: &mut dyn Write) -> anyhow::Result<()> {
-    let image = fs::read(&typed.image).with_context(|| format!("cannot read {}", typed.image.display()))?;
-    let done = match &typed.file {
-        Some(file) => inspect::print(&image, file, out),
-        None => inspect::list(&image, out),
-    };
-    match done {
-        // `lsinitrd IMAGE | head` has seen enough.
-        Err(error) if error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe) => {
-            Ok(())
-        }
-        done => done.with_context(|| format!("cannot list {}", typed.image.display())),
-    }
 }

@@ -94,39 +94,106 @@ fn a_packed_image_has_the_same_entries_with_what_is_compressed_left_alone() {
     }
 }
 
-#[test]
-fn archives_behind_each_other_are_one_image_compressed_or_not() {
-    let plain = archive(&sample());
-    let gzip = {
-        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        encoder.write_all(&plain).unwrap();
-        encoder.finish().unwrap()
+/// A compressed copy, by the program that distributions' builders call, with the options that they give; `None`, with the
+/// reason on stderr, if it is not there.
+fn packed(program: &[&str], bytes: &[u8]) -> Option<Vec<u8>> {
+    let (name, options) = program.split_first().unwrap();
+    let child = Command::new(name).args(options).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let Ok(mut child) = child else {
+        eprintln!("skipped: there is no {name} here");
+        return None;
     };
-    let xz = {
-        let mut encoder = xz2::write::XzEncoder::new(Vec::new(), 1);
-        encoder.write_all(&plain).unwrap();
-        encoder.finish().unwrap()
-    };
-    let zstd = zstd::encode_all(plain.as_slice(), 1).unwrap();
-    for second in [plain.clone(), gzip.clone(), xz, zstd] {
-        let image = [plain.as_slice(), &[0; 512], &second, &gzip, &[0; 5]].concat();
-        let archive = Archive::read(&image).unwrap();
-        assert_eq!(archive.entries.len(), 3 * 6);
-        let texts = archive.entries.iter().filter(|entry| entry.path() == "etc/text");
-        assert!(texts.map(|entry| archive.data(entry)).all(|data| data == b"hello\n"));
+    let mut stdin = child.stdin.take().unwrap();
+    let input = bytes.to_vec();
+    let writer = std::thread::spawn(move || stdin.write_all(&input));
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap().unwrap();
+    assert!(output.status.success());
+    Some(output.stdout)
+}
+
+/// What lzop writes, all blocks stored or compressed by the collector's own.
+fn stored_lzop(bytes: &[u8]) -> Vec<u8> {
+    let mut file = b"\x89LZO\0\r\n\x1a\n\x10\x30\x20\xa0\x09\x40\x01\x05\x03\x00\x00\x01".to_vec();
+    file.extend([0; 12]);
+    file.extend([1, b'x', 0, 0, 0, 0]);
+    for block in bytes.chunks(256 << 10) {
+        let size = u32::try_from(block.len()).unwrap().to_be_bytes();
+        file.extend([size, size, [0; 4]].concat());
+        file.extend(block);
     }
+    file.extend([0; 4]);
+    file
+}
+
+#[test]
+fn archives_behind_each_other_are_one_image_in_every_compression_that_kernels_know() {
+    let mut plan = sample();
+    let noise: Vec<u8> = (0..900_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 27) as u8).collect();
+    plan.add(Entry::file("large", noise, "test")).unwrap();
+    let plain = archive(&plan);
+    let programs: [&[&str]; 9] = [
+        &["gzip", "-9", "-n"],
+        &["bzip2", "-9"],
+        &["lzma", "-9"],
+        &["xz", "--check=crc32"],
+        &["xz", "-9e"],
+        &["lzop", "-9"],
+        &["lz4", "-l", "-9"],
+        &["zstd", "-q", "-3"],
+        &["zstd", "-q", "-19", "--long=27"],
+    ];
+    let compressed = programs.iter().filter_map(|program| packed(program, &plain)).chain([stored_lzop(&plain)]);
+    let early = {
+        let mut plan = Plan::default();
+        plan.add(Entry::file("kernel/x86/microcode/GenuineIntel.bin", vec![1; 2048], "test")).unwrap();
+        archive(&plan)
+    };
+    for second in compressed.chain([plain.clone()]) {
+        // A legacy frame of lz4 has no end, so that padding has to follow.
+        let image = [early.as_slice(), &[0; 512], &second, &[0; 512], &plain, &[0; 5]].concat();
+        let archive = Archive::read(&image).unwrap();
+        assert_eq!((archive.parts.len(), archive.early_parts()), (3, 1));
+        assert_eq!(archive.parts[2].entries.len(), archive.parts[1].entries.len());
+        assert_eq!(archive.parts[1].unpacked, plain.len() as u64);
+        let texts: Vec<_> = archive.entries.iter().filter(|entry| entry.path() == "etc/text").collect();
+        assert!(texts.len() == 2 && texts.iter().all(|entry| archive.data(entry) == b"hello\n"));
+        let large: Vec<_> = archive.entries.iter().filter(|entry| entry.path() == "large").collect();
+        assert_eq!(archive.data(large[0]), archive.data(large[1]));
+    }
+}
+
+#[test]
+fn what_is_not_asked_for_is_measured_but_not_kept() {
+    let image = archive(&sample());
+    let archive = Archive::read_with(&image, &|entry| entry.path() == "etc/text").unwrap();
+    let files = archive.files();
+    assert_eq!((archive.size(files["init"]), archive.data(files["init"])), (4097, &[] as &[u8]));
+    assert_eq!(archive.data(files["etc/text"]), b"hello\n");
+    assert_eq!(archive.data(files["sbin/modprobe"]), b"/init");
+}
+
+#[test]
+fn a_boot_configuration_behind_an_image_is_no_part_of_it() {
+    let text = b"kernel { a = 1 }\0\0\0\0";
+    let size = u32::try_from(text.len()).unwrap().to_le_bytes();
+    let image = [archive(&sample()).as_slice(), text, &size, &[0; 4], b"#BOOTCONFIG\n"].concat();
+    assert_eq!(Archive::read(&image).unwrap().entries.len(), 6);
 }
 
 #[test]
 fn what_cannot_be_read_is_named() {
     let plain = archive(&sample());
+    let windows = packed(&["zstd", "-q", "-19", "--long=31", "--ultra"], &vec![0; 1 << 20]);
     for (image, words) in [
-        (b"BZh91AY".to_vec(), "bzip2"),
-        (vec![2, 0x21, 0x4c, 0x18], "lz4"),
+        (b"BZh91AY".to_vec(), "cannot unpack bzip2"),
+        (vec![2, 0x21, 0x4c, 0x18, 1, 2], "cannot unpack lz4"),
+        (b"\x89LZO\0\r\n\x1a\nx".to_vec(), "cannot unpack lzo"),
         (b"hello".to_vec(), "neither a newc archive nor compressed"),
         (Vec::new(), "there is no archive in it"),
         (plain.get(..200).unwrap().to_vec(), "cut off"),
         (vec![0x1f, 0x8b, 8, 0], "cannot unpack gzip"),
+        (windows.unwrap_or(vec![0x28, 0xb5, 0x2f, 0xfd]), "cannot unpack zstd"),
     ] {
         let error = format!("{:#}", Archive::read(&image).unwrap_err());
         assert!(error.contains(words), "{error}");

@@ -1,7 +1,8 @@
 //! `mkdumprd` builds an image; called as `lsinitrd` it lists one.
 
 use clap::Parser;
-use kdump_builder::{cli, console, mkdumprd};
+use kdump_builder::host::Tree;
+use kdump_builder::{cli, console, lsinitrd, mkdumprd};
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
@@ -9,20 +10,20 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let called = std::env::args_os().next().unwrap_or_default();
     match Path::new(&called).file_name().is_some_and(|name| name == "lsinitrd") {
-        true => console::exit("lsinitrd", lsinitrd()),
-        false => console::exit("mkdumprd", mkdumprd()),
+        true => console::exit("lsinitrd", list()),
+        false => console::exit("mkdumprd", build()),
     }
 }
 
-fn mkdumprd() -> anyhow::Result<ExitCode> {
+fn build() -> anyhow::Result<ExitCode> {
     let typed = cli::Mkdumprd::parse();
     console::start(typed.verbose);
     writeln!(std::io::stdout(), "{}", mkdumprd::run(&typed)?)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn lsinitrd() -> anyhow::Result<ExitCode> {
+fn list() -> anyhow::Result<ExitCode> {
     let typed = cli::Lsinitrd::parse();
-    mkdumprd::list(&typed, &mut std::io::stdout().lock())?;
-    Ok(ExitCode::SUCCESS)
+    console::start(false);
+    lsinitrd::run(&typed, &Tree::new(Path::new("/")), &mut std::io::stdout().lock())
 }

@@ -1,0 +1,33 @@
+//! The image that is meant when none is named.
+
+use crate::host::{Tree, kernel::running_release};
+use anyhow::Context;
+use std::path::PathBuf;
+
+/// Where the image of a kernel is: that which boots the system, else that of its capture kernel.
+///
+/// # Errors
+/// There is none.
+pub fn image_of(tree: &Tree, kver: Option<&str>) -> anyhow::Result<PathBuf> {
+    let kver = match kver {
+        Some(kver) => kver.to_owned(),
+        None => running_release(tree)?,
+    };
+    let machine = tree.line("etc/machine-id").unwrap_or_default();
+    let in_loader = |top: &str| format!("{top}/{machine}/{kver}/initrd");
+    let places = [
+        in_loader("efi"),
+        in_loader("boot"),
+        in_loader("boot/efi"),
+        format!("lib/modules/{kver}/initrd"),
+        format!("usr/lib/modules/{kver}/initrd"),
+        format!("boot/initramfs-{kver}.img"),
+        format!("boot/initrd.img-{kver}"),
+        format!("boot/initrd-{kver}"),
+        format!("boot/initramfs-{kver}kdump.img"),
+        format!("boot/initrd-{kver}-kdump"),
+        format!("var/lib/kdump/initrd.img-{kver}"),
+    ];
+    let there = places.iter().map(|place| tree.path(place)).find(|path| path.is_file());
+    there.with_context(|| format!("there is no image of kernel {kver} in any of the usual places; name one"))
+}
