@@ -213,7 +213,7 @@ fn settings(
         user: scripts::find(config, &host.tree)?,
         shell,
         watchdog: host.devices_are_here.then(|| watchdog::active(&host.tree)).flatten(),
-        notify: notify::resolve(config, &own_name)?,
+        notify: notify::resolve(config, &own_name),
         fence,
         modules: kmod::Settings {
             forbid: dump.forbid_modules.iter().map(|given| ModuleName::new(&given.value)).collect(),
@@ -255,11 +255,11 @@ pub(crate) fn image_config(
         dump: Dump {
             keep: config.system.keep.as_ref().map(|given| given.value),
             free: config.system.free.as_ref().map_or(0, |given| given.value),
-            when_short: config.dump.when_short.clone().unwrap_or_else(Measure::all),
+            when_short: config.dump.when_short.as_ref().map_or_else(Measure::all, |given| given.value.clone()),
             ..Dump::new(path, config.dump.collector.value.argv.clone())
         },
         endings,
-        limits: config.dump.limits,
+        limits: config.dump.limits.value,
         normal: None,
         hooks,
     })

@@ -2,353 +2,170 @@
 //!
 //! One `name value` per line; a line whose first mark is `#` is skipped, a `#` inside a value starts a comment; one pair
 //! of double quotes around the whole value is dropped. Every word that RHEL knows is known here too, if only to say
-//! that this version cannot do it. `forbid_modules NAME…` is ours: these modules are not loaded for anybody, nor is what
-//! cannot do without them, and none of them goes into the image.
+//! that there is no such word any more. `forbid_modules NAME…` is ours: these modules are not loaded for anybody, nor is
+//! what cannot do without them, and none of them goes into the image. So is `dracut_conf no`: dracut.conf and its
+//! directories, which are about all images of the machine, do not count.
+
+mod sysconfig;
+mod words;
+
+pub(super) use sysconfig::{VARIABLES, follow as follow_sysconfig};
 
 use super::collector::Collector;
-use super::{Given, Origin, Savedir, fence};
+use super::values::{check_tag, directory, filesystem, from_str, on_failure, program, raw_device, ssh};
+use super::words::nearest;
+use super::{Complaints, Given, KdumpConf, Origin, Rebuild, TargetLine, Wanted, dracut, fence};
 use anyhow::bail;
-use kdump_hooks::DeviceSpec;
-use kdump_hooks::cifs::Cifs;
-use kdump_hooks::nfs::Nfs;
-use kdump_hooks::notify::Notify;
-use kdump_hooks::remote::{Protocol, Remote, is_host};
-use kdump_init::config::{Ending, FailureAction, Limits, Measure};
 use std::collections::BTreeMap;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
+use words::{REFUSED, all, is_target};
 
-/// What `kdump.conf` asks for.
-#[derive(Clone, Debug)]
-pub struct KdumpConf {
-    /// The directory of all dumps. Relative to the target if there is one, else a path of this host.
-    pub path: Given<PathBuf>,
-    /// Where the dump goes to, in the order in which it is tried.
-    pub targets: Vec<Given<Wanted>>,
-    /// `raw_force yes`, a word of ours: whatever is on the raw device is overwritten.
-    pub raw_force: Option<Given<bool>>,
-    /// What is done where there is too little room, if not everything that can be.
-    pub when_short: Option<Vec<Measure>>,
-    /// The private key for a target by SSH.
-    pub sshkey: Option<Given<PathBuf>>,
-    /// The program that writes the dump.
-    pub collector: Given<Collector>,
-    /// After anything but a complete dump.
-    pub failure_action: Given<OnFailure>,
-    /// After a complete dump.
-    pub final_action: Given<Ending>,
-    /// Run before the dump; its exit status can call it off.
-    pub kdump_pre: Option<Given<PathBuf>>,
-    /// Run after the dump; its exit status can call it failed.
-    pub kdump_post: Option<Given<PathBuf>>,
-    /// Run when there is no complete dump.
-    pub kdump_emergency: Option<Given<PathBuf>>,
-    /// Nodes of a cluster that are told that a dump is taken.
-    pub fence_nodes: Option<Given<Vec<String>>>,
-    /// How they are told.
-    pub fence_args: Option<Given<fence::Options>>,
-    /// Modules that must not be loaded for anybody, and stay out of the image. A word of ours.
-    pub forbid_modules: Vec<Given<String>>,
-    /// Modules that must be in the image.
-    pub extra_modules: Vec<Given<String>>,
-    /// Programs and files that must be in the image.
-    pub extra_bins: Vec<Given<PathBuf>>,
-    /// How long things may take.
-    pub limits: Limits,
-    /// Who is told of a dump.
-    pub notify: Option<Notify>,
+/// What `kdump.conf` says.
+#[derive(Debug, Default)]
+pub struct Rhel {
+    /// All but what is about loading.
+    pub dump: KdumpConf,
+    /// What `dracut_args` asks for.
+    pub dracut: dracut::Asked,
+    /// Whether dracut.conf counts.
+    pub dracut_conf: Option<Given<bool>>,
+    /// The first directive, if there is one.
+    pub first: Option<Given<String>>,
+    force_rebuild: Option<Given<bool>>,
+    force_no_rebuild: Option<Given<bool>>,
 }
 
-impl KdumpConf {
-    /// The files of the host with secrets in them that the image holds.
-    pub fn secrets(&self) -> impl Iterator<Item = &Path> {
-        let targets = self.targets.iter().filter_map(|target| match &target.value.line {
-            TargetLine::Cifs(cifs) => cifs.credentials.as_deref().filter(|_| cifs.given.is_none()),
-            _ => None,
-        });
-        let mail = self.notify.iter().filter_map(|notify| notify.mail.as_ref()?.credentials.as_deref());
-        targets.chain(mail)
-    }
-}
-
-impl Default for KdumpConf {
-    fn default() -> KdumpConf {
-        KdumpConf {
-            path: Given::default("/var/crash".into()),
-            targets: Vec::new(),
-            raw_force: None,
-            when_short: None,
-            sshkey: None,
-            collector: Given::default(Collector::default()),
-            failure_action: Given::default(OnFailure::Action(Ending::Reboot.into())),
-            final_action: Given::default(Ending::Reboot),
-            kdump_pre: None,
-            kdump_post: None,
-            kdump_emergency: None,
-            fence_nodes: None,
-            fence_args: None,
-            extra_modules: Vec::new(),
-            extra_bins: Vec::new(),
-            forbid_modules: Vec::new(),
-            limits: Limits::default(),
-            notify: None,
-        }
-    }
-}
-
-/// A target that is wanted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
-    /// What and where it is.
-    pub line: TargetLine,
-    /// The directory of all dumps in it, if it has one of its own.
-    pub path: Option<PathBuf>,
-    /// Mount options.
-    pub options: Vec<String>,
-}
-
-impl From<TargetLine> for Wanted {
-    fn from(line: TargetLine) -> Wanted {
-        Wanted { line, path: None, options: Vec::new() }
-    }
-}
-
-/// What `failure_action` asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnFailure {
-    /// The capture kernel does this.
-    Action(FailureAction),
-    /// A dump to the root file system of this host; then the final action.
-    DumpToRootfs,
-}
-
-/// A target directive.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TargetLine {
-    /// A file system on a block device, such as `ext4 LABEL=crash`.
-    Filesystem {
-        /// The file system's type.
-        fstype: String,
-        /// The device.
-        device: DeviceSpec,
-    },
-    /// `virtiofs TAG`.
-    Virtiofs(String),
-    /// `raw DEVICE`.
-    Raw(DeviceSpec),
-    /// An export, such as `nfs nas:/srv/crash`.
-    Nfs(Nfs),
-    /// A share of Samba or Windows.
-    Cifs(Cifs),
-    /// A machine that is sent to, such as `ssh dump@nas`; its path is the directive of that name.
-    Remote(Remote),
-    /// What keeps the end of the log over a reboot; kdump.conf has no word for it.
-    Pstore,
-}
-
-/// The directives that name a target on the network.
-const NETWORK_TARGETS: [&str; 2] = ["nfs", "ssh"];
-
-/// The directive that names a device without a file system.
-const RAW: &str = "raw";
-
-/// The directives that name a file system.
-const FILESYSTEMS: [&str; 9] = ["ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "vfat", "minix", "virtiofs"];
-
-/// The other directives that are followed.
-const FOLLOWED: [&str; 17] = [
-    "path",
-    RAW,
-    "raw_force",
-    "sshkey",
-    "core_collector",
-    "failure_action",
-    "default",
-    "final_action",
-    "extra_modules",
-    "forbid_modules",
-    "extra_bins",
-    "auto_reset_crashkernel",
-    "kdump_pre",
-    "kdump_post",
-    "kdump_emergency",
-    "fence_kdump_nodes",
-    "fence_kdump_args",
-];
-
-/// What RHEL follows and this version does not, or no version does any more, and what to do instead.
-const REFUSED: [(&str, &str); 10] = [
-    ("force_rebuild", "is not supported by this version; run mkdumprd -f to build the image again"),
-    ("force_no_rebuild", "is not supported by this version; kdumpctl start only builds what is missing or too old"),
-    ("dracut_args", "is not supported: the image is not built by dracut; name a target, extra_modules or extra_bins"),
-    ("net", "was removed from kdump.conf; this version needs a file system such as `ext4 UUID=…` in its place"),
-    ("options", "was removed from kdump.conf; write a modprobe.d file with an `options` line instead"),
-    ("link_delay", "was removed from kdump.conf; take the line out"),
-    ("disk_timeout", "was removed from kdump.conf; put rd.timeout=SECONDS in KDUMP_COMMANDLINE_APPEND instead"),
-    ("debug_mem_level", "was removed from kdump.conf; take the line out"),
-    (
-        "blacklist",
-        "was removed from kdump.conf; write `forbid_modules MODULE`, or put rd.driver.blacklist=MODULE in KDUMP_COMMANDLINE_APPEND",
-    ),
-    ("override_resettable", "never had an effect; take the line out"),
-];
-
-const UNSUPPORTED_TARGET: &str = "is not supported by this version; write a file system instead, such as `ext4 UUID=…`";
-
-impl KdumpConf {
+impl Rhel {
     /// Parses the text of `file`.
-    ///
-    /// # Errors
-    /// The first line that cannot be followed, as `FILE:LINE`, with the remedy.
-    pub fn parse(text: &str, file: &Path, warnings: &mut Vec<String>) -> anyhow::Result<KdumpConf> {
-        let mut conf = KdumpConf::default();
+    pub fn parse(text: &str, file: &Path, complaints: &mut Complaints) -> Rhel {
+        let mut conf = Rhel::default();
         let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
-        for (index, line) in text.lines().enumerate() {
+        for (number, line) in (1..).zip(text.lines()) {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
             let (name, value) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-            let place = Origin::Line(file.to_owned(), index + 1);
+            let place = Origin::Line(file.to_owned(), number);
+            conf.first.get_or_insert_with(|| Given::at(name.to_owned(), &place));
             let key = match name {
                 "default" => "failure_action",
-                name if FILESYSTEMS.contains(&name) || NETWORK_TARGETS.contains(&name) || name == RAW => {
-                    "a dump target"
-                }
+                name if is_target(name) => "a dump target",
                 name => name,
             };
-            check_known(name, &place)?;
+            if let Err(problem) = check_known(name) {
+                complaints.fail(&place, problem);
+                continue;
+            }
             let value = clean(value);
             if value.is_empty() {
-                bail!("{place}: `{name}` has no value; give it one or take the line out");
+                complaints.error(&place, format!("`{name}` has no value; give it one or take the line out"));
+                continue;
             }
-            if let Some(first) = seen.insert(key, index + 1) {
-                match key {
-                    "a dump target" => {
-                        bail!("{place}: `{name}` is a second dump target, line {first} names the first; keep one")
-                    }
-                    _ => bail!("{place}: `{name}` repeats what line {first} says; keep one of the two"),
-                }
+            if let Some(first) = seen.insert(key, number) {
+                complaints.error(
+                    &place,
+                    match key {
+                        "a dump target" => {
+                            format!("`{name}` is a second dump target, line {first} names the first; keep one")
+                        }
+                        _ => format!("`{name}` repeats what line {first} says; keep one of the two"),
+                    },
+                );
+                continue;
             }
-            conf.follow(name, value, &place, warnings).map_err(|error| error.context(format!("{place}: {name}")))?;
+            if let Err(problem) = conf.follow(name, value, &place, complaints) {
+                complaints.fail(&place, problem.context(name.to_owned()));
+            }
         }
-        if let (Some(force), false) = (&conf.raw_force, conf.is_raw()) {
-            warnings.push(format!("{}: raw_force has no effect without a raw target", force.origin));
-        }
-        if let (None, Some(args)) = (&conf.fence_nodes, &conf.fence_args) {
-            warnings.push(format!("{}: fence_kdump_args has no effect without fence_kdump_nodes", args.origin));
-        }
-        Ok(conf)
+        conf.finish(complaints);
+        conf
     }
 
-    /// Whether one of the targets is a raw device.
-    pub fn is_raw(&self) -> bool {
-        self.targets.iter().any(|target| matches!(target.value.line, TargetLine::Raw(_)))
-    }
-
-    fn follow(&mut self, name: &str, value: &str, place: &Origin, warnings: &mut Vec<String>) -> anyhow::Result<()> {
+    fn follow(&mut self, name: &str, value: &str, place: &Origin, complaints: &mut Complaints) -> anyhow::Result<()> {
+        let dump = &mut self.dump;
         match name {
-            "path" => self.path = given(directory(value)?, place),
-            "core_collector" => self.collector = given(Collector::parse(value)?, place),
-            "failure_action" => self.failure_action = given(on_failure(value)?, place),
+            "path" => dump.path = Given::at(directory(value)?, place),
+            "core_collector" => dump.collector = Given::at(Collector::parse(value)?, place),
+            "failure_action" => dump.failure_action = Given::at(on_failure(value)?, place),
             "default" => {
-                warnings.push(format!("{place}: `default` is the old name of `failure_action`; write that"));
-                self.failure_action = given(on_failure(value)?, place);
+                complaints.warn(place, "`default` is the old name of `failure_action`; write that");
+                dump.failure_action = Given::at(on_failure(value)?, place);
             }
-            "final_action" => self.final_action = given(value.parse().map_err(anyhow::Error::msg)?, place),
-            "kdump_pre" => self.kdump_pre = Some(given(program(value)?, place)),
-            "kdump_post" => self.kdump_post = Some(given(program(value)?, place)),
-            "kdump_emergency" => self.kdump_emergency = Some(given(program(value)?, place)),
-            "fence_kdump_nodes" => {
-                self.fence_nodes = Some(given(value.split_whitespace().map(str::to_owned).collect(), place));
-            }
-            "fence_kdump_args" => self.fence_args = Some(given(fence::Options::parse(value)?, place)),
-            "extra_modules" => {
-                self.extra_modules = value.split_whitespace().map(|module| given(module.to_owned(), place)).collect();
-            }
-            "forbid_modules" => {
-                self.forbid_modules = value.split_whitespace().map(|module| given(module.to_owned(), place)).collect();
-            }
-            "extra_bins" => {
-                for path in value.split_whitespace() {
-                    if !path.starts_with('/') || normal(path).is_none() {
-                        bail!("`{path}` is not an absolute path; write it from / on");
-                    }
-                    self.extra_bins.push(given(path.into(), place));
-                }
-            }
-            "auto_reset_crashkernel" => match value {
-                "no" => {}
-                _ => warnings.push(format!(
-                    "{place}: crashkernel= is not reset by this version; write `auto_reset_crashkernel no`"
-                )),
-            },
-            "virtiofs" => {
-                self.targets = vec![given(TargetLine::Virtiofs(check_tag(value)?).into(), place)];
-            }
-            RAW => {
-                self.targets = vec![given(TargetLine::Raw(raw_device(value)?).into(), place)];
-            }
-            "raw_force" => match value {
-                "yes" => self.raw_force = Some(given(true, place)),
-                "no" => self.raw_force = Some(given(false, place)),
-                _ => bail!("`{value}` is neither yes nor no"),
-            },
-            "sshkey" => self.sshkey = Some(given(program(value)?, place)),
-            "ssh" => self.targets = vec![given(TargetLine::Remote(ssh(value)?).into(), place)],
-            "nfs" => {
-                let export = value.parse().map_err(anyhow::Error::msg)?;
-                self.targets = vec![given(TargetLine::Nfs(export).into(), place)];
-            }
+            "final_action" => dump.final_action = Given::at(from_str(value)?, place),
+            "kdump_pre" => dump.kdump_pre = Some(Given::at(program(value)?, place)),
+            "kdump_post" => dump.kdump_post = Some(Given::at(program(value)?, place)),
+            "kdump_emergency" => dump.kdump_emergency = Some(Given::at(program(value)?, place)),
+            "fence_kdump_nodes" => dump.fence_nodes = Some(Given::at(words_of(value), place)),
+            "fence_kdump_args" => dump.fence_args = Some(Given::at(fence::Options::parse(value)?, place)),
+            "extra_modules" => dump.extra_modules = each(value, place, |word| Ok(word.to_owned()))?,
+            "forbid_modules" => dump.forbid_modules = each(value, place, |word| Ok(word.to_owned()))?,
+            "extra_bins" => dump.extra_bins = each(value, place, path)?,
+            // As RHEL has it, only `no` is no.
+            "auto_reset_crashkernel" => dump.auto_reset_crashkernel = Some(Given::at(value != "no", place)),
+            "force_rebuild" => self.force_rebuild = Some(Given::at(zero_or_one(value)?, place)),
+            "force_no_rebuild" => self.force_no_rebuild = Some(Given::at(zero_or_one(value)?, place)),
+            "dracut_args" => self.dracut.arguments(value, place, complaints)?,
+            "dracut_conf" => self.dracut_conf = Some(Given::at(yes_or_no(value)?, place)),
+            "raw_force" => dump.raw_force = Some(Given::at(yes_or_no(value)?, place)),
+            "sshkey" => dump.sshkey = Some(Given::at(program(value)?, place)),
+            "virtiofs" => self.target(TargetLine::Virtiofs(check_tag(value)?), place),
+            "raw" => self.target(TargetLine::Raw(raw_device(value)?), place),
+            "ssh" => self.target(TargetLine::Remote(ssh(value)?), place),
+            "nfs" => self.target(TargetLine::Nfs(from_str(value)?), place),
             fstype => {
-                if !kdump_hooks::filesystem::Filesystem::is_known(fstype) {
-                    bail!("{fstype} {UNSUPPORTED_TARGET}");
-                }
-                let device: DeviceSpec = value.parse().map_err(anyhow::Error::msg)?;
-                if fstype == "minix" && !matches!(device, DeviceSpec::Path(_)) {
-                    bail!("a minix file system has neither label nor UUID; write its device, such as /dev/sdb1");
-                }
-                let line = TargetLine::Filesystem { fstype: fstype.to_owned(), device };
-                self.targets = vec![given(line.into(), place)];
+                let (fstype, device) = filesystem(fstype, value)?;
+                self.target(TargetLine::Filesystem { fstype, device }, place);
             }
         }
         Ok(())
     }
-}
 
-impl KdumpConf {
-    /// What SUSE says in one variable, if kdump.conf says nothing of it.
-    ///
-    /// # Errors
-    /// It does.
-    pub(super) fn follow_savedir(&mut self, savedir: &Given<Savedir>) -> anyhow::Result<()> {
-        let target = self.targets.first().map(|given| &given.origin);
-        let path = Some(&self.path.origin).filter(|origin| **origin != Origin::Default);
-        if let Some(other) = target.or(path) {
-            bail!(
-                "{}: KDUMP_SAVEDIR says where dumps go, and {other} does so too; keep one of the two",
-                savedir.origin
-            );
+    fn target(&mut self, line: TargetLine, place: &Origin) {
+        self.dump.targets = vec![Given::at(Wanted::from(line), place)];
+    }
+
+    /// What two lines say together.
+    fn finish(&mut self, complaints: &mut Complaints) {
+        if let Some(mount) = self.dracut.target.take() {
+            match self.dump.targets.first() {
+                Some(target) => complaints.error(
+                    &mount.origin,
+                    format!(
+                        "dracut_args: --mount is a second dump target, {} names the first; keep one",
+                        target.origin
+                    ),
+                ),
+                None => self.dump.targets.push(mount),
+            }
         }
-        self.path = given(savedir.value.path.clone(), &savedir.origin);
-        self.targets =
-            savedir.value.target.clone().map(|target| given(target.into(), &savedir.origin)).into_iter().collect();
-        Ok(())
+        let dump = &mut self.dump;
+        let is_set = |given: &Option<Given<bool>>| given.clone().filter(|given| given.value);
+        dump.rebuild = match (is_set(&self.force_rebuild), is_set(&self.force_no_rebuild)) {
+            (Some(always), Some(never)) => {
+                let (first, second) =
+                    (always.origin.clone().min(never.origin.clone()), always.origin.max(never.origin));
+                complaints.error(
+                    &second,
+                    format!("force_rebuild and force_no_rebuild contradict each other ({first}); keep one of the two"),
+                );
+                None
+            }
+            (Some(always), None) => Some(always.map(|_| Rebuild::Always)),
+            (None, never) => never.map(|never| never.map(|_| Rebuild::Never)),
+        };
+        if let (Some(force), false) = (&dump.raw_force, dump.is_raw()) {
+            complaints.warn(&force.origin, "raw_force has no effect without a raw target");
+        }
+        if let (None, Some(args)) = (&dump.fence_nodes, &dump.fence_args) {
+            complaints.warn(&args.origin, "fence_kdump_args has no effect without fence_kdump_nodes");
+        }
+        if let (Some(key), Some(target)) = (&dump.sshkey, dump.targets.first())
+            && !matches!(target.value.line, TargetLine::Remote(_))
+        {
+            complaints.warn(&key.origin, format!("sshkey has no effect: {} names no machine by ssh", target.origin));
+        }
     }
-}
-
-/// `user@host`, as RHEL has it: an IPv6 address may stand without brackets.
-fn ssh(value: &str) -> anyhow::Result<Remote> {
-    let place = value.split_once('@').filter(|(user, _)| !user.is_empty() && !user.contains([' ', ':', '/']));
-    let Some((user, host)) = place else { bail!("`{value}` is not USER@HOST; write such as `ssh dump@nas`") };
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    if !is_host(host) || (host.contains(':') && host.parse::<std::net::Ipv6Addr>().is_err()) {
-        bail!("`{host}` is neither the name nor the address of a host");
-    }
-    Ok(Remote::new(Protocol::Ssh, Some(user), host, Path::new("/")))
-}
-
-fn given<T>(value: T, origin: &Origin) -> Given<T> {
-    Given { value, origin: origin.clone() }
 }
 
 /// The value without its comment, its blanks and its quotes.
@@ -357,107 +174,70 @@ fn clean(value: &str) -> &str {
     value.strip_prefix('"').and_then(|inner| inner.strip_suffix('"')).unwrap_or(value)
 }
 
-fn check_known(name: &str, place: &Origin) -> anyhow::Result<()> {
-    if [&FILESYSTEMS[..], &NETWORK_TARGETS, &FOLLOWED].iter().any(|words| words.contains(&name)) {
+fn check_known(name: &str) -> anyhow::Result<()> {
+    if let Some((_, what)) = REFUSED.iter().find(|(refused, _)| *refused == name) {
+        bail!("`{name}` {what}");
+    }
+    if all().any(|word| word == name) {
         return Ok(());
     }
-    if let Some((_, what)) = REFUSED.iter().find(|(refused, _)| *refused == name) {
-        bail!("{place}: `{name}` {what}");
+    if name.starts_with("KDUMP_") || name.contains('=') {
+        bail!("`{name}` is not a directive; variables stand in /etc/sysconfig/kdump");
     }
-    let words = FILESYSTEMS
-        .iter()
-        .chain(&NETWORK_TARGETS)
-        .chain(&FOLLOWED)
-        .copied()
-        .chain(REFUSED.iter().map(|(word, _)| *word));
-    match words.map(|word| (distance(word, name), word)).min().filter(|(far, _)| *far <= 3) {
-        Some((_, near)) => bail!("{place}: there is no directive `{name}`; was `{near}` meant?"),
-        None => bail!("{place}: there is no directive `{name}`; take the line out or put a # in front of it"),
+    match nearest(name, all()) {
+        Some(near) => bail!("there is no directive `{name}`; was `{near}` meant?"),
+        None => bail!("there is no directive `{name}`; take the line out or put a # in front of it"),
     }
 }
 
-pub(super) fn on_failure(value: &str) -> anyhow::Result<OnFailure> {
+fn words_of(value: &str) -> Vec<String> {
+    value.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Every word of a value.
+fn each<T>(value: &str, place: &Origin, make: impl Fn(&str) -> anyhow::Result<T>) -> anyhow::Result<Vec<Given<T>>> {
+    value.split_whitespace().map(|word| Ok(Given::at(make(word)?, place))).collect()
+}
+
+fn path(word: &str) -> anyhow::Result<PathBuf> {
+    match program(word) {
+        Ok(_) => Ok(word.into()),
+        Err(_) => bail!("`{word}` is not an absolute path; write it from / on"),
+    }
+}
+
+fn yes_or_no(value: &str) -> anyhow::Result<bool> {
     match value {
-        "shell" => Ok(OnFailure::Action(FailureAction::Shell)),
-        "dump_to_rootfs" => Ok(OnFailure::DumpToRootfs),
-        _ => match value.parse::<Ending>() {
-            Ok(ending) => Ok(OnFailure::Action(ending.into())),
-            Err(_) => bail!("`{value}` is none; write reboot, halt, poweroff, shell or dump_to_rootfs"),
-        },
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => bail!("`{value}` is neither yes nor no"),
     }
 }
 
-/// A device whose content does not matter.
-pub(super) fn raw_device(value: &str) -> anyhow::Result<DeviceSpec> {
-    let device: DeviceSpec = value.parse().map_err(anyhow::Error::msg)?;
-    if device.is_of_content() {
-        bail!(
-            "{device} is the name of what is on a device, and that will be overwritten; write its partition's \
-             PARTUUID=…, or its node below /dev"
-        );
+fn zero_or_one(value: &str) -> anyhow::Result<bool> {
+    match value {
+        "1" => Ok(true),
+        "0" => Ok(false),
+        _ => bail!("`{value}` is neither 0 nor 1"),
     }
-    Ok(device)
-}
-
-/// The name of a share.
-pub(super) fn check_tag(value: &str) -> anyhow::Result<String> {
-    match value.contains(char::is_whitespace) || value.contains('/') {
-        true => bail!("`{value}` is not the tag of a share; write the tag that the hypervisor offers"),
-        false => Ok(value.to_owned()),
-    }
-}
-
-/// One executable; RHEL gives it no arguments either.
-pub(super) fn program(value: &str) -> anyhow::Result<PathBuf> {
-    if !value.starts_with('/') {
-        bail!("`{value}` is not an absolute path; write it from / on");
-    }
-    normal(value).ok_or_else(|| anyhow::anyhow!("`{value}` has `..` in it; write the path without"))
-}
-
-/// An absolute directory without doubled slashes; a relative one is taken from the root of the target.
-pub(super) fn directory(value: &str) -> anyhow::Result<PathBuf> {
-    match normal(value) {
-        Some(path) => Ok(path),
-        None => bail!("`{value}` has `..` in it; write the directory without"),
-    }
-}
-
-fn normal(path: &str) -> Option<PathBuf> {
-    let mut whole = PathBuf::from("/");
-    for component in Path::new(path).components() {
-        match component {
-            Component::Normal(name) => whole.push(name),
-            Component::RootDir | Component::CurDir => {}
-            Component::ParentDir | Component::Prefix(_) => return None,
-        }
-    }
-    Some(whole)
-}
-
-/// How many letters have to be changed, added or taken away to make one word the other.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().take(64).collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut next = vec![i + 1];
-        for ((&y, pair), left) in b.iter().zip(row.windows(2)).zip(0..) {
-            let (&diagonal, &up) = (pair.first().unwrap_or(&0), pair.get(1).unwrap_or(&0));
-            let left = next.get(left).copied().unwrap_or(0);
-            next.push((diagonal + usize::from(x != y)).min(up + 1).min(left + 1));
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or(0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::OnFailure;
+    use kdump_hooks::DeviceSpec;
+    use kdump_init::config::{Ending, FailureAction};
+
+    fn read(text: &str) -> anyhow::Result<(Rhel, Vec<String>)> {
+        let mut complaints = Complaints::default();
+        let conf = Rhel::parse(text, Path::new("kdump.conf"), &mut complaints);
+        complaints.check()?;
+        Ok((conf, complaints.warnings))
+    }
 
     fn parse(text: &str) -> anyhow::Result<(KdumpConf, Vec<String>)> {
-        let mut warnings = Vec::new();
-        KdumpConf::parse(text, Path::new("kdump.conf"), &mut warnings).map(|conf| (conf, warnings))
+        read(text).map(|(conf, warnings)| (conf.dump, warnings))
     }
 
     #[test]
