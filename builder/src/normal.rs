@@ -106,7 +106,7 @@ pub fn plan(options: Options, files: &Files, host: &SystemHost, ours: &Programs)
         asked.modules.extend(nfs::all_modules("the root may be on an NFS server (--network)"));
     }
     let image = ImageConfig { normal: Some(seen.root), ..build::image_config(&config, host, hooks, path)? };
-    build::finish(plan, image, asked, &Cmdline::default(), host, warnings)
+    build::finish(plan, image, asked, &Cmdline::default(), host, &[], warnings)
 }
 
 /// Only a kernel that has crashed hands keys over to the next one.
