@@ -45,4 +45,40 @@ pub enum Word {
     },
     /// Make a key for a target by ssh or sftp, and have the other machine let it in
     Propagate,
+    /// What is configured, and whether it can be followed
+    Config {
+        /// What to do with it
+        #[command(subcommand)]
+        word: ConfigWord,
+    },
+}
+
+/// What is done with the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum ConfigWord {
+    /// Tell everything that is wrong with the files, each with its line and what to write instead: exit 0 if all can be
+    /// followed, 1 if not
+    Check {
+        /// Say it as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show every value and where it was written
+    Show {
+        /// Show it as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write a kdump.toml that asks for the same
+    Convert {
+        /// The file [default: standard output]
+        #[arg(long, value_name = "FILE")]
+        to: Option<PathBuf>,
+        /// The directory that gets a file, for root alone, for each password; without it there must be none
+        #[arg(long, value_name = "DIR")]
+        secrets: Option<PathBuf>,
+        /// Overwrite files that are already there
+        #[arg(short, long)]
+        force: bool,
+    },
 }

@@ -7,6 +7,6 @@ mod kdumpctl;
 mod lsinitrd;
 mod mkdumprd;
 
-pub use kdumpctl::{Kdumpctl, Word};
+pub use kdumpctl::{ConfigWord, Kdumpctl, Word};
 pub use lsinitrd::Lsinitrd;
 pub use mkdumprd::Mkdumprd;

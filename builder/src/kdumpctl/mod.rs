@@ -4,7 +4,9 @@
 //! RHEL's exit codes. All files are found below one root and all system calls go through [`Kexec`], so that a test can
 //! be a machine.
 
+mod config;
 pub(crate) mod kernel;
+pub(crate) mod kernel_file;
 mod keys;
 mod notify;
 mod propagate;
@@ -57,6 +59,9 @@ pub fn run(typed: &Kdumpctl, tree: Tree, kexec: &dyn Kexec, out: &mut dyn Write)
         // The device is locked; nothing else of the machine is touched.
         return recovery::run(&machine, device.as_deref(), to.as_deref(), *json, out);
     }
+    if let Word::Config { word } = &typed.word {
+        return config::run(&machine, word, out);
+    }
     if typed.word == Word::Propagate {
         return propagate::run(&machine, out).map(|()| ExitCode::SUCCESS);
     }
@@ -69,7 +74,9 @@ pub fn run(typed: &Kdumpctl, tree: Tree, kexec: &dyn Kexec, out: &mut dyn Write)
             ("Starting", started)
         }
         Word::Stop => ("Stopping", stop::run(&machine)),
-        Word::Status | Word::Propagate | Word::Recover { .. } => return status::run(&machine, out),
+        Word::Status | Word::Propagate | Word::Recover { .. } | Word::Config { .. } => {
+            return status::run(&machine, out);
+        }
     };
     match done {
         Ok(()) => writeln!(out, "{what} kdump: [OK]")?,

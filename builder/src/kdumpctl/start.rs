@@ -4,12 +4,12 @@
 use super::kernel::OnDisk;
 use super::{Machine, kernel, keys, recovery, status};
 use crate::build::{self, Built, Request};
-use crate::config::{Config, Sysconfig};
+use crate::config::{Config, Syscall, Sysconfig};
 use crate::host::{Kernel, SystemHost, watchdog};
 use crate::inspect;
 use crate::kexec::cmdline::{self, DEFAULT_APPEND, DEFAULT_REMOVE, Parts};
 use crate::kexec::explain;
-use crate::{network, scripts};
+use crate::{console, network, scripts};
 use anyhow::{Context, bail};
 use kdump_init::config::ImageConfig;
 use std::ffi::CString;
@@ -22,6 +22,15 @@ use std::time::SystemTime;
 pub(super) fn run(machine: &Machine, out: &mut dyn Write) -> anyhow::Result<()> {
     status::feasible(&machine.tree)?;
     let config = Config::read(&machine.files)?;
+    if let Some(enabled) = config.system.enabled.as_ref().filter(|enabled| !enabled.value) {
+        bail!("kdump is switched off: {} does not say USE_KDUMP=1", enabled.origin);
+    }
+    if let Some(syscall) = config.system.syscall.as_ref().filter(|syscall| syscall.value == Syscall::Load) {
+        bail!("{}: kexec_load is not supported by this version; write -s in its place", syscall.origin);
+    }
+    if let Some(level) = &config.system.log_level {
+        console::say(level.value);
+    }
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
@@ -163,6 +172,7 @@ fn newer_than(machine: &Machine, config: &Config, disk: &OnDisk, built: SystemTi
         .chain(scripts)
         .chain(extra)
         .chain(machine.files.native.clone())
+        .chain(config.sources.iter().cloned())
         .chain(config.dump.secrets().filter_map(|file| tree.resolve(file).ok()))
         .chain(keys::files(&machine.tree, &disk.image))
         .chain(crate::remote::sources(config, tree))
