@@ -4,8 +4,9 @@
 
 use crate::config::{Config, Files, Given, OnFailure, fence, notify};
 use crate::cpio::write::Packing;
-use crate::gather::{drivers, firmware, indexes, modprobe_d, modules, programs, programs::Programs, skeleton};
+use crate::gather::{asked, drivers, firmware, indexes, modprobe_d, modules, programs, programs::Programs, skeleton};
 use crate::host::{Kernel, SystemHost, Tree, watchdog};
+use crate::kdumpctl::kernel_file;
 use crate::plan::{Entry, Plan};
 use crate::{endings, image, integrity, network, normal, scripts, target};
 use anyhow::{Context, bail};
@@ -62,14 +63,18 @@ pub struct Built {
 pub fn plan(request: &Request) -> anyhow::Result<Built> {
     let config = request.normal.is_none().then(|| Config::read(&request.files)).transpose()?;
     let tree = Tree::new(&request.sysroot);
-    let configured = config.as_ref().and_then(|config| Some(config.system.kernelver.as_ref()?.value.clone()));
-    let kver = request.kver.clone().or(configured);
+    let kver = match (&request.kver, &config) {
+        (None, Some(config)) => kernel_file::release(&tree, &config.system)?,
+        (kver, _) => kver.clone(),
+    };
     let kernel = Kernel::find(&tree, kver.as_deref(), request.modules_dir.as_deref())?;
     let host = SystemHost::new(tree, kernel).with_context(|| {
         format!("cannot read the modules of kernel {}", kver.as_deref().unwrap_or("that is running"))
     })?;
     // A packed image is smaller where it matters: image and what is unpacked of it lie in the reserved memory together.
-    let packing = match (request.packing, host.kernel.unpacks_zstd) {
+    let configured = config.as_ref().and_then(|config| config.dump.image.compress.as_ref());
+    let asked = request.packing.or(configured.map(|given| given.value));
+    let packing = match (asked, host.kernel.unpacks_zstd) {
         (None, Some(true)) => Packing::Zstd,
         (packing, _) => packing.unwrap_or(Packing::None),
     };
@@ -117,22 +122,29 @@ pub fn plan_for(config: &Config, host: &SystemHost, ours: &Programs) -> anyhow::
                 .with_context(|| format!("{}: KDUMP_REQUIRED_PROGRAMS", program.origin))?,
         )?;
     }
-    let asked = contributions(config, host, &image.hooks)?;
+    plan.extend(asked::entries(&config.dump.image, &host.tree, &mut warnings)?)?;
+    if let Some(file) = &config.system.sysctl {
+        plan.add(asked::sysctl(&file.value, &host.tree).with_context(|| file.origin.to_string())?)?;
+    }
+    let mut asked = contributions(config, host, &image.hooks)?;
+    asked.modules.extend(asked::modules(&config.dump.image, host.index(), &mut warnings));
     for (program, reason) in &asked.ours {
         plan.extend(ours.gather_one(program, reason)?)?;
     }
     let append = config.system.append.as_ref().map_or("", |given| &given.value);
-    finish(plan, image, asked, &Cmdline::parse(append), host, warnings)
+    let firmware: Vec<PathBuf> = config.dump.image.firmware.iter().map(|given| given.value.clone()).collect();
+    finish(plan, image, asked, &Cmdline::parse(append), host, &firmware, warnings)
 }
 
 /// Adds what every image has: what is asked for, the indexes and settings of its modules, and what init is told.
-/// `cmdline` is what is known of its kernel command line.
+/// `cmdline` is what is known of its kernel command line, `more_firmware` are further directories with firmware.
 pub(crate) fn finish(
     mut plan: Plan,
     image: ImageConfig,
     mut asked: Contribution,
     cmdline: &Cmdline,
     host: &SystemHost,
+    more_firmware: &[PathBuf],
     mut warnings: Vec<String>,
 ) -> anyhow::Result<Built> {
     let (files, mut modprobe) = modprobe_d::gather(&host.tree, &mut warnings)?;
@@ -160,7 +172,7 @@ pub(crate) fn finish(
         plan.add(module.entry.clone())?;
         wanted.extend(module.firmware.iter().map(|file| (file.clone(), name.to_string())));
     }
-    plan.extend(firmware::gather(&host.tree, &wanted, &host.kernel.release))?;
+    plan.extend(firmware::gather(&host.tree, &wanted, &host.kernel.release, more_firmware))?;
 
     let text = toml::to_string(&image).context("cannot write the image configuration")?;
     plan.add(Entry::file(contract::PATH, text.into_bytes(), "what init is told"))?;
@@ -208,9 +220,9 @@ fn settings(
     others.extend(fence.iter().flat_map(|fence| &fence.nodes));
     let (targets, network) = network::find(config, host, targets, &others, warnings)?;
     let (release, wanted) = (&host.kernel.release, |word: &Option<Given<bool>>| word.clone().filter(|word| word.value));
-    let integrity = wanted(&dump.integrity)
+    let integrity = wanted(&dump.image.integrity)
         .map(|word| integrity::find(&host.tree, release).with_context(|| format!("{}: integrity", word.origin)));
-    let modsign = wanted(&dump.modsign)
+    let modsign = wanted(&dump.image.modsign)
         .map(|word| integrity::certificates(&host.tree).with_context(|| format!("{}: modsign", word.origin)));
     Ok(Settings {
         targets,
@@ -220,13 +232,20 @@ fn settings(
         network,
         user: scripts::find(config, &host.tree)?,
         shell,
-        watchdog: host.devices_are_here.then(|| watchdog::active(&host.tree)).flatten(),
-        notify: notify::resolve(config, &own_name)?,
+        watchdog: (host.devices_are_here && dump.image.watchdog.as_ref().is_none_or(|given| given.value))
+            .then(|| watchdog::active(&host.tree))
+            .flatten(),
+        notify: notify::resolve(config, &own_name),
         fence,
         integrity: integrity.transpose()?,
         modsign: modsign.transpose()?,
         modules: kmod::Settings {
-            forbid: dump.forbid_modules.iter().map(|given| ModuleName::new(&given.value)).collect(),
+            forbid: dump
+                .forbid_modules
+                .iter()
+                .chain(&dump.image.omit_drivers)
+                .map(|given| ModuleName::new(&given.value))
+                .collect(),
         },
         ..Settings::default()
     })
@@ -265,11 +284,11 @@ pub(crate) fn image_config(
         dump: Dump {
             keep: config.system.keep.as_ref().map(|given| given.value),
             free: config.system.free.as_ref().map_or(0, |given| given.value),
-            when_short: config.dump.when_short.clone().unwrap_or_else(Measure::all),
+            when_short: config.dump.when_short.as_ref().map_or_else(Measure::all, |given| given.value.clone()),
             ..Dump::new(path, config.dump.collector.value.argv.clone())
         },
         endings,
-        limits: config.dump.limits,
+        limits: config.dump.limits.value,
         normal: None,
         hooks,
     })

@@ -14,7 +14,19 @@ pub fn start(verbose: bool) {
         .build();
     let level = if verbose { LevelFilter::Debug } else { LevelFilter::Info };
     // A second call, as in tests, finds a logger and is content with it.
-    let _ = TermLogger::init(level, config, TerminalMode::Stderr, ColorChoice::Never);
+    let _ = TermLogger::init(LevelFilter::Debug, config, TerminalMode::Stderr, ColorChoice::Never);
+    log::set_max_level(level);
+}
+
+/// Says as much as the configuration asks for: from 0 (nothing) to 4.
+pub fn say(level: u8) {
+    log::set_max_level(match level {
+        0 => LevelFilter::Off,
+        1 => LevelFilter::Error,
+        2 => LevelFilter::Warn,
+        3 => LevelFilter::Info,
+        _ => LevelFilter::Debug,
+    });
 }
 
 /// Turns a result into an exit, the error printed as one chain.

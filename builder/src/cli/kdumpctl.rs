@@ -1,5 +1,6 @@
 //! `kdumpctl`: what was typed. One line of [`Word`] for each thing that it can be told.
 
+use crate::config::Syscall;
 use crate::crashkernel::Crashkernel;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::num::NonZeroU32;
@@ -97,6 +98,12 @@ pub enum Word {
     Dumps(Dumps),
     /// Load a kernel for the next reboot, or boot it at once
     Kexec(Kexec),
+    /// What is configured, and whether it can be followed
+    Config {
+        /// What to do with it
+        #[command(subcommand)]
+        word: ConfigWord,
+    },
 }
 
 /// How something is told.
@@ -116,18 +123,6 @@ pub struct Loading {
     /// Give back what is reserved beyond the need (KDUMP_AUTO_RESIZE); only a reboot takes that back
     #[arg(long)]
     pub shrink: bool,
-}
-
-/// A system call that loads a kernel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Syscall {
-    /// kexec_file_load, and kexec_load where the kernel lacks that and nothing forbids it
-    #[default]
-    Auto,
-    /// kexec_file_load: the kernel reads the files, and checks their signatures
-    File,
-    /// kexec_load: this program lays everything out in memory
-    Load,
 }
 
 /// How a crashed kernel's memory is kept.
@@ -270,4 +265,34 @@ pub struct Rehearsal {
     /// How it is told
     #[command(flatten)]
     pub how: Told,
+}
+
+/// What is done with the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum ConfigWord {
+    /// Tell everything that is wrong with the files, each with its line and what to write instead: exit 0 if all can be
+    /// followed, 1 if not
+    Check {
+        /// Say it as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show every value and where it was written
+    Show {
+        /// Show it as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write a kdump.toml that asks for the same
+    Convert {
+        /// The file [default: standard output]
+        #[arg(long, value_name = "FILE")]
+        to: Option<PathBuf>,
+        /// The directory that gets a file, for root alone, for each password; without it there must be none
+        #[arg(long, value_name = "DIR")]
+        secrets: Option<PathBuf>,
+        /// Overwrite files that are already there
+        #[arg(short, long)]
+        force: bool,
+    },
 }
