@@ -99,6 +99,7 @@ fn together(machine: &Machine, config: &Config, complaints: &mut Complaints) {
                 complaints.fail(&collector.origin, problem.context("the collector"));
             }
         }
+        Err(_) if collector.origin == Origin::Default => {}
         Err(_) => complaints.note(&collector.origin, "the collector is not here to say whether it takes its arguments"),
     }
 }

@@ -7,7 +7,7 @@
 //! directories, which are about all images of the machine, do not count.
 
 mod sysconfig;
-mod words;
+pub(super) mod words;
 
 pub(super) use sysconfig::{VARIABLES, follow as follow_sysconfig};
 

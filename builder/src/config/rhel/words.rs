@@ -1,13 +1,14 @@
 //! The directives of `kdump.conf`: those that are followed, and those that no version follows any more.
 
 /// The directives that name a file system.
-pub(super) const FILESYSTEMS: [&str; 9] = ["ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "vfat", "minix", "virtiofs"];
+pub(in super::super) const FILESYSTEMS: [&str; 9] =
+    ["ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "vfat", "minix", "virtiofs"];
 
 /// The other directives that name a target.
-pub(super) const TARGETS: [&str; 3] = ["raw", "nfs", "ssh"];
+pub(in super::super) const TARGETS: [&str; 3] = ["raw", "nfs", "ssh"];
 
 /// The other directives that are followed. `raw_force`, `forbid_modules` and `dracut_conf` are ours.
-pub(super) const FOLLOWED: [&str; 20] = [
+pub(in super::super) const FOLLOWED: [&str; 20] = [
     "path",
     "raw_force",
     "sshkey",
@@ -31,7 +32,7 @@ pub(super) const FOLLOWED: [&str; 20] = [
 ];
 
 /// What is no directive any more, or never was, and what to do instead.
-pub(super) const REFUSED: [(&str, &str); 7] = [
+pub(in super::super) const REFUSED: [(&str, &str); 7] = [
     ("net", "was removed from kdump.conf; write `nfs HOST:/EXPORT` or `ssh USER@HOST` in its place"),
     ("options", "was removed from kdump.conf; write a modprobe.d file with an `options` line instead"),
     ("link_delay", "was removed from kdump.conf; take the line out"),
@@ -45,12 +46,12 @@ pub(super) const REFUSED: [(&str, &str); 7] = [
 ];
 
 /// Whether the directive names a target.
-pub(super) fn is_target(name: &str) -> bool {
+pub(in super::super) fn is_target(name: &str) -> bool {
     FILESYSTEMS.contains(&name) || TARGETS.contains(&name)
 }
 
 /// All directives that there are or were.
-pub(super) fn all() -> impl Iterator<Item = &'static str> {
+pub(in super::super) fn all() -> impl Iterator<Item = &'static str> {
     let refused = REFUSED.iter().map(|(word, _)| *word);
     FILESYSTEMS.iter().chain(&TARGETS).chain(&FOLLOWED).copied().chain(refused)
 }

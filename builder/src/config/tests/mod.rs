@@ -1,5 +1,9 @@
 //! `/etc/sysconfig/kdump`, and which file counts.
 
+mod effects;
+mod round_trip;
+mod shipped;
+
 use super::*;
 use kdump_init::config::Ending;
 use proptest::prelude::*;
