@@ -126,6 +126,8 @@ impl<'a> Writer<'a> {
         put_header(&job, out, INCOMPLETE)?;
         write_all(out, FileOffset(block as u64), &job.header.sub_header()).1?;
         write_all(out, job.header.notes_at(), job.notes).1?;
+        // Who follows a stream is to know what bitmaps are before they come.
+        out.flush()?;
         let base = job.header.bitmap1_at().0;
         job.present.blocks(&mut |at, bytes| write_all(out, FileOffset(base + at), bytes).1)?;
         let shared = Shared {
