@@ -30,6 +30,7 @@
 //! | vmcoreinfo, facts | what the kernel says of itself: addresses, offsets, numbers |
 //! | level | which kinds of page are left out |
 //! | kept | the pages that are written: bitmap 2 |
+//! | use | what a page is good for: where a dump may be cut, what is needed to open it comes first ([`uses`]) |
 //! | batch | some hundred kept pages that one worker packs and writes |
 //!
 //! The other way round, `info` and `verify` read a dump: [`examine`], over [`dumpfile::read`]; and a dump can be filtered
@@ -65,6 +66,7 @@ pub mod report;
 pub mod send;
 pub mod units;
 pub mod usage;
+pub mod uses;
 pub mod vmcore;
 pub mod vmcoreinfo;
 pub mod workers;

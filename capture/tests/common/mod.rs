@@ -559,6 +559,7 @@ pub fn options(dir: &Path, level: u8, codec: Kind) -> DumpOptions {
         flattened: false,
         next_levels: vec![],
         limit: None,
+        by_use: false,
         dry_run: false,
         format: Format::Kdump,
         level: DumpLevel::new(level).unwrap(),
