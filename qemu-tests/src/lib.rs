@@ -31,7 +31,7 @@
 //! - [`scenario`], [`mod@crash`]: what is tried, and the story of trying it; [`mod@mem_usage`]: a story without a crash;
 //!   [`live`]: one that runs commands; [`normal`]: a whole system boots, and may crash.
 //! - [`nfs_server`] with its [`portmapper`], [`smb_server`], [`iscsi_server`], [`nvme_server`], [`far_server`], [`sink`],
-//!   [`switch`] with a [`dhcp6_server`]: what a guest finds on its network.
+//!   [`switch`] with a [`dhcp6_server`]: what a guest finds on its network; [`small_disk`]: what a server runs out of.
 //! - [`machine`], [`monitor`], [`console`], [`disk`], [`mod@accel`]: QEMU and what is around it.
 //! - [`mod@dist`]: the packages, as `cargo dist` makes them.
 //! - [`target_disk`], [`write_log`]: a disk for dumps that may fail, and what a power loss leaves of it.
@@ -68,6 +68,7 @@ pub mod progress;
 pub mod provision;
 pub mod scenario;
 pub mod sink;
+pub mod small_disk;
 pub mod smb_server;
 pub mod source;
 pub mod stack;
