@@ -189,7 +189,8 @@ mod tests {
         bad.add(Entry::file(&"n".repeat(5000), vec![], "too long a name")).unwrap();
         assert!(write(&bad, Packing::None, &[], &dir.path().join("image"), false).is_err());
         assert!(names(dir.path()).is_empty());
-        let error = format!("{:#}", write(&plan("x"), Packing::None, &[], &dir.path().join("no/image"), false).unwrap_err());
+        let error =
+            format!("{:#}", write(&plan("x"), Packing::None, &[], &dir.path().join("no/image"), false).unwrap_err());
         assert!(error.contains("make the directory first"), "{error}");
         let error = format!("{:#}", write(&plan("x"), Packing::None, dir.path(), true).unwrap_err());
         assert!(error.contains("is not a file"), "{error}");

@@ -328,7 +328,13 @@ impl Settings {
         let early_kdump = self.early_kdump.as_ref().map(|early| early as &dyn Hook);
         let livepatch = self.livepatch.as_ref().map(|patches| patches as &dyn Hook);
         // Early kdump before all: whatever crashes after it is dumped. Then the watchdog: its time runs. The fence after whatever brings up the network.
-        let first = early_kdump.into_iter().chain(livepatch).chain(watchdog).chain(storage).chain(network).chain(network_storage);
+        let first = early_kdump
+            .into_iter()
+            .chain(livepatch)
+            .chain(watchdog)
+            .chain(storage)
+            .chain(network)
+            .chain(network_storage);
         first.chain(targets).chain(user).chain(shell).chain(fence).chain(notify).collect()
     }
 }

@@ -89,7 +89,9 @@ impl Actions<'_> {
         let mut failed = Vec::new();
         for patch in self.store.of(&release)? {
             let file = patch.file.display().to_string();
-            if Identity::read(&patch.file).is_ok_and(|patch| accounts.is_barred(&patch)) && !self.is_enabled(&patch.name) {
+            if Identity::read(&patch.file).is_ok_and(|patch| accounts.is_barred(&patch))
+                && !self.is_enabled(&patch.name)
+            {
                 failed.push(guard::told(&patch.name));
                 continue;
             }

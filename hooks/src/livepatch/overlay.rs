@@ -330,7 +330,8 @@ mod tests {
         fs::copy(&ours, &deeper).unwrap();
         fs::write(boot.join("other.img"), "070701 of another builder").unwrap();
         fs::write(boot.join("other-kernel.img"), archive("6.2", &[]).unwrap()).unwrap();
-        let before: Vec<Vec<u8>> = ["other.img", "other-kernel.img"].map(|name| fs::read(boot.join(name)).unwrap()).into();
+        let before: Vec<Vec<u8>> =
+            ["other.img", "other-kernel.img"].map(|name| fs::read(boot.join(name)).unwrap()).into();
 
         install(root, &store, "one");
         install(root, &store, "two");
@@ -340,11 +341,13 @@ mod tests {
         assert_eq!(fs::metadata(&ours).unwrap().permissions().mode() & 0o777, 0o640);
         assert_eq!(&image[..28], b"an image, whoever made it...");
         let names: Vec<String> = entries(&image[28..]).into_iter().map(|(name, _)| name).collect();
-        let patches = ["one.ko", "one.ko.sha256", "two.ko", "two.ko.sha256"].map(|name| format!("var/lib/kpatch/6.1/{name}"));
+        let patches =
+            ["one.ko", "one.ko.sha256", "two.ko", "two.ko.sha256"].map(|name| format!("var/lib/kpatch/6.1/{name}"));
         let parents = ["etc", "etc/kdump", "var", "var/lib", "var/lib/kpatch", "var/lib/kpatch/6.1"];
         assert_eq!(names[..6], parents);
         assert_eq!(names[6..10], patches);
-        let after: Vec<Vec<u8>> = ["other.img", "other-kernel.img"].map(|name| fs::read(boot.join(name)).unwrap()).into();
+        let after: Vec<Vec<u8>> =
+            ["other.img", "other-kernel.img"].map(|name| fs::read(boot.join(name)).unwrap()).into();
         assert_eq!(before, after);
 
         for name in ["one", "two"] {

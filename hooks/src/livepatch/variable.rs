@@ -82,7 +82,10 @@ mod tests {
         assert_eq!(read(directory.path()).unwrap(), "one 2\n");
         write(directory.path(), "").unwrap();
         write(directory.path(), "").unwrap();
-        assert_eq!((read(directory.path()).unwrap().as_str(), fs::read_dir(directory.path()).unwrap().count()), ("", 1));
+        assert_eq!(
+            (read(directory.path()).unwrap().as_str(), fs::read_dir(directory.path()).unwrap().count()),
+            ("", 1)
+        );
     }
 
     #[test]
