@@ -37,6 +37,8 @@
 //! once more: [`dumpfile::memory`] makes it the machine's memory again. What a dump would hold is asked of a running
 //! machine by [`usage`], over /proc/kcore.
 //!
+//! Which live patches the crashed kernel had is told by [`live_patches`], over the kernel's own symbols ([`kallsyms`]).
+//!
 //! Where to look: [`pipeline`] tells the story from open to finish. [`classify`] has the order of the questions.
 //! [`dumpfile`] has the picture of the file. `send` is the other program of this crate, kdump-send, which delivers a
 //! flattened stream to another machine. `vmcore/map.rs` has the `unsafe` of the collector, `send/ftp/tls.rs` the other one. Memory as the rest of the
@@ -55,7 +57,9 @@ pub mod examine;
 pub mod fake;
 pub mod filter;
 pub mod input;
+pub mod kallsyms;
 pub mod kernel;
+pub mod live_patches;
 pub mod memmap;
 pub mod output;
 pub mod paging;

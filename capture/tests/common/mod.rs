@@ -9,6 +9,7 @@
 
 pub mod aarch64;
 pub mod kcore;
+pub mod live;
 pub mod logs;
 pub mod pages;
 pub mod x86_64;
