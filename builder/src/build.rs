@@ -8,6 +8,7 @@ use crate::gather::{asked, drivers, firmware, indexes, modprobe_d, modules, prog
 use crate::host::{Kernel, SystemHost, Tree, watchdog};
 use crate::kdumpctl::kernel_file;
 use crate::plan::{Entry, Plan};
+use crate::signatures::{self, Judge};
 use crate::{endings, image, integrity, network, normal, scripts, target};
 use anyhow::{Context, bail};
 use kdump_hooks::cmdline::Cmdline;
@@ -163,9 +164,13 @@ pub(crate) fn finish(
         let entry = Entry::file(name, bytes.clone(), reason.clone());
         plan.add(Entry { mode: if *secret { 0o600 } else { entry.mode }, ..entry })?;
     }
-    let source = modules::Source { tree: &host.tree, kernel: &host.kernel, index: host.index(), config: &modprobe };
+    let judge = Judge::new(host, cmdline, image.hooks.modsign.as_ref());
+    let (tree, kernel, index) = (&host.tree, &host.kernel, host.index());
+    let source = modules::Source { tree, kernel, index, config: &modprobe, judge: &judge };
     let modules::Gathered { chosen, left_out } = source.gather(&asked.modules)?;
     warnings.extend(left_out.iter().map(|(module, why)| format!("module {module} is not in the image: {why}")));
+    let verdicts = chosen.iter().filter_map(|(module, chosen)| Some((module, chosen.verdict.as_ref()?)));
+    warnings.extend(signatures::notes(verdicts));
     plan.extend(indexes::gather(host.index(), &format!("lib/modules/{}", host.kernel.release), &chosen))?;
     let mut wanted = BTreeMap::new();
     for (name, module) in &chosen {

@@ -32,6 +32,7 @@
 //! | [`build`] | the story of an image, step by step: read this first |
 //! | [`normal`] | the same for an image that boots the system itself |
 //! | [`integrity`] | keys, certificates and the policy of IMA and EVM, if they are to come along |
+//! | [`signatures`] | whether the kernel would accept the modules of an image |
 //! | [`gather`] | one module per kind of content; each returns entries, none writes |
 //! | [`plan`], [`cpio`], [`mod@image`] | entries, archive, file: whole or not at all |
 //! | [`generator`] | what systemd is told before it starts anything; its units are in `dist/`, with all else of packages |
@@ -71,5 +72,6 @@ pub mod plan;
 pub mod raw;
 pub mod remote;
 pub mod scripts;
+pub mod signatures;
 pub mod target;
 pub mod unpack;

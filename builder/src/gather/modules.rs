@@ -11,6 +11,7 @@
 use crate::host::kernel::Compression;
 use crate::host::{Kernel, Tree};
 use crate::plan::Entry;
+use crate::signatures::{Judge, Signature, Verdict};
 use crate::unpack::unpack;
 use anyhow::{Context, bail};
 use kdump_hooks::ModuleNeed;
@@ -39,6 +40,8 @@ pub struct Chosen {
     pub entry: Entry,
     /// The firmware files that it names.
     pub firmware: Vec<String>,
+    /// What the kernel would make of it, if that is known.
+    pub verdict: Option<Verdict>,
 }
 
 /// Where modules come from.
@@ -52,6 +55,8 @@ pub struct Source<'a> {
     pub index: &'a Index,
     /// The administrator's modprobe.d.
     pub config: &'a Config,
+    /// Who knows what the kernel accepts.
+    pub judge: &'a Judge<'a>,
 }
 
 impl Source<'_> {
@@ -59,7 +64,7 @@ impl Source<'_> {
     /// what would need it.
     ///
     /// # Errors
-    /// A required module is missing, or its file is damaged or of another kernel.
+    /// A required module is missing, or its file is damaged, of another kernel, or one that the kernel would refuse.
     pub fn gather(&self, needs: &[ModuleNeed]) -> anyhow::Result<Gathered> {
         let mut all = Gathered::default();
         let mut todo: Vec<ModuleNeed> = needs.iter().rev().cloned().collect();
@@ -225,6 +230,10 @@ impl Source<'_> {
                  a normal boot use `kpatch install` and mkdumprd --normal --livepatch; take it out there"
             );
         }
+        let verdict = self.judge.verdict(&Signature::of(&object));
+        if let Some(Verdict::Refused(why)) = &verdict {
+            bail!("kernel {release} would refuse the module {module} ({reason}): {why}");
+        }
         let unpack_now = compression.filter(|_| compression != self.kernel.decompresses);
         let (index_path, reason) = match unpack_now {
             Some(compression) => (
@@ -242,7 +251,7 @@ impl Source<'_> {
             Some(_) => object.into_owned(),
             None => packed,
         };
-        Ok((Chosen { index_path, entry: Entry::file(&path, bytes, reason), firmware }, info))
+        Ok((Chosen { index_path, entry: Entry::file(&path, bytes, reason), firmware, verdict }, info))
     }
 }
 

@@ -183,7 +183,7 @@ const DEBIAN: &[Row] = &[
 fn rhel(text: &str, complaints: &mut Complaints) -> Config {
     let rhel = Rhel::parse(text, Path::new("file"), complaints);
     let mut config = Config { dump: rhel.dump, ..Config::default() };
-    rhel.dracut.apply(&mut config.dump, &mut config.system);
+    rhel.dracut.apply(Dialect::Rhel, &mut config.dump, &mut config.system);
     config
 }
 

@@ -136,7 +136,7 @@ proptest! {
         let mut complaints = Complaints::default();
         let rhel = Rhel::parse(&text, Path::new("kdump.conf"), &mut complaints);
         let mut config = Config { dump: rhel.dump, ..Config::default() };
-        rhel.dracut.apply(&mut config.dump, &mut config.system);
+        rhel.dracut.apply(Dialect::Rhel, &mut config.dump, &mut config.system);
         comes_back(&config);
     }
 
