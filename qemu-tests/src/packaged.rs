@@ -100,7 +100,10 @@ impl System {
         fs::create_dir_all(self.path("/usr/lib/modules"))?;
         let mut copy = tools::command("cp");
         copy.arg("-a").arg(&kernel.modules).arg(self.path("/usr/lib/modules"));
-        tools::run(&mut copy).map(drop)
+        tools::run(&mut copy)?;
+        // systemd has kmod read it, which this system lacks.
+        let names = self.path(&format!("/usr/lib/modules/{}/modules.devname", kernel.release));
+        fs::remove_file(&names).with_context(|| format!("unable to remove {}", names.display()))
     }
 
     /// Has a script run when the system is up, on the console and by its own service.
@@ -133,8 +136,7 @@ impl System {
 /// What begins every probe.
 const PROBE: &str = "#!/bin/sh
 say() { echo \"GUEST: $1=$2\" > /dev/console; }
-i=0
-while [ $i -lt 300 ] && ! systemctl --quiet is-active multi-user.target; do sleep 1; i=$((i+1)); done
+systemctl is-system-running --wait > /dev/null
 ";
 
 const UNIT: &str =

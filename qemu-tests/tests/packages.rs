@@ -1,8 +1,10 @@
 //! The packages: what is in them, what installing, upgrading and removing them does to a Debian system, and whether such a
 //! system saves its crash.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use qemu_tests::machine::Ending;
@@ -10,6 +12,7 @@ use qemu_tests::packaged::System;
 use qemu_tests::provision::Suite;
 use qemu_tests::status::Status;
 use qemu_tests::{dist, folders, provision, tools};
+use serde_json::json;
 
 #[test]
 fn manual_pages_are_sound_and_shells_can_read_the_completions() -> Result<()> {
@@ -157,6 +160,63 @@ fn build(tree: &Path, deb: &Path) -> Result<()> {
         .map(drop)
 }
 
+/// Files that only one of the two has.
+const OF_ONE_KIND: [&str; 4] = ["/etc/kernel/", "/usr/share/doc/kdump-rs/c", "/usr/share/licenses/", "/usr/share/zsh/"];
+
+#[test]
+#[ignore = "compiles cargo-generate-rpm, and fetches lintian and shellcheck"]
+fn the_rpm_has_the_same_files_is_installed_and_erased_and_no_script_is_faulty() -> Result<()> {
+    provision::for_packages()?;
+    let (deb, rpm) = (dist::deb()?, dist::rpm()?);
+    let of_deb = tools::text(tools::command("dpkg-deb").arg("--contents").arg(&deb))?;
+    let of_deb = of_deb.lines().filter_map(|line| line.split_whitespace().last()?.strip_prefix('.'));
+    let of_rpm = tools::text(tools::command("rpm").arg("-qlp").arg(&rpm))?;
+    let own = |path: &&str| !path.ends_with('/') && !OF_ONE_KIND.iter().any(|other| path.starts_with(other));
+    let (of_deb, of_rpm): (BTreeSet<&str>, BTreeSet<&str>) =
+        (of_deb.filter(own).collect(), of_rpm.lines().filter(own).collect());
+    ensure!(of_deb == of_rpm, "in one alone: {:?}", of_deb.symmetric_difference(&of_rpm));
+
+    let system = System::new("package-rpm")?;
+    let handle = |words: &[&str]| {
+        let mut command = tools::command("rpm");
+        command.arg("--root").arg(system.path("/")).args(["--nodeps"]).args(words);
+        tools::text(&mut command)
+    };
+    let file = rpm.to_string_lossy();
+    handle(&["--install", &file])?;
+    ensure!(system.has(WANTED) && system.has(CONFIG) && system.has("/usr/bin/lsinitrd"), "it is not set up");
+    ensure!(handle(&["--verify", "kdump-rs"])?.is_empty(), "files are not as they are in the package");
+    system.write(CONFIG, "path = \"/srv/crash\"\n")?;
+    handle(&["--upgrade", "--replacepkgs", &file])?;
+    ensure!(system.text(CONFIG)?.contains("/srv/crash"), "the configuration is lost");
+    ensure!(system.has("/usr/bin/lsinitrd"), "an upgrade takes a name away");
+    system.write(IMAGE, "an image")?;
+    system.write(DUMP, "a dump")?;
+    handle(&["--erase", "kdump-rs"])?;
+    for gone in [WANTED, IMAGE, "/usr/bin/kdumpctl", "/usr/bin/lsinitrd", "/usr/lib/kdump", "/usr/share/kdump"] {
+        ensure!(!system.has(gone), "{gone} is left");
+    }
+    ensure!(system.has(CONFIG) && system.has(DUMP), "the administrator's own is lost");
+    fs::remove_dir_all(system.path("/")).context("unable to remove the system")?;
+
+    let dist = folders::workspace().join("builder/dist");
+    for folder in ["debian", "kernel", "rpm", "systemd", "."] {
+        for file in fs::read_dir(dist.join(folder))?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()? {
+            let is_script = folder == "rpm" || fs::read(&file).is_ok_and(|text| text.starts_with(b"#!/bin/sh\n"));
+            if is_script {
+                tools::run(tools::command("shellcheck").args(["--shell", "sh"]).arg(&file))?;
+            }
+        }
+    }
+    // Static programs are what lintian finds odd.
+    let odd = "shared-library-lacks-prerequisites,statically-linked-binary,unstripped-binary-or-object";
+    let mut lintian = tools::command("lintian");
+    let said =
+        lintian.args(["--allow-root", "--fail-on", "error,warning", "--suppress-tags", odd]).arg(&deb).output()?;
+    ensure!(said.status.success(), "lintian says: {}", String::from_utf8_lossy(&said.stdout));
+    Ok(())
+}
+
 /// What is asked of a system that is up: the first boot crashes, the one after it has the dump.
 const PROBE: &str = r#"
 say service "$(systemctl is-active kdump.service)"
@@ -164,13 +224,13 @@ say loaded "$(cat /sys/kernel/kexec_crash_loaded)"
 say failed "$(systemctl --failed --no-legend --plain | tr '\n' ' ')"
 say wants "$(systemctl show --property Wants --value kdump.service)"
 if ! ls -d /var/crash/127.0.0.1-* > /dev/null 2>&1; then
-    /etc/kernel/postinst.d/kdump SECOND
-    say built "$(lsinitrd /boot/initramfs-SECONDkdump.img | grep -c 'ext4.ko')"
+    say hook "$(/etc/kernel/postinst.d/kdump SECOND 2>&1 | tr '\n' ' ')"
+    say built "$(lsinitrd /boot/initramfs-SECONDkdump.img | grep -c 'SECOND/.*/virtio_blk.ko')"
     /etc/kernel/postrm.d/kdump SECOND
     say left "$(ls /boot/*kdump.img)"
     # As many events as there are blocks of memory, all at once.
     udevadm trigger --settle --action=online --subsystem-match=memory
-    say known "$(ls /run/kdump)"
+    say known "$(ls /run/kdump/hotplug)"
     sleep 2
     while [ -e /run/kdump/hotplug ] || systemctl is-active kdump-hotplug.service | grep -q activating; do sleep 1; done
     say followed "$(journalctl --unit kdump-hotplug.service --output cat | grep -c '^Starting ')"
@@ -204,7 +264,7 @@ fn an_installed_package_saves_a_crash_that_the_next_boot_finds() -> Result<()> {
     ensure!(!said.of("wants")?.contains("network-online"), "a disk waits for the network");
     said.expect("built", "1")?;
     said.expect("left", &format!("/boot/initramfs-{}kdump.img", kernel.release))?;
-    said.expect("known", "hotplug")?;
+    said.expect("known", "/run/kdump/hotplug")?;
     said.expect("followed", "1")?;
     ensure!(said.ending == Ending::Reboot, "the capture kernel's ending was {:?}", said.ending);
 
@@ -219,4 +279,67 @@ fn an_installed_package_saves_a_crash_that_the_next_boot_finds() -> Result<()> {
     let [dump] = &files(&crash)?[..] else { bail!("there is not one dump") };
     Status::read(&crash.join(dump).join("status.json"))?.expect_outcome("complete")?;
     machine.done()
+}
+
+/// Memory is plugged in while the system runs; then it crashes.
+const PLUGGED: &str = r#"
+echo online > /sys/devices/system/memory/auto_online_blocks
+say kept "$(cat /sys/devices/system/memory/crash_hotplug 2> /dev/null)"
+say ready yes
+total() { awk '/^MemTotal/ { print $2 }' /proc/meminfo; }
+i=0
+while [ $i -lt 120 ] && [ "$(total)" -lt 900000 ]; do sleep 1; i=$((i+1)); done
+say total "$(total)"
+sleep 4
+while [ -e /run/kdump/hotplug ] || systemctl is-active kdump-hotplug.service | grep -q activating; do sleep 1; done
+say followed "$(journalctl --unit kdump-hotplug.service --output cat | grep -c 'Reloading kdump: \[OK\]')"
+say failed "$(systemctl --failed --no-legend --plain | tr '\n' ' ')"
+sync
+echo c > /proc/sysrq-trigger
+"#;
+
+/// Crashes a system that has got more memory since its capture kernel was loaded; how often it was loaded again, and
+/// whether the kernel keeps what it knows up to date.
+fn plug_in(suite: Suite, name: &str) -> Result<(u32, bool)> {
+    let kernel = provision::kernel(suite)?;
+    let system = System::new(name)?;
+    system.add_kernel(&kernel)?;
+    system.install(&dist::deb()?)?;
+    system.add_probe(PLUGGED)?;
+    let mut guest = system.into_disk(&kernel, 768)?;
+    guest.machine = guest.machine.words(&["-m", "768M,slots=2,maxmem=2G"].map(String::from));
+    let said = guest.boot(|running| {
+        running.console().wait_for("GUEST: ready=", Duration::from_secs(300))?;
+        let size = 512_u64 << 20;
+        running.ask("object-add", &json!({"qom-type": "memory-backend-ram", "id": "more", "size": size}))?;
+        running.ask("device_add", &json!({"driver": "pc-dimm", "id": "dimm", "memdev": "more"}))
+    })?;
+    said.expect("failed", "")?;
+    ensure!(said.of("total")?.parse::<u64>()? > 900_000, "the memory was not plugged in: {}", said.of("total")?);
+    let crash = guest.take_off("/var/crash")?;
+    let [dump] = &files(&crash)?[..] else { bail!("there is not one dump") };
+    let status = Status::read(&crash.join(dump).join("status.json"))?;
+    status.expect_outcome("complete")?;
+    let mib = status.pages()?.values().sum::<u64>() / 256;
+    ensure!(mib > 1000, "the dump knows of {mib} MiB alone");
+    guest.done()?;
+    Ok((said.of("followed")?.parse()?, said.of("kept")? == "1"))
+}
+
+#[test]
+#[ignore = "another system boots and crashes"]
+fn memory_that_is_plugged_in_is_in_the_dump_since_the_capture_kernel_is_loaded_again() -> Result<()> {
+    let (times, kept) = plug_in(Suite::Own, "plugged-own")?;
+    ensure!(!kept, "this kernel keeps what it knows up to date, and shows nothing");
+    ensure!((1..=2).contains(&times), "four blocks of memory, and it is loaded {times} times");
+    Ok(())
+}
+
+#[test]
+#[ignore = "another system boots and crashes"]
+fn memory_that_is_plugged_in_is_in_the_dump_since_the_kernel_itself_follows_it() -> Result<()> {
+    let (times, kept) = plug_in(Suite::Trixie, "plugged-trixie")?;
+    ensure!(kept, "this kernel does not follow memory");
+    ensure!(times == 0, "it is loaded again all the same, {times} times");
+    Ok(())
 }
