@@ -3,7 +3,7 @@
 //!
 //! | wanted | comes from | kept in |
 //! |---|---|---|
-//! | QEMU, mkfs.ext4, cpio, depmod | the machine's apt, installed | the system |
+//! | QEMU, mkfs.ext4, cpio, depmod, mandoc, rpm, lintian, shellcheck | the machine's apt, installed | the system |
 //! | the machine's own cloud kernel | the machine's apt, downloaded | `target/qemu/kernels/` |
 //! | LVM, mdadm, cryptsetup, mkfs, open-iscsi for a guest | the machine's apt, downloaded | `target/qemu/storage-tools*/` |
 //! | mkfs for vfat and f2fs, mtools | the machine's apt, downloaded | `target/qemu/small-filesystems/` |
@@ -44,7 +44,7 @@ pub use kernels::{Kernel, Suite, debug_vmlinux, generic_kernel, kernel};
 pub use makedumpfile::{Codec, Makedumpfile, ORACLE_IN_GUEST, makedumpfile};
 pub use modules::own_module;
 pub use ovmf::{Firmware, firmware};
-pub use packages::tools;
+pub use packages::{for_manual_pages, for_packages, tools};
 pub use readers::{Readers, readers};
 pub use samba::samba;
 pub use servers::servers;
