@@ -79,6 +79,57 @@ impl Estimate {
     }
 }
 
+/// The figures of SUSE's `kdumptool calibrate`, in MiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Calibrated {
+    /// All memory.
+    pub total: u64,
+    /// What to reserve below 4 GiB.
+    pub low: u64,
+    /// What to reserve above.
+    pub high: u64,
+    /// The least and the most that makes sense below.
+    pub min_low: u64,
+    /// See `min_low`.
+    pub max_low: u64,
+    /// The least and the most that makes sense above.
+    pub min_high: u64,
+    /// See `min_high`.
+    pub max_high: u64,
+}
+
+impl Estimate {
+    /// The same in SUSE's terms, on a machine with so much memory. Above 4 GiB all but what devices need goes up there.
+    pub fn calibrated(&self, memory: u64) -> Calibrated {
+        const LOW: u64 = 72;
+        let (total, need) = (memory / MIB, self.recommended() / MIB);
+        let below = total.min(4096);
+        match memory > 4 << 30 {
+            true => {
+                let max_high = total - below;
+                Calibrated {
+                    total,
+                    low: LOW,
+                    high: need.min(max_high),
+                    min_low: LOW,
+                    max_low: below,
+                    min_high: 0,
+                    max_high,
+                }
+            }
+            false => Calibrated {
+                total,
+                low: need.min(total),
+                high: 0,
+                min_low: LOW.min(total),
+                max_low: below,
+                min_high: 0,
+                max_high: 0,
+            },
+        }
+    }
+}
+
 /// The estimate for a kernel and image on disk.
 ///
 /// # Errors
@@ -140,6 +191,9 @@ mod tests {
         let small = Estimate { kernel: 30 * MIB, image: 3 * MIB, collector: COLLECTOR, ..Estimate::default() };
         assert_eq!(small.sum(), 57 * MIB);
         assert_eq!(small.recommended(), 80 * MIB);
+        assert_eq!(small.calibrated(16 << 30).high, 80);
+        assert_eq!((small.calibrated(16 << 30).low, small.calibrated(16 << 30).max_high), (72, 12 << 10));
+        assert_eq!((small.calibrated(1 << 30).low, small.calibrated(1 << 30).high), (80, 0));
         let large = Estimate { luks: 1 << 30, ..small };
         assert_eq!(large.recommended() % STEP, 0);
         assert!(large.recommended() > large.sum() + large.sum() / 9);

@@ -43,6 +43,14 @@ impl Machine {
         out
     }
 
+    /// Has the root, which holds `/var/crash`, on a disk that the machine shows.
+    fn holds_dumps(&self) {
+        self.write("etc/kdump.conf", "path /var/crash\n");
+        self.write("proc/self/mountinfo", "1 0 8:1 / / rw - ext4 /dev/vda1 rw\n");
+        self.write("sys/class/block/vda1/dev", "8:1\n");
+        self.write("dev/vda1", "");
+    }
+
     fn json(&self, words: &str) -> Value {
         serde_json::from_str(&self.run(words).1).unwrap()
     }
@@ -164,12 +172,11 @@ fn every_distribution_configures_the_command_line_as_its_own_scripts_do() {
         (None, "KDUMP_SAVEDIR=/var/crash\n", " sysrq=yes reset_devices acpi_no_memhotplug "),
     ] {
         let machine = Machine::new();
-        match conf {
-            Some(_) => {}
-            None => fs::remove_file(machine.system.root.join("etc/kdump.conf")).unwrap(),
+        machine.holds_dumps();
+        if conf.is_none() {
+            fs::remove_file(machine.system.root.join("etc/kdump.conf")).unwrap();
         }
         machine.write("etc/sysconfig/kdump", sysconfig);
-        machine.write("proc/self/mountinfo", "1 0 8:1 / / rw - ext4 /dev/vda1 rw\n");
         machine.says("start");
         assert!(machine.journal()[0].contains(words), "{words}");
     }
@@ -241,8 +248,7 @@ fn reset_crashkernel_changes_the_boot_loader_or_shows_what_it_would_change() {
 #[test]
 fn status_tells_everything_in_one_place() {
     let machine = Machine::new();
-    machine.write("etc/kdump.conf", "path /var/crash\n");
-    machine.write("proc/self/mountinfo", "1 0 8:1 / / rw - ext4 LABEL=x rw\n");
+    machine.holds_dumps();
     machine.says("start");
     machine.write("sys/kernel/kexec_crash_loaded", "1\n");
     machine.dump("127.0.0.1-2026-01-01-00:00:00", "complete", "");
@@ -261,8 +267,7 @@ fn status_tells_everything_in_one_place() {
 #[test]
 fn a_test_leaves_a_mark_in_the_log_by_which_its_dump_is_known_after_the_reboot() {
     let machine = Machine::new();
-    machine.write("etc/kdump.conf", "path /var/crash\n");
-    machine.write("proc/self/mountinfo", "1 0 8:1 / / rw - ext4 LABEL=x rw\n");
+    machine.holds_dumps();
     machine.write("proc/sys/kernel/random/boot_id", "first\n");
     assert!(machine.fails("test --force").contains("no capture kernel is loaded"));
     assert_eq!(machine.run("test --result").0.unwrap(), ExitCode::from(3));
