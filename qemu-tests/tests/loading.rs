@@ -46,6 +46,21 @@ fn a_kernel_that_is_loaded_by_kexec_load_saves_the_dump_of_a_test() -> Result<()
     Ok(())
 }
 
+/// Linux 6.12 keeps the headers of the dump up to date itself, in the room that it asks for.
+#[test]
+#[ignore = "as the first one, with a newer kernel"]
+fn a_kernel_that_follows_hotplug_saves_a_dump_when_it_is_loaded_by_kexec_load() -> Result<()> {
+    let scenario = Scenario {
+        start: "--syscall load",
+        keep_raw: true,
+        ..Scenario::of(kernel(Suite::Trixie)?, "kexec-load-newer")
+    };
+    let outcome = crash(&scenario)?;
+    ensure!(outcome.console.contains("kdump.img by kexec_load"), "it was loaded by another call");
+    judge::against_source(&scenario, &outcome)?;
+    Ok(())
+}
+
 /// The very kernel and image, in a virtual machine that kdumpctl makes itself. A second one has too little memory.
 #[test]
 fn a_rehearsal_tells_what_a_crash_would_come_to() -> Result<()> {
@@ -75,6 +90,13 @@ fn a_rehearsal_tells_what_a_crash_would_come_to() -> Result<()> {
     let panic = report.pointer("/status/vmcore/panic_line").and_then(serde_json::Value::as_str);
     ensure!(panic.is_some_and(|line| line.contains("kdumpctl rehearsal")), "{report:#}");
     let (succeeded, report) = rehearse("40", "too-little")?;
-    ensure!(!succeeded && report["complete"] == false && report["reason"].is_string(), "{report:#}");
+    ensure!(
+        !succeeded && report["complete"] == false && reason_of(&report).contains("ran out of memory"),
+        "{report:#}"
+    );
     Ok(())
+}
+
+fn reason_of(report: &serde_json::Value) -> &str {
+    report["reason"].as_str().unwrap_or_default()
 }

@@ -6,7 +6,10 @@ use kdump_builder::{cli, console, kdumpctl, kexec};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let typed = cli::Kdumpctl::parse();
+    let typed = match cli::Kdumpctl::try_parse() {
+        Ok(typed) => typed,
+        Err(usage) => return console::usage(&usage),
+    };
     console::start(false);
     let tree = Tree::new(&typed.sysroot);
     if typed.word.is_for_this_machine() && !tree.is_this_machine() {

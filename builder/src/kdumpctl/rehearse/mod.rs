@@ -35,6 +35,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// How many lines of the console are shown after a failure.
 const TAIL: usize = 20;
 
+/// What a kernel says that has no memory left.
+const OUT_OF_MEMORY: [&str; 3] = ["Out of memory", "out_of_memory", "System is deadlocked on memory"];
+
 /// What came of it.
 #[derive(Debug, Serialize)]
 struct Report {
@@ -164,6 +167,9 @@ fn judge(machine: &Machine, stage: &Stage, ended: &Ended, memory: u64, folder: &
     };
     if status.is_none() {
         report.reason = Some(match ended.late {
+            _ if OUT_OF_MEMORY.iter().any(|words| ended.console.contains(words)) => {
+                format!("{} MiB are too little: the kernel ran out of memory; raise crashkernel=", mib(memory))
+            }
             true => "its time was over before a dump was written".to_owned(),
             false => "it ended without a word on a dump".to_owned(),
         });

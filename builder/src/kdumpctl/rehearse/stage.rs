@@ -14,8 +14,6 @@ use crate::plan::{Entry, Kind, Plan};
 use anyhow::{Context, bail};
 use kdump_hooks::filesystem::Filesystem;
 use kdump_hooks::{DeviceSpec, Target};
-#[cfg(test)]
-use kdump_init::config::FailureAction;
 use kdump_init::config::{self as contract, Ending, Endings, ImageConfig};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -109,10 +107,14 @@ pub(super) fn set(machine: &Machine, image: &Path, folder: &Path) -> anyhow::Res
     Ok(Stage { config, bus, fstype, left_out })
 }
 
-/// The modules that the image has, and those that are built into its kernel.
+/// The modules that the image has, and those that are built into its kernel: the image knows of some, the machine of all.
 fn modules(machine: &Machine, release: &str, image: &[u8]) -> anyhow::Result<BTreeSet<String>> {
     let archive = Archive::read(image)?;
-    let mut names: BTreeSet<String> = archive.files().keys().filter_map(|path| module_name(path)).collect();
+    let files = archive.files();
+    let mut names: BTreeSet<String> = files.keys().filter_map(|path| module_name(path)).collect();
+    for (_, entry) in files.iter().filter(|(path, _)| path.ends_with("/modules.builtin")) {
+        names.extend(String::from_utf8_lossy(archive.data(entry)).lines().filter_map(module_name));
+    }
     for dir in ["lib/modules", "usr/lib/modules"] {
         let builtin = machine.tree.line(&format!("{dir}/{release}/modules.builtin")).unwrap_or_default();
         names.extend(builtin.lines().filter_map(module_name));
@@ -192,11 +194,12 @@ pub(super) fn command(program: &str) -> Command {
     Command::new(place.unwrap_or_else(|| program.into()))
 }
 
-/// The modules of a virtual disk and of the file system on it, with indexes of their own.
+/// The modules of most disks, virtual ones among them, and of the file system, with indexes of their own: this machine has
+/// no disk of that label, so that none of its own drivers is looked for.
 fn drivers(machine: &Machine, release: &str, fstype: &str) -> anyhow::Result<Plan> {
     let folder = tempfile::tempdir()?;
     let (conf, sysconfig) = (folder.path().join("kdump.conf"), folder.path().join("sysconfig"));
-    fs::write(&conf, format!("{fstype} LABEL={LABEL}\nextra_modules virtio_pci virtio_blk\n"))?;
+    fs::write(&conf, format!("{fstype} LABEL={LABEL}\n"))?;
     fs::write(&sysconfig, "")?;
     let request = Request {
         kver: Some(release.to_owned()),
@@ -234,6 +237,9 @@ fn make_disk(fstype: &str, disk: &Path) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fake::{FakeSystem, RELEASE};
+    use crate::host::Tree;
+    use crate::kexec::fake::FakeKexec;
 
     fn config(hooks: &str) -> ImageConfig {
         let text = format!(
@@ -257,8 +263,38 @@ mod tests {
         assert_eq!(targets, ["ext4 LABEL=rehearsal"]);
         assert_eq!((config.dump.path.as_path(), config.dump.keep), (Path::new("/dumps"), None));
         assert!(config.hooks.storage.is_empty() && config.hooks.watchdog.is_none());
-        assert_eq!(config.endings.failure_action, FailureAction::from(Ending::Poweroff));
+        assert_eq!(config.endings.failure_action, Ending::Poweroff.into());
         assert_eq!(left_out.len(), 4, "{left_out:?}");
+    }
+
+    #[test]
+    fn an_image_without_a_driver_of_a_virtual_disk_gets_one_laid_over_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let system = FakeSystem::new(dir.path()).unwrap();
+        let kexec = FakeKexec::default();
+        let machine = Machine {
+            tree: Tree::new(dir.path()),
+            files: Files::new(dir.path(), None, None),
+            programs: Some(system.programs()),
+            kexec: &kexec,
+        };
+        let mut plan = Plan::default();
+        for folder in ["etc", "etc/kdump"] {
+            plan.add(Entry::directory(folder, "test")).unwrap();
+        }
+        let hooks = "[[hooks.targets]]\nkind = 'filesystem'\nfstype = 'ext4'\ndevice = 'UUID=1'\noptions = []\n";
+        let told = ImageConfig { kernel_release: RELEASE.into(), ..config(hooks) };
+        plan.add(Entry::file(contract::PATH, toml::to_string(&told).unwrap().into_bytes(), "test")).unwrap();
+        let (image, folder) = (dir.path().join("kdump.img"), dir.path().join("folder"));
+        fs::create_dir(&folder).unwrap();
+        write::write(&plan, 0, Packing::None, &mut File::create(&image).unwrap()).unwrap();
+        let stage = set(&machine, &image, &folder).unwrap();
+        assert_eq!((stage.bus, stage.fstype.as_str()), (Bus::Virtio, "ext4"));
+        assert!(stage.left_out.iter().any(|line| line.contains("laid over")), "{:?}", stage.left_out);
+        let made = fs::read(folder.join(IMAGE)).unwrap();
+        assert!(modules(&machine, RELEASE, &made).unwrap().contains("virtio_blk"));
+        assert_eq!(inspect::config(&made).unwrap(), stage.config);
+        assert!(fs::metadata(folder.join(DISK)).unwrap().len() == DISK_SIZE);
     }
 
     #[test]
