@@ -29,6 +29,13 @@ pub fn say(level: u8) {
     });
 }
 
+/// What was typed is no command, or a call for help. RHEL's kdumpctl ends with 1 then, and scripts know 2 as something else.
+pub fn usage(usage: &clap::Error) -> ExitCode {
+    // Nobody may be listening; the exit says it too.
+    let _ = usage.print();
+    if usage.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
 /// Turns a result into an exit, the error printed as one chain.
 pub fn exit(program: &str, result: anyhow::Result<ExitCode>) -> ExitCode {
     match result {

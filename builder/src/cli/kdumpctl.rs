@@ -22,6 +22,9 @@ pub struct Kdumpctl {
     /// Where kdump-init, kdump-capture and kdump-send are [default: beside this program, else /usr/lib/kdump]
     #[arg(long, value_name = "DIR", global = true)]
     pub programs: Option<PathBuf>,
+    /// The root of the machine that is meant, for what changes or looks at files alone
+    #[arg(long, value_name = "DIR", default_value = "/", global = true)]
+    pub sysroot: PathBuf,
 }
 
 /// What kdumpctl is told to do.
@@ -104,6 +107,17 @@ pub enum Word {
         #[command(subcommand)]
         word: ConfigWord,
     },
+}
+
+impl Word {
+    /// Whether it is done to the kernel that runs, not to files.
+    pub fn is_for_this_machine(&self) -> bool {
+        match self {
+            Word::Start(_) | Word::Stop | Word::Restart(_) | Word::Reload(_) | Word::Kexec(_) | Word::Propagate => true,
+            Word::Test { result, .. } => !result,
+            _ => false,
+        }
+    }
 }
 
 /// How something is told.
@@ -244,6 +258,17 @@ pub struct Kexec {
     pub syscall: Syscall,
 }
 
+/// What runs a virtual machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Accel {
+    /// KVM, and emulation where that is not
+    Auto,
+    /// KVM
+    Kvm,
+    /// Emulation, which takes some ten times as long
+    Tcg,
+}
+
 /// What `rehearse` is told.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct Rehearsal {
@@ -259,6 +284,15 @@ pub struct Rehearsal {
     /// Seconds after which it is given up
     #[arg(long, value_name = "SECONDS", default_value = "600")]
     pub limit: u64,
+    /// What runs the virtual machine
+    #[arg(long, value_enum, value_name = "HOW", default_value = "auto")]
+    pub accel: Accel,
+    /// Further words of the kernel command line
+    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
+    pub append: Option<String>,
+    /// A further word of QEMU's command line; may be given several times
+    #[arg(long, value_name = "WORD", allow_hyphen_values = true)]
+    pub qemu: Vec<String>,
     /// Keep the virtual machine's console and disk in this directory, which is made
     #[arg(long, value_name = "DIR")]
     pub keep: Option<PathBuf>,

@@ -7,6 +7,6 @@ mod kdumpctl;
 mod lsinitrd;
 mod mkdumprd;
 
-pub use kdumpctl::{ConfigWord, Dumps, Kdumpctl, Kexec, Loading, Place, Rehearsal, Reset, Told, Way, Word};
+pub use kdumpctl::{Accel, ConfigWord, Dumps, Kdumpctl, Kexec, Loading, Place, Rehearsal, Reset, Told, Way, Word};
 pub use lsinitrd::Lsinitrd;
 pub use mkdumprd::Mkdumprd;

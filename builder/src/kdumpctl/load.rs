@@ -71,8 +71,8 @@ pub(super) fn put(
     if how.shrink {
         shrink(machine, &config, disk, out)?;
     }
+    let syscall = wanted(tree, how);
     let files = kexec::Files { kernel: &disk.kernel, image: Some(&disk.image), cmdline: &line };
-    let syscall = how.syscall.or_else(|| last(tree).map(|loaded| loaded.asked())).unwrap_or_default();
     let done = kexec::load(tree, machine.kexec, Purpose::Crash, files, syscall).with_context(|| {
         let what = format!("cannot load the capture kernel {} with {}", disk.kernel.display(), disk.image.display());
         if keys > 0 { format!("{what}; {}", keys::REMEDY) } else { what }
@@ -81,6 +81,11 @@ pub(super) fn put(
     let by = if done == Syscall::Load { " by kexec_load" } else { "" };
     writeln!(out, "Loaded {} with {}{by}", disk.kernel.display(), disk.image.display())?;
     Ok(())
+}
+
+/// The system call that is asked for, now or when it was loaded before.
+fn wanted(tree: &Tree, how: &Loading) -> Syscall {
+    how.syscall.or_else(|| last(tree).map(|loaded| loaded.asked())).unwrap_or_default()
 }
 
 impl Loaded {
