@@ -33,6 +33,7 @@
 //! | [`normal`] | the same for an image that boots the system itself |
 //! | [`gather`] | one module per kind of content; each returns entries, none writes |
 //! | [`plan`], [`cpio`], [`mod@image`] | entries, archive, file: whole or not at all |
+//! | [`problems`], [`report`], [`estimate`] | `--plan`: all that is in the way of an image, or what is in it and what memory it takes |
 //! | [`inspect`] | lists, prints, unpacks and compares images, ours or not; [`unpack`] is what undoes compression |
 //! | [`kexec`] | loading; its `sys.rs` is the one room with `unsafe` in it |
 //! | [`fake`] | a machine made of a few files, for tests |
@@ -46,6 +47,7 @@ pub mod config;
 pub mod console;
 pub mod cpio;
 pub mod endings;
+pub mod estimate;
 pub mod fake;
 pub mod gather;
 pub mod host;
@@ -58,8 +60,10 @@ pub mod mkdumprd;
 pub mod network;
 pub mod normal;
 pub mod plan;
+pub mod problems;
 pub mod raw;
 pub mod remote;
+pub mod report;
 pub mod scripts;
 pub mod target;
 pub mod unpack;

@@ -12,6 +12,7 @@ use crate::gather::{drivers, elf, programs::Programs, skeleton};
 use crate::host::{SystemHost, mounts, sysfs};
 use crate::kdumpctl::kernel::{self, OnDisk};
 use crate::plan::{Entry, Plan};
+use crate::problems::Problems;
 use crate::{network, target};
 use anyhow::{Context, bail};
 use kdump_hooks::cmdline::Cmdline;
@@ -106,7 +107,7 @@ pub fn plan(options: Options, files: &Files, host: &SystemHost, ours: &Programs)
         asked.modules.extend(nfs::all_modules("the root may be on an NFS server (--network)"));
     }
     let image = ImageConfig { normal: Some(seen.root), ..build::image_config(&config, host, hooks, path)? };
-    build::finish(plan, image, asked, &Cmdline::default(), host, warnings)
+    build::finish(plan, image, asked, &Cmdline::default(), host, warnings, Problems::default())
 }
 
 /// Only a kernel that has crashed hands keys over to the next one.
