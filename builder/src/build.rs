@@ -12,7 +12,7 @@ use crate::host::{Kernel, SystemHost, Tree, watchdog};
 use crate::plan::{Entry, Plan};
 use crate::problems::Problems;
 use crate::unpack::Codec;
-use crate::{endings, image, network, normal, scripts, target};
+use crate::{endings, image, network, normal, scripts, target, uptodate};
 use anyhow::{Context, bail};
 use kdump_hooks::cmdline::Cmdline;
 use kdump_hooks::kmod::{self, ModuleName};
@@ -97,12 +97,18 @@ pub fn plan(request: &Request) -> anyhow::Result<Built> {
     let mut problems = Problems::default();
     problems.note(check_packing(packing, &host.kernel));
     let programs = Programs::find(request.programs.as_deref())?;
+    let is_capture = config.is_some();
     let built = match (config, request.normal) {
         (Some(config), _) => problems.note(plan_for(&config, &host, &programs)),
         (None, options) => problems.note(normal::plan(options.unwrap_or_default(), &request.files, &host, &programs)),
     };
     problems.finish()?;
-    let built = built.context("there is no plan")?;
+    let mut built = built.context("there is no plan")?;
+    if is_capture {
+        let inputs = uptodate::inputs(&host.tree, &request.files, &host.kernel, &programs).to_text();
+        built.plan.add(Entry::file(uptodate::PATH, inputs.into_bytes(), "what the image is made of"))?;
+        list(&mut built.plan);
+    }
     let kernel = host.kernel.file(&host.tree);
     let estimate = estimate::of_plan(&built, 0, kernel.as_deref(), &host);
     Ok(Built { packing, estimate, ..built })

@@ -35,6 +35,7 @@
 //! | [`plan`], [`cpio`], [`mod@image`] | entries, archive, file: whole or not at all |
 //! | [`problems`], [`report`], [`estimate`] | `--plan`: all that is in the way of an image, or what is in it and what memory it takes |
 //! | [`inspect`] | lists, prints, unpacks and compares images, ours or not; [`unpack`] is what undoes compression |
+//! | [`uptodate`] | whether an image is still what would be built now |
 //! | [`kexec`] | loading; its `sys.rs` is the one room with `unsafe` in it |
 //! | [`fake`] | a machine made of a few files, for tests |
 //!
@@ -67,3 +68,4 @@ pub mod report;
 pub mod scripts;
 pub mod target;
 pub mod unpack;
+pub mod uptodate;

@@ -203,6 +203,7 @@ impl Source<'_> {
             true => self.tree.resolve(Path::new(&file.path))?,
             false => self.kernel.modules_dir.join(&file.path),
         };
+        self.tree.note(&place);
         let packed = fs::read(&place).with_context(|| {
             format!(
                 "module {module} ({reason}) is missing: cannot read {}; install kernel {release} again",
