@@ -50,7 +50,8 @@ fn main() -> Result<()> {
     bench.judge("NFS", &nfs, REMOTE, f64::MAX);
     let ssh = bench.build("ours, ssh", "path /crash\nssh dump@192.0.2.1\nsshkey /root/key\n")?;
     bench.judge("ssh", &ssh, REMOTE, f64::MAX);
-    let strict = "--hostonly --hostonly-mode strict --no-hostonly-default-device --add-drivers 'ext4 virtio_blk virtio_pci'";
+    let strict =
+        "--hostonly --hostonly-mode strict --no-hostonly-default-device --add-drivers 'ext4 virtio_blk virtio_pci'";
     bench.theirs("dracut, local", &format!("dracut -q -f {strict} -o 'plymouth resume' /tmp/i {}", bench.kver))?;
     bench.theirs("mkinitramfs", &format!("mkinitramfs -o /tmp/i {} 2>/dev/null", bench.kver))?;
     for how in ["zstd", "gzip", "xz"] {
@@ -166,7 +167,8 @@ impl Bench {
         let image = self.root.join(format!("tmp/large-{how}.img"));
         if !image.is_file() {
             let noise = "test -f /tmp/noise || head -c 19000000 /dev/urandom > /tmp/noise";
-            let line = format!("{noise}; dracut -q -f --no-hostonly --{how} --include /tmp/noise /noise /tmp/large-{how}.img");
+            let line =
+                format!("{noise}; dracut -q -f --no-hostonly --{how} --include /tmp/noise /noise /tmp/large-{how}.img");
             run(&mut self.inside(&format!("{line} {}", self.kver)))?;
         }
         let theirs = self.best(|| self.inside(&format!("lsinitrd /tmp/large-{how}.img > /dev/null")))?;
@@ -205,6 +207,8 @@ fn run(command: &mut Command) -> Result<()> {
     let output = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).output()?;
     match output.status.success() {
         true => Ok(()),
-        false => Err(format!("{command:?} ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr)).into()),
+        false => {
+            Err(format!("{command:?} ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr)).into())
+        }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! `mkdumprd` and `kdumpctl start` both tell it.
 
-use crate::config::{Config, Files, OnFailure, fence, notify};
+use crate::config::{Config, Files, Given, OnFailure, fence, notify};
 use crate::cpio::write::Packing;
 use crate::estimate::{self, Estimate};
 use crate::gather::{
@@ -12,7 +12,7 @@ use crate::host::{Kernel, SystemHost, Tree, watchdog};
 use crate::plan::{Entry, Plan};
 use crate::problems::Problems;
 use crate::unpack::Codec;
-use crate::{endings, image, network, normal, scripts, target, uptodate};
+use crate::{endings, image, integrity, network, normal, scripts, target, uptodate};
 use anyhow::{Context, bail};
 use kdump_hooks::cmdline::Cmdline;
 use kdump_hooks::kmod::{self, ModuleName};
@@ -53,6 +53,8 @@ pub struct Built {
     pub config: ImageConfig,
     /// How it is to be written.
     pub packing: Packing,
+    /// What is put behind it as it is.
+    pub overlay: Vec<u8>,
     /// The modules in it, by name.
     pub modules: Vec<Planned>,
     /// Modules that somebody would have liked to have in it, and firmware that they name, and why they are not.
@@ -97,20 +99,20 @@ pub fn plan(request: &Request) -> anyhow::Result<Built> {
     let mut problems = Problems::default();
     problems.note(check_packing(packing, &host.kernel));
     let programs = Programs::find(request.programs.as_deref())?;
-    let is_capture = config.is_some();
+    let keys = config.as_ref().map(|config| integrity::sources(config, &host.tree));
     let built = match (config, request.normal) {
         (Some(config), _) => problems.note(plan_for(&config, &host, &programs)),
         (None, options) => problems.note(normal::plan(options.unwrap_or_default(), &request.files, &host, &programs)),
     };
     problems.finish()?;
     let mut built = built.context("there is no plan")?;
-    if is_capture {
-        let inputs = uptodate::inputs(&host.tree, &request.files, &host.kernel, &programs).to_text();
+    if let Some(keys) = keys {
+        let inputs = uptodate::inputs(&host.tree, &request.files, &host.kernel, &programs, keys).to_text();
         built.plan.add(Entry::file(uptodate::PATH, inputs.into_bytes(), "what the image is made of"))?;
         list(&mut built.plan);
     }
     let kernel = host.kernel.file(&host.tree);
-    let estimate = estimate::of_plan(&built, 0, kernel.as_deref(), &host);
+    let estimate = estimate::of_plan(&built, kernel.as_deref(), &host);
     Ok(Built { packing, estimate, ..built })
 }
 
@@ -223,8 +225,8 @@ pub(crate) fn finish(
     let text = toml::to_string(&image).context("cannot write the image configuration")?;
     plan.add(Entry::file(contract::PATH, text.into_bytes(), "what init is told"))?;
     list(&mut plan);
-    let (packing, estimate) = (Packing::None, Estimate::default());
-    Ok(Built { plan, config: image, packing, modules, left_out, estimate, warnings })
+    let (packing, overlay, estimate) = (Packing::None, Vec::new(), Estimate::default());
+    Ok(Built { plan, config: image, packing, overlay, modules, left_out, estimate, warnings })
 }
 
 /// Puts the list of all entries into a plan.
@@ -269,6 +271,11 @@ fn settings(
     let mut others: Vec<IpAddr> = network_storage.iter().filter_map(|layer| layer.0.server()).collect();
     others.extend(fence.iter().flat_map(|fence| &fence.nodes));
     let (targets, network) = network::find(config, host, targets, &others, warnings)?;
+    let (release, wanted) = (&host.kernel.release, |word: &Option<Given<bool>>| word.clone().filter(|word| word.value));
+    let integrity = wanted(&dump.integrity)
+        .map(|word| integrity::find(&host.tree, release).with_context(|| format!("{}: integrity", word.origin)));
+    let modsign = wanted(&dump.modsign)
+        .map(|word| integrity::certificates(&host.tree).with_context(|| format!("{}: modsign", word.origin)));
     Ok(Settings {
         targets,
         paths,
@@ -280,6 +287,8 @@ fn settings(
         watchdog: host.devices_are_here.then(|| watchdog::active(&host.tree)).flatten(),
         notify: notify::resolve(config, &own_name)?,
         fence,
+        integrity: integrity.transpose()?,
+        modsign: modsign.transpose()?,
         modules: kmod::Settings {
             forbid: dump.forbid_modules.iter().map(|given| ModuleName::new(&given.value)).collect(),
         },
@@ -361,7 +370,7 @@ pub(crate) fn contributions(config: &Config, host: &dyn Host, settings: &Setting
 /// # Errors
 /// The image cannot be written.
 pub fn write(built: &Built, output: &Path, force: bool) -> anyhow::Result<String> {
-    let size = image::write(&built.plan, built.packing, output, force)?;
+    let size = image::write(&built.plan, built.packing, &built.overlay, output, force)?;
     let targets: Vec<String> = built.config.hooks.targets.iter().map(Target::to_string).collect();
     let purpose = match &built.config.normal {
         Some(Normal { root: Some(root), .. }) => format!("boots {root}"),

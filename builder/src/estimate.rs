@@ -7,12 +7,17 @@
 //! it comes to a fifth to a third more.
 
 use crate::build::Built;
-use crate::host::{SystemHost, Tree};
+use crate::cpio::read::Archive;
+use crate::crashkernel;
+use crate::host::{SystemHost, Tree, luks, stack, sysfs};
+use crate::kexec::segments::BzImage;
+use anyhow::Context;
+use kdump_hooks::DeviceSpec;
 use kdump_hooks::storage::{Crypt, Key, Layer};
+use kdump_init::config::ImageConfig;
 use serde::Serialize;
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
+use std::fs;
 use std::path::Path;
 
 const MIB: u64 = 1 << 20;
@@ -34,8 +39,10 @@ const SPARE_LEAST: u64 = 4 * MIB;
 const STEP: u64 = 8 * MIB;
 /// The part of a kernel that it does not give back once it has started.
 const LASTS: (u64, u64) = (2, 3);
-/// Modules are loaded out of their files into memory of their own, unpacked and with what the kernel adds.
+/// What a packed module takes once it is loaded, as often as its file.
 const LOADED: u64 = 3;
+/// The name of every module's file has it; of one that is not packed it is the end.
+const MODULE: &str = ".ko";
 
 /// What takes memory, in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -97,40 +104,81 @@ impl fmt::Display for Estimate {
     }
 }
 
-/// The estimate for a plan whose image has that many bytes. `kernel` is the file of the kernel, if it is here.
-pub fn of_plan(built: &Built, image: u64, kernel: Option<&Path>, host: &SystemHost) -> Estimate {
-    let modules = built.modules.iter().map(|module| module.size).sum::<u64>();
-    let storage = &built.config.hooks.storage;
-    let opened = |layer: &&Layer| matches!(layer, Layer::Crypt(Crypt { key: Key::File { .. }, .. }));
+/// What an image weighs, be it planned or on disk.
+struct Weight {
+    image: u64,
+    unpacked: u64,
+    modules: u64,
+}
+
+/// The estimate for a plan; the size of its image is still to be put in. `kernel` is the file of the kernel, if it is here.
+pub fn of_plan(built: &Built, kernel: Option<&Path>, host: &SystemHost) -> Estimate {
+    let modules = built.modules.iter().map(|module| loaded(&module.path, module.size)).sum();
+    let weight = Weight { image: 0, unpacked: built.plan.unpacked_size(), modules };
+    let kernel = kernel.and_then(|path| kernel_size(path).ok()).unwrap_or(KERNEL);
+    estimate(&host.tree, &built.config, kernel, weight)
+}
+
+/// The estimate for a kernel and image on disk.
+///
+/// # Errors
+/// One of the files cannot be read.
+pub fn for_image(tree: &Tree, config: &ImageConfig, kernel: &Path, image: &Path) -> anyhow::Result<Estimate> {
+    let kernel = kernel_size(kernel).with_context(|| format!("cannot read the kernel {}", kernel.display()))?;
+    let what = || format!("cannot read the image {}", image.display());
+    let bytes = fs::read(image).with_context(what)?;
+    let archive = Archive::read_with(&bytes, &|_| false).with_context(what)?;
+    let mut weight = Weight { image: bytes.len() as u64, unpacked: 0, modules: 0 };
+    for (path, entry) in archive.files() {
+        let size = archive.size(entry);
+        weight.unpacked += size.next_multiple_of(4096);
+        weight.modules += loaded(&path, size);
+    }
+    Ok(estimate(tree, config, kernel, weight))
+}
+
+fn estimate(tree: &Tree, config: &ImageConfig, kernel: u64, weight: Weight) -> Estimate {
+    let memory = crashkernel::memory(tree);
     Estimate {
-        kernel: kernel.and_then(kernel_size).unwrap_or(KERNEL),
+        kernel,
         kernel_besides: KERNEL_BESIDES,
-        image,
-        unpacked: built.plan.unpacked_size(),
-        modules: modules.saturating_mul(LOADED),
-        collector: COLLECTOR + memory(&host.tree).div_ceil(1 << 40).saturating_sub(1) * COLLECTOR_PER_TIB,
-        network: if built.config.hooks.network.is_some() { NETWORK } else { 0 },
-        luks: storage.iter().filter(opened).map(|layer| host.memory_of(layer)).max().unwrap_or(0),
+        image: weight.image,
+        unpacked: weight.unpacked,
+        modules: weight.modules,
+        collector: COLLECTOR + memory.div_ceil(1 << 40).saturating_sub(1) * COLLECTOR_PER_TIB,
+        network: if config.hooks.network.is_some() { NETWORK } else { 0 },
+        luks: luks_memory(tree, config),
     }
 }
 
-/// What a kernel takes until it runs: of a bzImage that is in its head, any other is taken for three times its file.
-fn kernel_size(path: &Path) -> Option<u64> {
-    let mut head = Vec::new();
-    let file = File::open(path).ok()?;
-    let size = file.metadata().ok()?.len();
-    file.take(0x264).read_to_end(&mut head).ok()?;
-    match (head.get(0x202..0x206)?, head.get(0x260..0x264)?.first_chunk::<4>()) {
-        (b"HdrS", Some(size)) => Some(u32::from_le_bytes(*size).into()),
-        _ => Some(3 * size),
+/// What a file of the image takes as a module that is loaded; nothing, if it is none.
+fn loaded(path: &str, size: u64) -> u64 {
+    match path.rsplit_once(MODULE) {
+        Some((_, "")) => size,
+        Some((_, suffix)) if suffix.starts_with('.') => size.saturating_mul(LOADED),
+        _ => 0,
     }
 }
 
-/// All memory of the machine, in bytes.
-fn memory(tree: &Tree) -> u64 {
-    let meminfo = tree.line("proc/meminfo").unwrap_or_default();
-    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
-    total.and_then(|total| total.trim().parse::<u64>().ok()).unwrap_or(0) * 1024
+/// What a kernel takes until it runs: a bzImage says so, any other is taken for three times its file.
+fn kernel_size(path: &Path) -> anyhow::Result<u64> {
+    let kernel = fs::read(path)?;
+    Ok(BzImage::parse(&kernel).map_or_else(|_| 3 * kernel.len() as u64, |kernel| kernel.size))
+}
+
+/// The most that opening one of the volumes takes; the kernel hands over keys that need no opening.
+fn luks_memory(tree: &Tree, config: &ImageConfig) -> u64 {
+    let opened = |layer: &Layer| match layer {
+        Layer::Crypt(Crypt { name, key: Key::File { .. }, .. }) => Some(name.clone()),
+        _ => None,
+    };
+    let names = config.hooks.storage.iter().filter_map(opened);
+    let volumes = names.flat_map(|name| {
+        let device = DeviceSpec::Path(Path::new("/dev/mapper").join(name));
+        sysfs::block_names(tree, &device).iter().flat_map(|name| stack::below(tree, name)).collect::<Vec<_>>()
+    });
+    let nodes = volumes.map(|name| tree.path("dev").join(name));
+    nodes.filter_map(|node| luks::memory(&node)).max().unwrap_or(0).saturating_mul(1024)
 }
 
 #[cfg(test)]
@@ -149,14 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bzimage_says_itself_what_it_takes() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let mut head = vec![0; 0x300];
-        std::fs::write(file.path(), &head).unwrap();
-        assert_eq!(kernel_size(file.path()), Some(3 * 0x300));
-        head[0x202..0x206].copy_from_slice(b"HdrS");
-        head[0x260..0x264].copy_from_slice(&(40u32 << 20).to_le_bytes());
-        std::fs::write(file.path(), &head).unwrap();
-        assert_eq!(kernel_size(file.path()), Some(40 * MIB));
+    fn packed_modules_take_more_than_their_files() {
+        assert_eq!(["a/b.ko", "a/b.ko.xz", "a/b.kot", "init"].map(|path| loaded(path, 10)), [10, 30, 0, 0]);
     }
 }

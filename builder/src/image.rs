@@ -3,6 +3,7 @@
 //! The image grows in a pending file that has no name, is flushed to the disk and takes the output's name in one step.
 //! Whatever goes wrong before that, be it a signal, the pending file is gone and an older image is what it was.
 
+use crate::cpio::layout::padding;
 use crate::cpio::write::{self, Packing};
 use crate::plan::Plan;
 use anyhow::{Context, bail};
@@ -39,11 +40,11 @@ pub fn check_output(output: &Path, force: bool) -> anyhow::Result<()> {
     }
 }
 
-/// Writes `plan` as the image `output`; its size.
+/// Writes `plan` as the image `output`, and an archive that is finished already behind it; its size.
 ///
 /// # Errors
 /// The directory cannot be written to or is full. Nothing is left behind then.
-pub fn write(plan: &Plan, packing: Packing, output: &Path, force: bool) -> anyhow::Result<u64> {
+pub fn write(plan: &Plan, packing: Packing, overlay: &[u8], output: &Path, force: bool) -> anyhow::Result<u64> {
     check_output(output, force)?;
     let dir = directory(output);
     let what =
@@ -51,6 +52,11 @@ pub fn write(plan: &Plan, packing: Packing, output: &Path, force: bool) -> anyho
     let pending = Pending::create(dir, output).with_context(what)?;
     let mut buffer = BufWriter::with_capacity(1 << 18, pending.file());
     write::write(plan, mtime()?, packing, &mut buffer).with_context(what)?;
+    buffer.flush().with_context(what)?;
+    let length = usize::try_from(pending.file().metadata().with_context(what)?.len())?;
+    let gap = if overlay.is_empty() { 0 } else { padding(length) };
+    buffer.write_all([0; 3].get(..gap).unwrap_or_default()).with_context(what)?;
+    buffer.write_all(overlay).with_context(what)?;
     buffer.flush().with_context(what)?;
     drop(buffer);
     pending.file().sync_all().with_context(what)?;
@@ -177,7 +183,7 @@ mod tests {
     fn an_image_is_private_and_the_only_thing_left() {
         let dir = tempfile::tempdir().unwrap();
         let output = dir.path().join("image");
-        let size = write(&plan("x"), Packing::None, &output, false).unwrap();
+        let size = write(&plan("x"), Packing::None, &[], &output, false).unwrap();
         let meta = fs::metadata(&output).unwrap();
         assert_eq!((meta.len(), meta.permissions().mode() & 0o777), (size, 0o600));
         assert_eq!(names(dir.path()), ["image"]);
@@ -187,12 +193,12 @@ mod tests {
     fn an_image_that_is_there_is_only_overwritten_by_force() {
         let dir = tempfile::tempdir().unwrap();
         let output = dir.path().join("image");
-        write(&plan("old"), Packing::None, &output, false).unwrap();
+        write(&plan("old"), Packing::None, &[], &output, false).unwrap();
         let old = fs::read(&output).unwrap();
-        let error = write(&plan("new"), Packing::None, &output, false).unwrap_err().to_string();
+        let error = write(&plan("new"), Packing::None, &[], &output, false).unwrap_err().to_string();
         assert!(error.ends_with("image is already there; -f overwrites it"), "{error}");
         assert_eq!(fs::read(&output).unwrap(), old);
-        write(&plan("new"), Packing::None, &output, true).unwrap();
+        write(&plan("new"), Packing::None, &[], &output, true).unwrap();
         assert_ne!(fs::read(&output).unwrap(), old);
     }
 
@@ -201,11 +207,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut bad = plan("x");
         bad.add(Entry::file(&"n".repeat(5000), vec![], "too long a name")).unwrap();
-        assert!(write(&bad, Packing::None, &dir.path().join("image"), false).is_err());
+        assert!(write(&bad, Packing::None, &[], &dir.path().join("image"), false).is_err());
         assert!(names(dir.path()).is_empty());
-        let error = format!("{:#}", write(&plan("x"), Packing::None, &dir.path().join("no/image"), false).unwrap_err());
+        let error =
+            format!("{:#}", write(&plan("x"), Packing::None, &[], &dir.path().join("no/image"), false).unwrap_err());
         assert!(error.contains("make the directory first"), "{error}");
-        let error = format!("{:#}", write(&plan("x"), Packing::None, dir.path(), true).unwrap_err());
+        let error = format!("{:#}", write(&plan("x"), Packing::None, &[], dir.path(), true).unwrap_err());
         assert!(error.contains("is not a file"), "{error}");
     }
 }

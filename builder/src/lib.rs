@@ -31,29 +31,38 @@
 //! | [`scripts`] | the administrator's programs that run in the capture kernel |
 //! | [`build`] | the story of an image, step by step: read this first |
 //! | [`normal`] | the same for an image that boots the system itself |
+//! | [`integrity`] | keys, certificates and the policy of IMA and EVM, if they are to come along |
 //! | [`gather`] | one module per kind of content; each returns entries, none writes |
 //! | [`plan`], [`cpio`], [`mod@image`] | entries, archive, file: whole or not at all |
 //! | [`problems`], [`report`], [`estimate`] | `--plan`: all that is in the way of an image, or what is in it and what memory it takes |
+//! | [`generator`] | what systemd is told before it starts anything; its units are in `dist/`, with all else of packages |
 //! | [`inspect`] | lists, prints, unpacks and compares images, ours or not; [`unpack`] is what undoes compression |
 //! | [`uptodate`] | whether an image is still what would be built now |
 //! | [`kexec`] | loading; its `sys.rs` is the one room with `unsafe` in it |
+//! | [`crashkernel`] | what is reserved: every syntax, every distribution's default |
+//! | [`estimate`](mod@estimate) | what a capture kernel takes |
+//! | [`bootloader`] | kernel command lines of the next boots, where GRUB, systemd-boot and zipl keep them |
 //! | [`fake`] | a machine made of a few files, for tests |
 //!
 //! What goes into an image for a capability is said by its hook in `kdump_hooks`; what init is told is typed in
 //! `kdump_init::config`.
 
+pub mod bootloader;
 pub mod build;
 pub mod cli;
 pub mod config;
 pub mod console;
 pub mod cpio;
+pub mod crashkernel;
 pub mod endings;
 pub mod estimate;
 pub mod fake;
 pub mod gather;
+pub mod generator;
 pub mod host;
 pub mod image;
 pub mod inspect;
+pub mod integrity;
 pub mod kdumpctl;
 pub mod kexec;
 pub mod lsinitrd;

@@ -30,6 +30,9 @@ pub fn run(typed: &Mkdumprd, out: &mut dyn Write) -> anyhow::Result<()> {
             sysctl: typed.sysctl,
             network: typed.network,
             shell: typed.shell,
+            integrity: typed.integrity,
+            modsign: typed.modsign,
+            livepatch: typed.livepatch,
         }),
     })?;
     for warning in &built.warnings {

@@ -13,10 +13,11 @@ use crate::host::{SystemHost, mounts, sysfs};
 use crate::kdumpctl::kernel::{self, OnDisk};
 use crate::plan::{Entry, Plan};
 use crate::problems::Problems;
-use crate::{network, target};
+use crate::{integrity, network, target};
 use anyhow::{Context, bail};
 use kdump_hooks::cmdline::Cmdline;
 use kdump_hooks::early_kdump::{EarlyKdump, KDUMPCTL};
+use kdump_hooks::livepatch::{AtBoot, Identity, Store, overlay, service};
 use kdump_hooks::net::model::EVERY;
 use kdump_hooks::net::{Method, Network};
 use kdump_hooks::nfs::{self, Nfs};
@@ -40,6 +41,12 @@ pub struct Options {
     pub network: bool,
     /// Bring a shell along.
     pub shell: bool,
+    /// Bring keys and policy of IMA and EVM along.
+    pub integrity: bool,
+    /// Bring certificates for modules along.
+    pub modsign: bool,
+    /// Bring the installed live patches along.
+    pub livepatch: bool,
 }
 
 /// What the host says of itself.
@@ -96,7 +103,11 @@ pub fn plan(options: Options, files: &Files, host: &SystemHost, ours: &Programs)
     keys_are_files(&storage)?;
     let network = network(&seen.root, options.network, &config, host, &mut warnings)?;
     let shell = options.shell.then(Shell::default);
-    let hooks = Settings { early_kdump, storage, network, shell, ..Settings::default() };
+    let integrity = options.integrity.then(|| integrity::find(&host.tree, &host.kernel.release)).transpose();
+    let integrity = integrity.context("--integrity")?;
+    let modsign = options.modsign.then(|| integrity::certificates(&host.tree)).transpose().context("--modsign")?;
+    let livepatch = options.livepatch.then(AtBoot::default);
+    let hooks = Settings { early_kdump, storage, network, shell, integrity, modsign, livepatch, ..Settings::default() };
     let path = config.dump.path.value.clone();
     let mut asked = build::contributions(&config, host, &hooks)?;
     asked.modules.extend(modules(&seen, options.generic, host)?);
@@ -106,8 +117,51 @@ pub fn plan(options: Options, files: &Files, host: &SystemHost, ours: &Programs)
     } else if options.network {
         asked.modules.extend(nfs::all_modules("the root may be on an NFS server (--network)"));
     }
+    let mut overlay = Vec::new();
+    if options.livepatch {
+        let (patches, needs) = live_patches(host, &mut warnings)?;
+        (overlay, asked.modules) = (patches, [asked.modules, needs].concat());
+    }
     let image = ImageConfig { normal: Some(seen.root), ..build::image_config(&config, host, hooks, path)? };
-    build::finish(plan, image, asked, &Cmdline::default(), host, warnings, Problems::default())
+    let built = build::finish(plan, image, asked, &Cmdline::default(), host, warnings, Problems::default())?;
+    Ok(Built { overlay, ..built })
+}
+
+/// The installed live patches of the kernel as they are put behind an image, and the modules that they need.
+fn live_patches(host: &SystemHost, warnings: &mut Vec<String>) -> anyhow::Result<(Vec<u8>, Vec<ModuleNeed>)> {
+    let (root, release) = (host.tree.root(), &host.kernel.release);
+    let store = Store::below(root);
+    let mut needs = Vec::new();
+    for installed in store.of(release)? {
+        let patch = Identity::read(&installed.file)?;
+        store.verify(&patch)?;
+        if patch.release != *release {
+            bail!("{} was built for kernel {}; uninstall it", installed.file.display(), patch.release);
+        }
+        let depends = patch.info.values("depends").flat_map(|names| names.split(',')).filter(|name| !name.is_empty());
+        needs.extend(depends.map(|name| ModuleNeed {
+            request: name.to_owned(),
+            reason: format!("the live patch {} needs it", patch.name),
+            required: true,
+            by_device: false,
+        }));
+    }
+    if host.devices_are_here && host.tree.line("sys/firmware/efi/fw_platform_size").is_none() {
+        warnings.push(
+            "this machine has no EFI, and nothing else keeps the marker of the boot-loop guard: a live patch with which it \
+             cannot be booted is not passed over by itself; kpatch.enable=0 on the kernel command line passes over all"
+                .to_owned(),
+        );
+    }
+    if service::state(root, service::BOOTED) != service::Unit::Enabled {
+        warnings.push(format!(
+            "{} is not enabled: nothing notes that a boot is finished, and so the live patches are passed over from the \
+             third one on; `systemctl enable {}` enables both",
+            service::BOOTED,
+            service::SERVICE
+        ));
+    }
+    Ok((overlay::of_store(root, &store, release)?, needs))
 }
 
 /// Only a kernel that has crashed hands keys over to the next one.

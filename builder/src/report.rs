@@ -49,7 +49,8 @@ impl Budget {
 /// # Errors
 /// An entry does not fit the format.
 pub fn estimate(built: &Built) -> anyhow::Result<Estimate> {
-    Ok(Estimate { image: image::measure(&built.plan, built.packing)?, ..built.estimate.clone() })
+    let image = image::measure(&built.plan, built.packing)? + built.overlay.len() as u64;
+    Ok(Estimate { image, ..built.estimate.clone() })
 }
 
 /// Prints a plan.

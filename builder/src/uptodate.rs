@@ -69,9 +69,11 @@ struct State {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inputs(BTreeMap<String, State>);
 
-/// Everything that was looked at for an image: what `tree` was asked for, the configuration, the kernel, our programs.
-pub fn inputs(tree: &Tree, files: &Files, kernel: &Kernel, programs: &Programs) -> Inputs {
+/// Everything that was looked at for an image: what `tree` was asked for, the configuration, the kernel, our programs, and
+/// `more`.
+pub fn inputs(tree: &Tree, files: &Files, kernel: &Kernel, programs: &Programs, more: Vec<PathBuf>) -> Inputs {
     let mut paths: BTreeSet<PathBuf> = tree.asked().into_iter().filter(|path| is_input(tree, path)).collect();
+    paths.extend(more);
     paths.extend([files.kdump_conf.clone(), files.sysconfig.clone()]);
     paths.extend(files.native.clone());
     paths.extend(INDEXES.map(|name| kernel.modules_dir.join(name)));

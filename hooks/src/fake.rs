@@ -2,6 +2,7 @@
 
 use crate::device::DeviceSpec;
 use crate::host::Host;
+use crate::keys::Keys;
 use crate::kmod::Index;
 use crate::machine::{Ended, MOUNT_POINT, Machine, MountPlan, Program, Refused};
 use crate::net::Net;
@@ -10,10 +11,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+mod keys;
 mod livepatch;
 mod net;
 mod object;
 
+pub use keys::FakeKeys;
 pub use livepatch::{FakeKernel, FakePatch};
 pub use net::{FakeNet, dhcp_reply};
 pub use object::object;
@@ -43,6 +46,10 @@ pub struct FakeMachine {
     pub journal: Vec<String>,
     /// Its network.
     pub net: FakeNet,
+    /// Its kernel's keys.
+    pub keys: FakeKeys,
+    /// Its live patches.
+    pub live: FakeKernel,
     /// What was mounted with and nobody may see.
     pub secrets: Vec<String>,
     /// How many targets have been left behind.
@@ -139,6 +146,22 @@ impl Machine for FakeMachine {
 
     fn network(&mut self) -> &mut dyn Net {
         &mut self.net
+    }
+
+    fn keys(&mut self) -> &mut dyn Keys {
+        &mut self.keys
+    }
+
+    fn has_file(&self, path: &Path) -> bool {
+        self.files.contains_key(path)
+    }
+
+    fn read_file(&mut self, path: &Path) -> anyhow::Result<Vec<u8>> {
+        self.ask_kernel(path).map(String::into_bytes)
+    }
+
+    fn live_patches(&mut self) -> &mut dyn crate::livepatch::Kernel {
+        &mut self.live
     }
 }
 

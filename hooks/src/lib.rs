@@ -38,11 +38,15 @@
 //! | [`notify`] | a mail and a request that say that the machine has crashed |
 //! | [`fence`] | fence_kdump messages: the cluster waits while the dump is taken |
 //! | [`early_kdump`] | the hook that loads the capture kernel in a normal boot, before the system does |
+//! | [`integrity`] | the hook for IMA and EVM: keys, certificates, the policy |
+//! | [`modsign`] | certificates by which modules are trusted, besides the kernel's own |
 //! | [`sysctl`] | sysctl.conf and sysctl.d |
 //! | [`kmod`] | what modprobe knows: indexes, modprobe.d, aliases, order of loading; both sides need it |
 //! | [`kernel`] | the few calls of the kernel that programs of several crates make |
+//! | [`keys`] | the kernel's keyrings |
 //! | [`calendar`] | dates |
-//! | [`livepatch`] | live patches: kpatch's user space |
+//! | [`livepatch`] | live patches: kpatch's user space, and the hook that loads them in a normal boot |
+//! | [`newc`] | the header of an entry of an image |
 //! | [`cmdline`] | the kernel command line |
 //! | [`links`] | symbolic links below a root that is not `/` |
 //! | [`fstab`] | what a system mounts where |
@@ -62,13 +66,17 @@ pub mod fence;
 pub mod filesystem;
 pub mod fstab;
 pub mod host;
+pub mod integrity;
 pub mod kernel;
+pub mod keys;
 pub mod kmod;
 pub mod links;
 pub mod livepatch;
 pub mod machine;
+pub mod modsign;
 pub mod moment;
 pub mod net;
+pub mod newc;
 pub mod nfs;
 pub mod notify;
 pub mod pstore;
@@ -301,6 +309,15 @@ pub struct Settings {
     /// The capture kernel that a normal boot loads early.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub early_kdump: Option<early_kdump::EarlyKdump>,
+    /// Keys and policy of IMA and EVM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub integrity: Option<integrity::Integrity>,
+    /// Certificates by which modules are trusted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modsign: Option<modsign::Modsign>,
+    /// Live patches, which a normal boot loads before its drivers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub livepatch: Option<livepatch::AtBoot>,
 }
 
 impl Settings {
@@ -321,8 +338,13 @@ impl Settings {
         let fence = self.fence.as_ref().map(|fence| fence as &dyn Hook);
         let notify = self.notify.as_ref().map(|notify| notify as &dyn Hook);
         let early_kdump = self.early_kdump.as_ref().map(|early| early as &dyn Hook);
-        // Early kdump before all: whatever crashes after it is dumped. Then the watchdog: its time runs. The fence after whatever brings up the network.
-        let first = early_kdump.into_iter().chain(watchdog).chain(storage).chain(network).chain(network_storage);
-        first.chain(targets).chain(user).chain(shell).chain(fence).chain(notify).collect()
+        let integrity = self.integrity.as_ref().map(|integrity| integrity as &dyn Hook);
+        let modsign = self.modsign.as_ref().map(|modsign| modsign as &dyn Hook);
+        let livepatch = self.livepatch.as_ref().map(|patches| patches as &dyn Hook);
+        // Early kdump before all: whatever crashes after it is dumped. A live patch may be signed by one of modsign's keys.
+        let first = early_kdump.into_iter().chain(modsign).chain(livepatch);
+        // The watchdog: its time runs. The fence after whatever brings up the network.
+        let ways = first.chain(watchdog).chain(storage).chain(network).chain(network_storage);
+        ways.chain(targets).chain(user).chain(shell).chain(fence).chain(notify).chain(integrity).collect()
     }
 }

@@ -1,6 +1,8 @@
 //! What a hook may do to the machine that has just crashed.
 
 use crate::device::DeviceSpec;
+use crate::keys::Keys;
+use crate::livepatch;
 use crate::net::Net;
 use anyhow::bail;
 use std::fmt;
@@ -9,6 +11,9 @@ use std::time::Duration;
 
 /// Where the first target is mounted in the capture environment. Another one may come beside it.
 pub const MOUNT_POINT: &str = "/kdump/target";
+
+/// Where a normal boot mounts the root before it is one.
+pub const SYSROOT: &str = "/sysroot";
 
 /// The capture environment. `init` implements it over system calls; [`crate::fake::FakeMachine`] records.
 pub trait Machine {
@@ -84,6 +89,21 @@ pub trait Machine {
 
     /// The kernel's network.
     fn network(&mut self) -> &mut dyn Net;
+
+    /// The kernel's keys.
+    fn keys(&mut self) -> &mut dyn Keys;
+
+    /// Whether something is at that path, in the image or in the kernel's own file systems.
+    fn has_file(&self, path: &Path) -> bool;
+
+    /// Reads a file of the image, such as a key.
+    ///
+    /// # Errors
+    /// It is not there, or cannot be read.
+    fn read_file(&mut self, path: &Path) -> anyhow::Result<Vec<u8>>;
+
+    /// The kernel's live patches.
+    fn live_patches(&mut self) -> &mut dyn livepatch::Kernel;
 }
 
 /// A program to be run. No shell comes between: an argument is an argument.

@@ -1,5 +1,5 @@
-//! The stages of a boot, in the order in which it passes them. A normal boot ends with [`Stage::Root`], a capture boot has
-//! none of it.
+//! The stages of a boot, in the order in which it passes them. A normal boot ends with [`Stage::Root`] and
+//! [`Stage::Switch`], which a capture boot has not.
 
 use std::fmt;
 
@@ -8,7 +8,8 @@ use std::fmt;
 pub enum Stage {
     /// Kernel file systems, log, image configuration.
     Early,
-    /// What is known of modules: the indexes, modprobe.d, the kernel command line.
+    /// What is known of modules: the indexes, modprobe.d, the kernel command line. Hooks act here before the first driver
+    /// is loaded.
     Modules,
     /// Modules that the devices ask for.
     Devices,
@@ -18,6 +19,8 @@ pub enum Stage {
     Storage,
     /// In a normal boot: the root file system is found and mounted.
     Root,
+    /// In a normal boot: the root is there, and the first of its programs is about to run.
+    Switch,
     /// The dump target: found, opened.
     Target,
     /// The administrator's own work before anything is saved.
@@ -46,6 +49,7 @@ impl Stage {
             Stage::Network => "network",
             Stage::Storage => "storage",
             Stage::Root => "root",
+            Stage::Switch => "switch",
             Stage::Target => "target",
             Stage::Pre => "pre",
             Stage::Log => "log",

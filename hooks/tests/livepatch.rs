@@ -157,6 +157,74 @@ fn a_patch_that_was_disabled_is_taken_out_and_put_in_again() {
 }
 
 #[test]
+fn what_is_installed_is_loaded_by_the_service_unless_the_command_line_says_no() {
+    let mut machine = Rehearsal::new();
+    let units = machine.root.path().join("usr/lib/systemd/system");
+    fs::create_dir_all(&units).unwrap();
+    let file = machine.module("p", &[]);
+    let said = machine.run(&format!("install {file}")).unwrap();
+    assert!(said.starts_with("installing p (6.1)\n") && said.contains("there is no kpatch.service"), "{said}");
+    machine.run("uninstall p").unwrap();
+
+    for unit in ["kpatch.service", "kpatch-booted.service"] {
+        fs::write(units.join(unit), "").unwrap();
+    }
+    assert!(machine.run(&format!("install {file}")).unwrap().contains("kpatch.service is enabled: "));
+    let wanted = machine.root.path().join("etc/systemd/system/multi-user.target.wants/kpatch.service");
+    assert!(wanted.is_symlink());
+
+    machine.kernel.files.insert("/proc/cmdline".into(), "quiet kpatch.enable=0".into());
+    assert!(machine.run("load --all").unwrap().contains("kpatch.enable=0"));
+    assert_eq!(machine.states(), ["<NO_RESULT>"]);
+    // Who asks for one by name has it.
+    machine.run("load p").unwrap();
+    assert_eq!(machine.states(), ["p [enabled]"]);
+
+    let said = machine.run("uninstall p").unwrap();
+    assert!(said.starts_with("uninstalling p (6.1)\n") && wanted.is_symlink(), "{said}");
+}
+
+#[test]
+fn a_barred_patch_is_told_by_the_service_and_loaded_by_name_which_clears_it() {
+    let mut machine = Rehearsal::new();
+    let file = machine.module("bad", &[]);
+    machine.run(&format!("install {file}")).unwrap();
+    let digest = fs::read_to_string(machine.root.path().join("var/lib/kpatch/6.1/bad.ko.sha256")).unwrap();
+    machine.kernel.firmware = Some(format!("bad {} 3\n", &digest[..16]));
+    let error = machine.run("load --all").unwrap_err();
+    assert!(error.contains("did not finish its last 2 boots") && error.contains("`kpatch load bad`"), "{error}");
+    assert_eq!(machine.states(), ["<NO_RESULT>"]);
+    assert_eq!(machine.run("booted").unwrap(), "");
+    assert!(machine.run("load --all").is_err());
+    machine.run("load bad").unwrap();
+    assert_eq!(machine.kernel.firmware.as_deref(), Some(""));
+    machine.run("load --all").unwrap();
+}
+
+#[test]
+fn a_finished_boot_clears_the_patches_that_it_was_made_with_and_an_uninstalled_one_is_forgotten() {
+    let mut machine = Rehearsal::new().loaded("one", true, None);
+    let file = machine.module("two", &[]);
+    machine.run(&format!("install {file}")).unwrap();
+    let digest = "0123456789abcdef";
+    machine.kernel.firmware = Some(format!("one {digest} 2\ntwo {digest} 3\n"));
+    assert!(machine.run("booted").unwrap().starts_with("one: the boot is finished with it"));
+    assert_eq!(machine.kernel.firmware, Some(format!("two {digest} 3\n")));
+    machine.run("uninstall two").unwrap();
+    assert_eq!(machine.kernel.firmware.as_deref(), Some(""));
+    assert_eq!(Rehearsal::new().run("booted").unwrap(), "", "a machine without a marker");
+}
+
+#[test]
+fn no_patch_is_loaded_in_a_capture_kernel() {
+    let mut machine = Rehearsal::new();
+    machine.kernel.is_capture = true;
+    let file = machine.module("p", &[]);
+    assert!(machine.run(&format!("load {file}")).unwrap_err().contains("this is a capture kernel"));
+    assert_eq!(machine.states(), ["<NO_RESULT>"]);
+}
+
+#[test]
 fn a_stalled_transition_is_reversed_and_the_task_named() {
     let mut machine = Rehearsal::new().stuck("p");
     let file = machine.module("p", &[]);

@@ -16,7 +16,9 @@ use crate::status::Status;
 use crate::sys::{self, CaptureMachine, LinuxModules, LinuxNet};
 use anyhow::{Context, bail};
 use kdump_hooks::cmdline::Cmdline;
+use kdump_hooks::kernel::LinuxKeys;
 use kdump_hooks::kmod::{Config, Index};
+use kdump_hooks::livepatch::LinuxKernel;
 use kdump_hooks::{Machine, Stage};
 use log::{error, info, warn};
 use std::fs;
@@ -75,6 +77,9 @@ fn boot() -> anyhow::Result<Beat> {
     if mode == Mode::Capture || !normal::flag(&command_line(), "rd.earlykdump") {
         config.hooks.early_kdump = None;
     }
+    if mode == Mode::Capture {
+        config.hooks.livepatch = None;
+    }
     let known = config.normal.clone().unwrap_or_default();
     if mode == Mode::Normal && !normal::wants_network(&command_line(), &known) {
         config.hooks.network = None;
@@ -98,37 +103,47 @@ fn boot() -> anyhow::Result<Beat> {
     config.limits.follow(&command_line());
     let settled = config.limits.driver() + MARGIN;
     pause(&mut run, Step::Modules);
-    run.stage(Stage::Modules, limit + settled, |_| {
+    run.stage(Stage::Modules, limit, |_| {
         let made = loader_of_this_image()?;
         modules::complain(&made);
         made.start(LOADERS);
         sys::make_device_nodes(Path::new("/dev"), made.index().nodes());
-        modules::load_without_devices(&made, &command_line());
-        settle(&made, settled);
         loader = Some(made);
         Ok(())
     })?;
     let loader = loader.context("no module loader")?;
+    let mut machine = CaptureMachine {
+        loader: loader.clone(),
+        devices: Devices::default(),
+        net: LinuxNet::default(),
+        keys: LinuxKeys,
+        live: LinuxKernel,
+        patience: limit,
+        left_behind: 0,
+    };
+    // What is to come before any driver.
+    act(&mut run, &config, Stage::Modules, &mut machine);
+    run.stage(Stage::Modules, limit + settled, |_| {
+        modules::load_without_devices(&loader, &command_line());
+        settle(&loader, settled);
+        Ok(())
+    })?;
 
     pause(&mut run, Step::Devices);
-    let mut devices = None;
     run.stage(Stage::Devices, limit + config.limits.device() + settled, |_| {
         let (watched, subscribed) = Devices::watch(&loader);
-        devices = Some(watched);
+        machine.devices = watched;
         settle(&loader, config.limits.device());
         modules::load_last(&loader);
         settle(&loader, settled);
         subscribed
     })
     .unwrap_or_else(|error| warn!("{error:#}"));
-    let devices = devices.context("no device watch")?;
 
     // Should the worker die, the aftermath has this much to tell.
     run.status.modules = loader.report();
-    let net = LinuxNet::default();
-    let mut machine = CaptureMachine { loader: loader.clone(), devices, net, patience: limit, left_behind: 0 };
     pause(&mut run, Step::Storage);
-    for stage in [Stage::Early, Stage::Modules, Stage::Devices, Stage::Network, Stage::Storage] {
+    for stage in [Stage::Early, Stage::Devices, Stage::Network, Stage::Storage] {
         act(&mut run, &config, stage, &mut machine);
     }
     let state = run.places.state.clone();
@@ -138,8 +153,10 @@ fn boot() -> anyhow::Result<Beat> {
         let ready =
             mount_root(&mut run, &config, &mut machine).inspect_err(|_| loader.report().with_journal(&state).say())?;
         pause(&mut run, Step::Leaving);
+        act(&mut run, &config, Stage::Switch, &mut machine);
         return Ok(ready);
     }
+    act(&mut run, &config, Stage::Target, &mut machine);
     Ok(dump::to_targets(&mut run, &config, &mut machine, &mut |status| {
         status.modules = loader.report().with_journal(&state);
         status.modules.say();

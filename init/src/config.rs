@@ -113,6 +113,15 @@
 //! interval = 10
 //! count = 0
 //!
+//! [hooks.integrity]
+//! master = { kind = "user", path = "/etc/keys/kmk-user.blob" }
+//! evm_key = "/etc/keys/evm-trusted.blob"
+//! ima_certificates = ["/etc/keys/ima/company.der"]
+//! policy = "/etc/sysconfig/ima-policy"
+//!
+//! [hooks.modsign]
+//! certificates = ["/etc/keys/modsign/company.der"]
+//!
 //! [hooks.notify]
 //! host = "web1"
 //! webhook = "http://monitor.example:8080/kdump"
@@ -132,7 +141,8 @@
 //! rootflags = "noatime"
 //! ```
 //!
-//! A root on a server has `export`, a table as a target of kind `nfs` is one, in place of `root`.
+//! A root on a server has `export`, a table as a target of kind `nfs` is one, in place of `root`. With an empty table
+//! `[hooks.livepatch]` the live patches at the end of the image are loaded before the drivers.
 
 use anyhow::{Context, bail};
 use kdump_hooks::cmdline::Cmdline;
@@ -420,6 +430,7 @@ impl ImageConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kdump_hooks::livepatch::AtBoot;
 
     fn example() -> ImageConfig {
         let text: Vec<&str> = include_str!("config.rs")
@@ -439,7 +450,7 @@ mod tests {
         let names: Vec<_> = hooks.hooks().iter().map(|hook| hook.name()).collect();
         let first = ["watchdog", "crypt", "lvm", "net", "iscsi", "nvme_tcp"];
         let targets = ["filesystem", "nfs", "raw", "cifs", "rootfs"];
-        let rest = ["user", "fence", "notify"];
+        let rest = ["user", "fence", "notify", "modsign", "integrity"];
         assert_eq!(names, [&first[..], &targets, &rest].concat());
     }
 
@@ -453,7 +464,8 @@ mod tests {
             rootflags: Some("noatime".into()),
             export: Some("nas:/srv/root".parse().unwrap()),
         };
-        let config = ImageConfig { normal: Some(normal), ..config };
+        let mut config = ImageConfig { normal: Some(normal), ..config };
+        config.hooks.livepatch = Some(AtBoot {});
         assert_eq!(ImageConfig::parse(&toml::to_string(&config).unwrap()).unwrap(), config);
     }
 

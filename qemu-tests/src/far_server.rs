@@ -4,7 +4,8 @@
 //! what one needs to log in. Nothing is installed: programs and libraries lie below `target/qemu/servers`.
 //!
 //! Surprising: each has a mount namespace of its own, in which `far/full` is a file system of 4 MiB, `far/readonly` one
-//! that cannot be written, and /etc/passwd has the user that sshd wants. What is stored in those two is not seen outside.
+//! that cannot be written, and /etc/passwd and /etc/shadow have the user that sshd wants and a root whose home is `home`
+//! here. What is stored in those two is not seen outside.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -21,9 +22,11 @@ use crate::{provision, sys, tools};
 
 /// They take a moment.
 const START: Duration = Duration::from_secs(30);
-/// The name in the FTP server's certificate.
+/// The name in the FTP server's certificate, beside the address that a guest calls it by.
 pub const CERTIFIED: &str = "far.test";
-/// The password that the FTP server wants of the user `ftp`.
+/// The host's loopback, as a guest has it.
+const CERTIFIED_ADDRESS: &str = "10.0.2.2";
+/// The password that the FTP server wants of the user `ftp`, and sshd of root if there is no key.
 pub const PASSWORD: &str = "kdump@";
 
 /// What it speaks.
@@ -55,7 +58,7 @@ impl FarServer {
         ensure!(nix::unistd::geteuid().is_root(), "servers with file systems of their own need root; run as root");
         let servers = provision::servers()?;
         let far = place.join("far");
-        for made in ["far/full", "far/readonly", "empty"] {
+        for made in ["far/full", "far/readonly", "empty", "home"] {
             fs::create_dir_all(place.join(made))?;
         }
         let port =
@@ -66,7 +69,8 @@ impl FarServer {
         };
         let libraries =
             ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"].map(|dir| servers.join(dir).display().to_string());
-        let script = "mount --bind \"$1/passwd\" /etc/passwd && mount -t tmpfs none /run && mkdir -p /run/sshd && \
+        let script = "mount --bind \"$1/passwd\" /etc/passwd && mount --bind \"$1/shadow\" /etc/shadow && \
+                      mount -t tmpfs none /run && mkdir -p /run/sshd && \
                       mount -t tmpfs -o size=4m none \"$1/far/full\" && mount -t tmpfs -o ro none \"$1/far/readonly\" && \
                       shift && exec \"$@\"";
         let log = fs::File::create(place.join("log"))?;
@@ -171,13 +175,12 @@ fn ssh(place: &Path, servers: &Path, port: u16) -> Result<Vec<String>> {
     fs::write(place.join("authorized"), authorized)?;
     fs::write(place.join("known"), format!("[127.0.0.1]:{port} {}\n", two_words(&public("host")?)))?;
     fs::write(place.join("changed"), format!("[127.0.0.1]:{port} {}\n", two_words(&public("stranger")?)))?;
-    let passwd = fs::read_to_string("/etc/passwd").context("unable to read /etc/passwd")?;
-    let others: String =
-        passwd.lines().filter(|line| !line.starts_with("sshd:")).map(|line| format!("{line}\n")).collect();
-    fs::write(place.join("passwd"), others + "sshd:x:64999:65534::/run/sshd:/usr/sbin/nologin\n")?;
     let shown = |name: &str| place.join(name).display().to_string();
+    fs::write(place.join("passwd"), with_users(&[&root_at(&place.join("home")), SSHD])?)?;
+    let hash = tools::text(tools::command("openssl").args(["passwd", "-6", PASSWORD]))?;
+    fs::write(place.join("shadow"), format!("root:{}:20000::::::\n", hash.trim()))?;
     let conf = format!(
-        "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\nStrictModes no\nUsePAM no\n\
+        "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {} .ssh/authorized_keys\nStrictModes no\nUsePAM no\n\
          PermitRootLogin yes\nPidFile none\nMaxStartups 100\nSubsystem sftp {}\n",
         shown("host"),
         shown("authorized"),
@@ -188,6 +191,22 @@ fn ssh(place: &Path, servers: &Path, port: u16) -> Result<Vec<String>> {
     Ok([sshd, "-D".into(), "-e".into(), "-f".into(), shown("sshd_config")].into())
 }
 
+/// The line of root in /etc/passwd, with a home of its own.
+pub fn root_at(home: &Path) -> String {
+    format!("root:x:0:0:root:{}:/bin/sh", home.display())
+}
+
+/// The user without which sshd does not run.
+const SSHD: &str = "sshd:x:64999:65534::/run/sshd:/usr/sbin/nologin";
+
+/// This machine's /etc/passwd, with these users in the place of those who have the same names.
+pub fn with_users(users: &[&str]) -> Result<String> {
+    let passwd = fs::read_to_string("/etc/passwd").context("unable to read /etc/passwd")?;
+    let name = |line: &str| line.split(':').next().unwrap_or_default().to_owned();
+    let others = passwd.lines().filter(|line| users.iter().all(|user| name(user) != name(line)));
+    Ok(others.chain(users.iter().copied()).map(|line| format!("{line}\n")).collect())
+}
+
 fn keygen(file: &Path, kind: &str, passphrase: &str) -> Result<()> {
     tools::run(tools::command("ssh-keygen").args(["-q", "-t", kind, "-N", passphrase, "-f"]).arg(file)).map(drop)
 }
@@ -196,6 +215,7 @@ fn keygen(file: &Path, kind: &str, passphrase: &str) -> Result<()> {
 fn ftp(place: &Path, servers: &Path, port: u16, tls: bool) -> Result<Vec<String>> {
     let shown = |name: &str| place.join(name).display().to_string();
     fs::copy("/etc/passwd", place.join("passwd"))?;
+    fs::write(place.join("shadow"), "")?;
     fs::write(place.join("emails"), format!("{PASSWORD}\n"))?;
     fs::write(place.join("password"), format!("{PASSWORD}\n"))?;
     fs::write(place.join("wrong"), "guessed\n")?;
@@ -215,7 +235,11 @@ fn ftp(place: &Path, servers: &Path, port: u16, tls: bool) -> Result<Vec<String>
     if tls {
         let mut openssl = tools::command("openssl");
         openssl.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj"]);
-        openssl.args([format!("/CN={CERTIFIED}"), "-addext".into(), format!("subjectAltName=DNS:{CERTIFIED}")]);
+        openssl.args([
+            format!("/CN={CERTIFIED}"),
+            "-addext".into(),
+            format!("subjectAltName=DNS:{CERTIFIED},IP:{CERTIFIED_ADDRESS}"),
+        ]);
         openssl.args(["-keyout".into(), shown("tls.key"), "-out".into(), shown("tls.pem")]);
         tools::run(&mut openssl)?;
         conf += &format!(

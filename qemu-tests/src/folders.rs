@@ -10,6 +10,8 @@
 //! target/qemu/slots/          one lock file per core: a guest holds one
 //! target/qemu/runs/NAME/      one crash: disks, images, console.log, the dump taken off
 //! target/demo/                what `cargo demo` leaves for the user
+//! target/dist/                what `cargo dist` makes: packages, manual pages, completions
+//! target/tools/               the programs that make packages
 //! ```
 
 use std::fs::{self, File};

@@ -8,7 +8,8 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::{folders, progress, tools};
 
-const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// What cargo builds for; the folder of that name has what it built.
+pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
 const PACKAGES: [&str; 5] = ["kdump-init", "kdump-capture", "kdump-builder", "kdump-hooks", "qemu-tests"];
 const BINARIES: [&str; 10] = [
     "kdump-init",

@@ -41,6 +41,16 @@ impl TargetDisk {
         Ok(disk)
     }
 
+    /// An ext2 or ext3 with nothing on it; the driver of ext4 has both.
+    pub fn older_ext(fstype: &str, name: &str, mib: u64) -> Result<TargetDisk> {
+        let disk = TargetDisk::empty(name)?;
+        disk::empty(&disk.image, mib * MIB)?;
+        provision::tools()?;
+        let mut mkfs = tools::command(&format!("mkfs.{fstype}"));
+        tools::run(mkfs.args(["-q", "-F", "-L", LABEL]).arg(&disk.image))?;
+        Ok(disk)
+    }
+
     /// An xfs with nothing on it.
     pub fn xfs(name: &str, mib: u64) -> Result<TargetDisk> {
         let disk = TargetDisk::empty(name)?;
@@ -125,6 +135,14 @@ impl TargetDisk {
     /// The dump directories of an ext4, after a file system check, by name.
     pub fn dumps(&self) -> Result<Vec<PathBuf>> {
         dumps_on_ext4(&self.image, &self.beside("taken"))
+    }
+
+    /// Makes empty directories beside the dumps of an ext2, ext3 or ext4; those that are there stay as they are.
+    pub fn take_names(&self, names: impl Iterator<Item = String>) -> Result<()> {
+        let requests = self.beside("requests");
+        let text: String = names.map(|name| format!("mkdir \"{CRASH_FOLDER}/{name}\"\n")).collect();
+        fs::write(&requests, text).with_context(|| format!("unable to write {}", requests.display()))?;
+        tools::run(tools::command("debugfs").arg("-w").arg("-f").arg(&requests).arg(&self.image)).map(drop)
     }
 
     /// The dump directories of a vfat, by name.

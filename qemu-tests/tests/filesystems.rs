@@ -1,7 +1,74 @@
 //! Dumps on file systems of every kind: ext4, xfs and btrfs have tests of their own elsewhere.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, ensure};
 use qemu_tests::prelude::*;
+use qemu_tests::status::sha256;
+
+/// Two crashes in the same minutes of the guest's clock, on an ext2: every second of them is taken before the second
+/// crash, one by the first dump and the others by directories in which there is nothing.
+#[test]
+fn two_crashes_at_one_time_leave_two_dumps_and_the_second_touches_nothing_of_the_first() -> Result<()> {
+    const MINUTES: usize = 20;
+    let disk = TargetDisk::older_ext("ext2", "two-crashes", 320)?;
+    let clock = ["-rtc", "base=2026-02-03T04:00:00,clock=vm"].map(str::to_owned);
+    let scenario = Scenario {
+        target: format!("ext2 LABEL={}", target_disk::LABEL),
+        qemu: [disk.plain(), clock.into()].concat(),
+        ..Scenario::of(kernel(Suite::Own)?, "two-crashes")
+    };
+    let name = |dump: &Path| dump.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let first = crash(&scenario)?;
+    let one = disk.dumps()?.pop().with_context(|| format!("there is no dump:\n{}", first.console))?;
+    judge::dump_alone(&one, &scenario.kernel.release, &first.marker)?;
+    let (before, sums) = (name(&one), sums(&one)?);
+    let seconds =
+        (0..MINUTES * 60).map(|second| format!("127.0.0.1-2026-02-03-04:{:02}:{:02}", second / 60, second % 60));
+    ensure!(seconds.clone().any(|second| second == before), "the first dump is called {before}");
+    disk.take_names(seconds)?;
+
+    let second = crash(&scenario)?;
+    let dumps: Vec<_> = disk.dumps()?.into_iter().filter(|dump| dump.join("status.json").exists()).collect();
+    let [one, other] = match name(&dumps[0]) == before {
+        true => [&dumps[0], &dumps[1]],
+        false => [&dumps[1], &dumps[0]],
+    };
+    ensure!(dumps.len() == 2 && name(one) == before, "the dumps are {dumps:?}:\n{}", second.console);
+    ensure!(self::sums(one)? == sums, "the first dump is not what it was");
+    judge::dump_alone(other, &scenario.kernel.release, &second.marker)?;
+    let other = name(other);
+    ensure!(other.starts_with("127.0.0.1-2026-02-03-04:") && other.ends_with(".1"), "the second is called {other}");
+    Ok(())
+}
+
+/// The files of a dump, with their sums.
+fn sums(dump: &Path) -> Result<Vec<(String, u64, String)>> {
+    let mut sums = Vec::new();
+    for entry in std::fs::read_dir(dump)? {
+        let path = entry?.path();
+        let (bytes, sum) = sha256(&path)?;
+        sums.push((path.file_name().unwrap_or_default().to_string_lossy().into_owned(), bytes, sum));
+    }
+    sums.sort();
+    Ok(sums)
+}
+
+#[test]
+#[ignore = "a boot of its own: ext2 is in every run, and ext4"]
+fn a_dump_goes_to_ext3() -> Result<()> {
+    let disk = TargetDisk::older_ext("ext3", "ext3", 256)?;
+    let scenario = Scenario {
+        target: format!("ext3 LABEL={}", target_disk::LABEL),
+        qemu: disk.plain(),
+        ..Scenario::of(kernel(Suite::Own)?, "ext3")
+    };
+    let outcome = crash(&scenario)?;
+    let dumps = disk.dumps()?;
+    let dump = dumps.first().with_context(|| format!("there is no dump:\n{}", outcome.console))?;
+    judge::dump_alone(dump, &scenario.kernel.release, &outcome.marker)?;
+    Ok(())
+}
 
 /// A name on vfat has no colon.
 #[test]

@@ -74,6 +74,17 @@ fn a_dump_is_sent_by_ftp() -> Result<()> {
     check(&scenario("sent-ftp", &server, &format!("ftp://ftp:{PASSWORD}"))?, &server, "vmcore.flat")
 }
 
+/// The guest's own authorities vouch for the server's certificate, which has the address that the guest calls it by.
+#[test]
+#[ignore = "the program alone is tried with TLS in every run"]
+fn a_dump_is_sent_by_ftp_with_tls() -> Result<()> {
+    let server = serve("guest-ftps", Speaks::Ftps)?;
+    let mut scenario = scenario("sent-ftps", &server, &format!("ftps://ftp:{PASSWORD}"))?;
+    let authorities = fs::read_to_string(server.file("tls.pem"))?;
+    scenario.files = vec![GuestFile::text("/etc/ssl/certs/ca-certificates.crt", &authorities)];
+    check(&scenario, &server, "vmcore.flat")
+}
+
 /// The server dies while the dump is sent: the failure action follows, and nothing there has a final name that lies.
 #[test]
 #[ignore = "the program alone is tried with a dead line in every run"]

@@ -1,6 +1,8 @@
 //! `kdumpctl`: what was typed. One line of [`Word`] for each thing that it can be told.
 
-use clap::{Parser, Subcommand};
+use crate::crashkernel::Crashkernel;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 /// Loads, unloads and reports the capture kernel.
@@ -25,11 +27,24 @@ pub struct Kdumpctl {
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Word {
     /// Load the capture kernel, building its image if that is missing or too old
-    Start,
+    Start(Loading),
     /// Unload the capture kernel
     Stop,
+    /// Unload the capture kernel, then load it as `start` does
+    Restart(Loading),
+    /// Load the capture kernel anew with the image that is there: no look at the configuration, nothing is built
+    Reload(Loading),
+    /// Build the image, whether or not it is too old
+    Rebuild,
     /// Say whether a capture kernel is loaded: exit 0 if so, 3 if not
-    Status,
+    Status {
+        /// Say more: what is reserved and loaded, where dumps go, the last dump and test, what is out of date
+        #[arg(short, long)]
+        verbose: bool,
+        /// How it is told
+        #[command(flatten)]
+        how: Told,
+    },
     /// Make a dump directory of the dump on a raw target, then clear the target: exit 0 if it did, 3 if there is no dump
     /// on it, 1 if there is one and it could not be saved, or not as a whole. `start` does this first
     Recover {
@@ -43,6 +58,216 @@ pub enum Word {
         #[arg(long)]
         json: bool,
     },
+    /// Write what systemd is to know of the configuration before it starts units
+    #[command(hide = true)]
+    Generator {
+        /// Where to, as systemd gives it
+        dir: PathBuf,
+    },
     /// Make a key for a target by ssh or sftp, and have the other machine let it in
     Propagate,
+    /// Say how much memory is reserved for the capture kernel
+    Showmem(Told),
+    /// Say how much memory the capture kernel of this machine takes, and what to reserve for it
+    Estimate(Told),
+    /// Print what `crashkernel=` is by default on this machine
+    GetDefaultCrashkernel {
+        /// For which way of dumping
+        #[arg(value_enum, default_value = "kdump")]
+        way: Way,
+    },
+    /// Set `crashkernel=` of the installed kernels to the default, or to a value that is given
+    ResetCrashkernel(Reset),
+    /// Crash this machine for a test of everything, or say how the last test came out
+    Test {
+        /// Do not ask
+        #[arg(long)]
+        force: bool,
+        /// Crash nothing; say how the last test came out: exit 0 if its dump is complete, 1 if not, 3 if there was none
+        #[arg(long, conflicts_with = "force")]
+        result: bool,
+        /// How it is told
+        #[command(flatten)]
+        how: Told,
+    },
+    /// Try the capture kernel and its image in a virtual machine, with a small prepared dump; nothing is crashed
+    Rehearse(Rehearsal),
+    /// Look after the dumps on the disks of this machine
+    #[command(subcommand)]
+    Dumps(Dumps),
+    /// Load a kernel for the next reboot, or boot it at once
+    Kexec(Kexec),
+}
+
+/// How something is told.
+#[derive(Args, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Say it as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How the capture kernel is loaded.
+#[derive(Args, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Loading {
+    /// The system call that loads it [default: as it was loaded before, else auto]
+    #[arg(long, value_enum, value_name = "CALL")]
+    pub syscall: Option<Syscall>,
+    /// Give back what is reserved beyond the need (KDUMP_AUTO_RESIZE); only a reboot takes that back
+    #[arg(long)]
+    pub shrink: bool,
+}
+
+/// A system call that loads a kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Syscall {
+    /// kexec_file_load, and kexec_load where the kernel lacks that and nothing forbids it
+    #[default]
+    Auto,
+    /// kexec_file_load: the kernel reads the files, and checks their signatures
+    File,
+    /// kexec_load: this program lays everything out in memory
+    Load,
+}
+
+/// How a crashed kernel's memory is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Way {
+    /// A capture kernel in reserved memory
+    Kdump,
+    /// The firmware of POWER machines
+    Fadump,
+}
+
+/// What `reset-crashkernel` is told.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct Reset {
+    /// The value to set, such as 256M or 1G-64G:256M,64G-:512M; `auto` is made to fit this machine [default: the default of
+    /// `get-default-crashkernel`]
+    #[arg(value_name = "VALUE")]
+    pub value: Option<Crashkernel>,
+    /// Whose boot entry: the path of a kernel, DEFAULT for that of the running one, or ALL [default: all that are installed]
+    #[arg(long, value_name = "PATH|ALL|DEFAULT")]
+    pub kernel: Option<String>,
+    /// Of POWER machines alone: on, off or nocma
+    #[arg(long, value_name = "HOW")]
+    pub fadump: Option<String>,
+    /// Reboot afterwards, if anything was changed
+    #[arg(long)]
+    pub reboot: bool,
+    /// Show what would be changed; change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// How it is told
+    #[command(flatten)]
+    pub how: Told,
+}
+
+/// What is done with dumps.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum Dumps {
+    /// List them, newest first
+    List {
+        /// Where they are
+        #[command(flatten)]
+        which: Place,
+        /// How it is told
+        #[command(flatten)]
+        how: Told,
+    },
+    /// Show what is known of one
+    Show {
+        /// Its directory, or the name of that [default: the newest]
+        dump: Option<PathBuf>,
+        /// Where they are
+        #[command(flatten)]
+        which: Place,
+        /// How it is told
+        #[command(flatten)]
+        how: Told,
+    },
+    /// Hold dumps against the sha256 in their status.json and have the collector look at every page: exit 0 if all are sound
+    Verify {
+        /// Their directories, or the names of those [default: all]
+        dumps: Vec<PathBuf>,
+        /// Where they are
+        #[command(flatten)]
+        which: Place,
+        /// How it is told
+        #[command(flatten)]
+        how: Told,
+    },
+    /// Remove old dumps of ours, never the newest complete one of a machine
+    Prune {
+        /// How many stay of each machine [default: KDUMP_KEEP_OLD_DUMPS, KDUMP_NUM_DUMPS or what kdump.toml says]
+        #[arg(long, value_name = "NUMBER")]
+        keep: Option<NonZeroU32>,
+        /// Say what would be removed; remove nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Where they are
+        #[command(flatten)]
+        which: Place,
+        /// How it is told
+        #[command(flatten)]
+        how: Told,
+    },
+}
+
+/// Where dumps are looked for.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The directory of all dumps [default: those that are configured, as far as they are mounted]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+/// What `kexec` is told.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct Kexec {
+    /// Boot what is loaded at once: file systems are synced, nothing is shut down. Without it, `systemctl kexec` or a
+    /// reboot of the system boots it
+    #[arg(long)]
+    pub now: bool,
+    /// The kernel [default: that of the running release]
+    #[arg(long, value_name = "FILE")]
+    pub kernel: Option<PathBuf>,
+    /// Its initramfs [default: that of the running release]
+    #[arg(long, value_name = "FILE")]
+    pub initrd: Option<PathBuf>,
+    /// Its command line
+    #[arg(long, value_name = "LINE", required_unless_present_any = ["reuse_cmdline", "now", "unload"])]
+    pub append: Option<String>,
+    /// Take the running kernel's command line; --append goes behind it
+    #[arg(long)]
+    pub reuse_cmdline: bool,
+    /// Take back what was loaded
+    #[arg(long, conflicts_with_all = ["now", "append", "reuse_cmdline", "kernel", "initrd"])]
+    pub unload: bool,
+    /// The system call that loads it
+    #[arg(long, value_enum, value_name = "CALL", default_value = "auto")]
+    pub syscall: Syscall,
+}
+
+/// What `rehearse` is told.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct Rehearsal {
+    /// The kernel [default: the capture kernel]
+    #[arg(long, value_name = "FILE")]
+    pub kernel: Option<PathBuf>,
+    /// The image [default: that of the capture kernel]
+    #[arg(long, value_name = "FILE")]
+    pub image: Option<PathBuf>,
+    /// MiB of memory that the virtual machine has [default: what is reserved here]
+    #[arg(long, value_name = "MIB")]
+    pub memory: Option<u64>,
+    /// Seconds after which it is given up
+    #[arg(long, value_name = "SECONDS", default_value = "600")]
+    pub limit: u64,
+    /// Keep the virtual machine's console and disk in this directory, which is made
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
+    /// How it is told
+    #[command(flatten)]
+    pub how: Told,
 }

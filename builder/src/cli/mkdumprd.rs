@@ -50,6 +50,17 @@ pub struct Mkdumprd {
     /// With --normal: bring a shell along, for rd.break and rd.shell on the kernel command line
     #[arg(long, requires = "normal")]
     pub shell: bool,
+    /// With --normal: bring keys, certificates and policy of IMA and EVM along, from the places that /etc/sysconfig/ima,
+    /// evm and masterkey name; they are at work before the system's first program runs
+    #[arg(long, requires = "normal")]
+    pub integrity: bool,
+    /// With --normal: bring the certificates in /etc/keys/modsign along, by which modules are trusted
+    #[arg(long, requires = "normal")]
+    pub modsign: bool,
+    /// With --normal: bring the installed live patches along and load them before the drivers; `kpatch install` and
+    /// `kpatch uninstall` keep those of images below /boot up to date
+    #[arg(long, requires = "normal")]
+    pub livepatch: bool,
     /// Say what would be in the image and why, what memory the capture kernel would take, and all that is in the way;
     /// write nothing
     #[arg(long)]

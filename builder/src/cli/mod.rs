@@ -7,6 +7,6 @@ mod kdumpctl;
 mod lsinitrd;
 mod mkdumprd;
 
-pub use kdumpctl::{Kdumpctl, Word};
+pub use kdumpctl::{Dumps, Kdumpctl, Kexec, Loading, Place, Rehearsal, Reset, Syscall, Told, Way, Word};
 pub use lsinitrd::Lsinitrd;
 pub use mkdumprd::Mkdumprd;

@@ -52,6 +52,10 @@ pub struct KdumpConf {
     pub extra_modules: Vec<Given<String>>,
     /// Programs and files that must be in the image.
     pub extra_bins: Vec<Given<PathBuf>>,
+    /// Keys and policy of IMA and EVM come along. A word of ours.
+    pub integrity: Option<Given<bool>>,
+    /// Certificates for modules come along. A word of ours.
+    pub modsign: Option<Given<bool>>,
     /// How long things may take.
     pub limits: Limits,
     /// Who is told of a dump.
@@ -89,6 +93,8 @@ impl Default for KdumpConf {
             extra_modules: Vec::new(),
             extra_bins: Vec::new(),
             forbid_modules: Vec::new(),
+            integrity: None,
+            modsign: None,
             limits: Limits::default(),
             notify: None,
         }

@@ -17,6 +17,7 @@ pub use collector::{Collector, DEFAULT_COLLECTOR, OURS};
 pub use kdump_conf::{KdumpConf, OnFailure, TargetLine, Wanted};
 pub use native::Native;
 pub use savedir::Savedir;
+pub(crate) use sysconfig::assignments;
 pub use sysconfig::{FailCommand, Sysconfig};
 
 use anyhow::{Context, bail};

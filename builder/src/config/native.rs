@@ -58,6 +58,8 @@
 //! modules = ["mlx5_core"]
 //! files = ["/usr/bin/lspci"]
 //! forbid = ["floppy"]
+//! integrity = true                        # keys and policy of IMA and EVM, as /etc/sysconfig/{ima,evm,masterkey} name them
+//! modsign = true                          # the certificates in /etc/keys/modsign, by which modules are trusted
 //!
 //! [fence]
 //! nodes = ["node2", "192.0.2.3"]
@@ -174,6 +176,8 @@ struct Image {
     modules: Vec<Spanned<String>>,
     files: Vec<Spanned<String>>,
     forbid: Vec<Spanned<String>>,
+    integrity: Option<Spanned<bool>>,
+    modsign: Option<Spanned<bool>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -329,6 +333,8 @@ impl Reader<'_> {
         for module in &file.image.forbid {
             conf.forbid_modules.push(self.made("forbid", module, module_name)?);
         }
+        let bool = |word: &Option<Spanned<bool>>| word.as_ref().map(|word| self.given(word, *word.get_ref()));
+        (conf.integrity, conf.modsign) = (bool(&file.image.integrity), bool(&file.image.modsign));
         if let Some(fence) = &file.fence {
             let origin = self.origin(&fence.nodes);
             if fence.nodes.get_ref().is_empty() {
@@ -609,6 +615,7 @@ mod tests {
         assert_eq!((mail.host.as_str(), mail.to.len(), mail.cc.len()), ("mail.example", 1, 1));
         assert_eq!(dump.kdump_post.as_ref().unwrap().value, Path::new("/usr/local/sbin/after-the-dump"));
         assert_eq!((dump.extra_modules.len(), dump.extra_bins.len(), dump.forbid_modules.len()), (1, 1, 1));
+        assert!(dump.integrity.as_ref().unwrap().value && dump.modsign.as_ref().unwrap().value);
         assert_eq!(dump.fence_nodes.as_ref().unwrap().value.len(), 2);
         assert_eq!(dump.fence_args.as_ref().unwrap().value.interval, 10);
         let mut warnings = Vec::new();

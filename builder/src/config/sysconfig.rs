@@ -237,7 +237,7 @@ fn command(name: &str, given: Option<Given<String>>) -> anyhow::Result<Option<Gi
 }
 
 /// The assignments of a shell script that has nothing else, each with its line.
-fn assignments(text: &str, file: &Path) -> anyhow::Result<Vec<(usize, String, String)>> {
+pub(crate) fn assignments(text: &str, file: &Path) -> anyhow::Result<Vec<(usize, String, String)>> {
     let mut found = Vec::new();
     let mut scanner = Scanner { chars: text.chars().peekable(), line: 1, file };
     while let Some((line, name)) = scanner.name()? {

@@ -5,6 +5,7 @@
 //!   last:   an entry named TRAILER!!!
 //! ```
 
-pub mod layout;
 pub mod read;
 pub mod write;
+
+pub use kdump_hooks::newc as layout;

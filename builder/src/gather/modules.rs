@@ -226,6 +226,12 @@ impl Source<'_> {
                 place.display()
             );
         }
+        if info.values("livepatch").next() == Some("Y") {
+            bail!(
+                "{module} ({reason}) is a live patch, and an image loads none as a module: a capture kernel never does; for \
+                 a normal boot use `kpatch install` and mkdumprd --normal --livepatch; take it out there"
+            );
+        }
         let unpack_now = compression.filter(|_| compression != self.kernel.decompresses);
         let (index_path, reason) = match unpack_now {
             Some(compression) => (

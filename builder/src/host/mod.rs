@@ -73,7 +73,10 @@ impl SystemHost {
         let mut warnings = Vec::new();
         for layer in layers {
             let Layer::Crypt(Crypt { name, key: Key::File { .. }, .. }) = layer else { continue };
-            let needed = self.memory_of(layer) / (1 << 20);
+            let opened = self.names_of(&DeviceSpec::Path(Path::new("/dev/mapper").join(name)));
+            let volumes = opened.iter().flat_map(|name| stack::below(&self.tree, name));
+            let nodes = volumes.map(|name| self.tree.path("dev").join(name));
+            let needed = nodes.filter_map(|node| luks::memory(&node)).max().unwrap_or(0) / 1024;
             let reserved = reserved.unwrap_or(0) / (1 << 20);
             if needed > 0 && needed + ROOM_BESIDES > reserved {
                 warnings.push(format!(
@@ -83,15 +86,6 @@ impl SystemHost {
             }
         }
         warnings
-    }
-
-    /// The bytes that it may take to open an encrypted volume; 0 for any other layer.
-    pub fn memory_of(&self, layer: &Layer) -> u64 {
-        let Layer::Crypt(Crypt { name, .. }) = layer else { return 0 };
-        let opened = self.names_of(&DeviceSpec::Path(Path::new("/dev/mapper").join(name)));
-        let volumes = opened.iter().flat_map(|name| stack::below(&self.tree, name));
-        let nodes = volumes.map(|name| self.tree.path("dev").join(name));
-        nodes.filter_map(|node| luks::memory(&node)).max().unwrap_or(0).saturating_mul(1024)
     }
 
     fn names_of(&self, device: &DeviceSpec) -> Vec<String> {

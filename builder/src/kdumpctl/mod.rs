@@ -2,33 +2,39 @@
 //!
 //! In: what was typed and the files of the machine. Out: a loaded or unloaded capture kernel, RHEL's words on stdout and
 //! RHEL's exit codes. All files are found below one root and all system calls go through [`Kexec`], so that a test can
-//! be a machine.
+//! be a machine. Each word is one module, and one line of [`run`].
 
+mod default_crashkernel;
+mod dumps;
+mod estimate;
 pub(crate) mod kernel;
+mod kexec;
 mod keys;
+mod load;
+mod lock;
 mod notify;
 mod propagate;
+mod rebuild;
 pub mod recover;
 mod recovery;
+mod rehearse;
+mod reload;
+mod reset_crashkernel;
+mod showmem;
 mod start;
 mod status;
 mod stop;
+mod test;
+mod waiting;
 
 use crate::cli::{Kdumpctl, Word};
 use crate::config::Files;
+use crate::generator;
 use crate::host::Tree;
 use crate::kexec::Kexec;
-use anyhow::{Context, bail};
-use std::fs::{self, File, TryLockError};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::thread;
-use std::time::{Duration, Instant};
-
-/// How long to wait for another kdumpctl.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a command works on.
 #[derive(Debug)]
@@ -50,67 +56,48 @@ pub struct Machine<'a> {
 pub fn run(typed: &Kdumpctl, tree: Tree, kexec: &dyn Kexec, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let files = Files::new(tree.root(), typed.config.as_deref(), typed.sysconfig.as_deref());
     let machine = Machine { tree, files, programs: typed.programs.clone(), kexec };
-    if typed.word == Word::Status {
-        return status::run(&machine, out);
-    }
-    if let Word::Recover { device, to, json } = &typed.word {
+    match &typed.word {
+        Word::Start(how) => alone(&machine, out, &[("Starting", &|out| start::run(&machine, how, out))]),
+        Word::Stop => alone(&machine, out, &[("Stopping", &|_| stop::run(&machine))]),
+        Word::Restart(how) => alone(
+            &machine,
+            out,
+            &[("Stopping", &|_| stop::run(&machine)), ("Starting", &|out| start::run(&machine, how, out))],
+        ),
+        Word::Reload(how) => alone(&machine, out, &[("Reloading", &|out| reload::run(&machine, how, out))]),
+        Word::Rebuild => alone(&machine, out, &[("Rebuilding", &|out| rebuild::run(&machine, out))]),
+        Word::Status { verbose, how } => status::run(&machine, *verbose, how.json, out),
         // The device is locked; nothing else of the machine is touched.
-        return recovery::run(&machine, device.as_deref(), to.as_deref(), *json, out);
-    }
-    if typed.word == Word::Propagate {
-        return propagate::run(&machine, out).map(|()| ExitCode::SUCCESS);
-    }
-    let _lock = lock(&machine.tree, out)?;
-    let (what, done) = match typed.word {
-        Word::Start => {
-            let started = start::run(&machine, out);
-            // The dumps of the last crash, whether or not there can be another.
-            notify::run(&machine);
-            ("Starting", started)
+        Word::Recover { device, to, json } => recovery::run(&machine, device.as_deref(), to.as_deref(), *json, out),
+        Word::Generator { dir } => generator::run(&machine.files, dir).map(|()| ExitCode::SUCCESS),
+        Word::Propagate => propagate::run(&machine, out).map(|()| ExitCode::SUCCESS),
+        Word::Showmem(how) => showmem::run(&machine, how.json, out).map(|()| ExitCode::SUCCESS),
+        Word::Estimate(how) => estimate::run(&machine, how.json, out).map(|()| ExitCode::SUCCESS),
+        Word::GetDefaultCrashkernel { way } => {
+            default_crashkernel::run(&machine, *way, out).map(|()| ExitCode::SUCCESS)
         }
-        Word::Stop => ("Stopping", stop::run(&machine)),
-        Word::Status | Word::Propagate | Word::Recover { .. } => return status::run(&machine, out),
-    };
-    match done {
-        Ok(()) => writeln!(out, "{what} kdump: [OK]")?,
-        Err(error) => {
-            writeln!(out, "{what} kdump: [FAILED]")?;
-            return Err(error);
+        Word::ResetCrashkernel(what) => reset_crashkernel::run(&machine, what, out).map(|()| ExitCode::SUCCESS),
+        Word::Test { force, result, how } => test::run(&machine, *force, *result, how.json, out),
+        Word::Rehearse(what) => rehearse::run(&machine, what, out),
+        Word::Dumps(what) => dumps::run(&machine, what, out),
+        Word::Kexec(what) => kexec::run(&machine, what, out).map(|()| ExitCode::SUCCESS),
+    }
+}
+
+/// What is done, and what it is called.
+type Step<'a> = (&'a str, &'a dyn Fn(&mut dyn Write) -> anyhow::Result<()>);
+
+/// Takes steps in order while no other kdumpctl is at work, and says how each came out.
+fn alone(machine: &Machine, out: &mut dyn Write, steps: &[Step]) -> anyhow::Result<ExitCode> {
+    let _lock = lock::take(&machine.tree, out)?;
+    for (what, step) in steps {
+        match step(out) {
+            Ok(()) => writeln!(out, "{what} kdump: [OK]")?,
+            Err(error) => {
+                writeln!(out, "{what} kdump: [FAILED]")?;
+                return Err(error);
+            }
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// One kdumpctl at a time. The lock goes with the file.
-fn lock(tree: &Tree, out: &mut dyn Write) -> anyhow::Result<File> {
-    // /run belongs to root alone; where others may write, others may lock.
-    let dir = tree.path("run");
-    fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    let path = dir.join("kdump.lock");
-    let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(&path);
-    let file = file.with_context(|| format!("cannot open the lock {}; run it as root", path.display()))?;
-    let since = Instant::now();
-    let mut told = false;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) if since.elapsed() > PATIENCE => {
-                bail!(
-                    "another kdumpctl holds {} for more than {} s; see what it waits for",
-                    path.display(),
-                    PATIENCE.as_secs()
-                )
-            }
-            Err(TryLockError::WouldBlock) => {
-                if !told && since.elapsed() > Duration::from_secs(1) {
-                    told = true;
-                    writeln!(out, "Another kdumpctl is at work, waiting for it to end")?;
-                }
-                thread::sleep(Duration::from_millis(100));
-            }
-            Err(TryLockError::Error(error)) => {
-                return Err(error).with_context(|| format!("cannot lock {}", path.display()));
-            }
-        }
-    }
 }

@@ -49,7 +49,7 @@ pub(super) fn run(machine: &Machine) {
 }
 
 /// Where dumps are on the disks of this machine.
-fn directories(config: &Config, tree: &Tree) -> Vec<PathBuf> {
+pub(super) fn directories(config: &Config, tree: &Tree) -> Vec<PathBuf> {
     let path = &config.dump.path.value;
     if config.dump.targets.is_empty() {
         return vec![tree.path(relative(path))];

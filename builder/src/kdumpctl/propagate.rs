@@ -8,8 +8,9 @@ use super::Machine;
 use crate::config::{Config, Origin};
 use crate::remote;
 use anyhow::{Context, bail};
-use std::fs;
+use std::fs::DirBuilder;
 use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -28,12 +29,15 @@ pub(super) fn run(machine: &Machine, out: &mut dyn Write) -> anyhow::Result<()> 
         true => writeln!(out, "Using the key {}", key.display())?,
         false => {
             if let Some(dir) = file.parent() {
-                fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+                make_private(dir)?;
             }
             done(Command::new("ssh-keygen").args(keygen(&key)).arg("-f").arg(&file), "make a key")?;
             writeln!(out, "Made the key {}", key.display())?;
         }
     }
+    // ssh-copy-id works there, and does not make it.
+    let home = std::env::var_os("HOME").unwrap_or_else(|| "/root".into());
+    make_private(&Path::new(&home).join(".ssh"))?;
     for target in targets {
         let user = target.user.as_deref().unwrap_or("root");
         let mut copy = Command::new("ssh-copy-id");
@@ -43,6 +47,11 @@ pub(super) fn run(machine: &Machine, out: &mut dyn Write) -> anyhow::Result<()> 
         writeln!(out, "{} lets {user} in with the key {}", target.server, key.display())?;
     }
     Ok(())
+}
+
+/// A directory that nobody else can look into, if it is not there yet.
+fn make_private(dir: &Path) -> anyhow::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).with_context(|| format!("cannot make {}", dir.display()))
 }
 
 /// The kind of key that its name tells, without a passphrase.

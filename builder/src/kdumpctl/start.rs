@@ -2,37 +2,39 @@
 //! would bring up is no longer the machine's.
 
 use super::kernel::OnDisk;
-use super::{Machine, kernel, keys, recovery, status};
+use super::{Machine, kernel, load, notify, recovery, status, test, waiting};
 use crate::build::{self, Built, Request};
-use crate::config::{Config, Sysconfig};
-use crate::host::{Kernel, SystemHost, watchdog};
+use crate::cli::Loading;
+use crate::config::Config;
+use crate::host::{Kernel, SystemHost};
 use crate::inspect;
-use crate::kexec::cmdline::{self, DEFAULT_APPEND, DEFAULT_REMOVE, Parts};
-use crate::kexec::explain;
 use crate::{network, uptodate};
 use anyhow::{Context, bail};
 use kdump_init::config::ImageConfig;
-use std::ffi::CString;
-use std::fs::{self, File};
+use std::fmt;
+use std::fs;
 use std::io::Write;
 
-/// Checks, builds, loads.
-pub(super) fn run(machine: &Machine, out: &mut dyn Write) -> anyhow::Result<()> {
+/// Checks, builds, loads; then tells of the dumps of the last crash, whether or not there can be another.
+pub(super) fn run(machine: &Machine, how: &Loading, out: &mut dyn Write) -> anyhow::Result<()> {
+    let loaded = checked(machine, how, out);
+    notify::run(machine);
+    loaded
+}
+
+fn checked(machine: &Machine, how: &Loading, out: &mut dyn Write) -> anyhow::Result<()> {
     status::feasible(&machine.tree)?;
     let config = Config::read(&machine.files)?;
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
     recovery::before_start(machine, &config, out)?;
+    test::settle(machine, &config, out)?;
     if status::is_loaded(&machine.tree) {
         log::warn!("a capture kernel is already loaded; kdumpctl stop unloads it");
         return Ok(());
     }
-    if status::load_disabled(&machine.tree) {
-        bail!(
-            "kernel.kexec_load_disabled is 1: no capture kernel can be loaded until the next boot; start kdump before it is set"
-        );
-    }
+    status::may_load(&machine.tree)?;
     let disk = kernel::find(&machine.tree, &config.system)?;
     if let Some(built) = bring_up_to_date(machine, &config, &disk)? {
         for warning in built.warnings.iter().filter(|warning| !config.warnings.contains(warning)) {
@@ -40,23 +42,11 @@ pub(super) fn run(machine: &Machine, out: &mut dyn Write) -> anyhow::Result<()> 
         }
         writeln!(out, "{}", build::write(&built, &disk.image, true)?)?;
     }
-    let line = command_line(machine, &config.system)?;
-    log::debug!("{}: {}", disk.kernel.display(), line.to_string_lossy());
-    let kernel =
-        File::open(&disk.kernel).with_context(|| format!("cannot read the kernel {}", disk.kernel.display()))?;
-    let image = File::open(&disk.image).with_context(|| format!("cannot read the image {}", disk.image.display()))?;
-    let config = inspect::config(&fs::read(&disk.image)?)?;
-    let keys = keys::hand_over(&machine.tree, &config)?;
-    machine.kexec.load(&kernel, &image, &line).map_err(|error| explain(error, false)).with_context(|| {
-        let what = format!("cannot load the capture kernel {} with {}", disk.kernel.display(), disk.image.display());
-        if keys > 0 { format!("{what}; {}", keys::REMEDY) } else { what }
-    })?;
-    writeln!(out, "Loaded {} with {}", disk.kernel.display(), disk.image.display())?;
-    Ok(())
+    load::run(machine, &disk, &config.system, how, out)
 }
 
 /// Why an image has to be built.
-enum Lack {
+pub(super) enum Lack {
     /// There is none.
     Missing,
     /// It is not ours, or not for this kernel.
@@ -67,19 +57,32 @@ enum Lack {
     Moved(Vec<String>),
 }
 
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Lack::Missing => f.write_str("it is missing"),
+            Lack::Useless(error) => write!(f, "it is of no use: {error:#}"),
+            Lack::Changed(changed) => write!(f, "it is out of date: {}", changed.join("; ")),
+            Lack::Moved(lines) => write!(f, "its network has changed: {}", lines.join("; ")),
+        }
+    }
+}
+
+/// Why the image is missing, of no use, or out of date; `None` if it is neither.
+pub(super) fn lacking(machine: &Machine, config: &Config, disk: &OnDisk) -> Option<Lack> {
+    let Ok(bytes) = fs::read(&disk.image) else { return Some(Lack::Missing) };
+    match (check(disk, &bytes), uptodate::changed(&machine.tree, &bytes)) {
+        (Err(error), _) | (_, Err(error)) => Some(Lack::Useless(error)),
+        (Ok(_), Ok(changed)) if !changed.is_empty() => Some(Lack::Changed(changed)),
+        (Ok(image), Ok(_)) => {
+            Some(changes(machine, config, disk, &image)).filter(|lines| !lines.is_empty()).map(Lack::Moved)
+        }
+    }
+}
+
 /// Plans the image anew if it is missing, of no use, or older than what it is made of, or if the network has changed.
 fn bring_up_to_date(machine: &Machine, config: &Config, disk: &OnDisk) -> anyhow::Result<Option<Built>> {
-    let lack = match fs::read(&disk.image) {
-        Err(_) => Lack::Missing,
-        Ok(bytes) => match (check(disk, &bytes), uptodate::changed(&machine.tree, &bytes)) {
-            (Err(error), _) | (_, Err(error)) => Lack::Useless(error),
-            (Ok(_), Ok(changed)) if !changed.is_empty() => Lack::Changed(changed),
-            (Ok(image), Ok(_)) => match changes(machine, config, disk, &image) {
-                lines if lines.is_empty() => return Ok(None),
-                lines => Lack::Moved(lines),
-            },
-        },
-    };
+    let Some(lack) = lacking(machine, config, disk) else { return Ok(None) };
     let image = disk.image.display();
     let has_modules = has_modules(machine, disk);
     match lack {
@@ -102,6 +105,11 @@ fn bring_up_to_date(machine: &Machine, config: &Config, disk: &OnDisk) -> anyhow
         Lack::Useless(error) => log::info!("{image} is of no use and is built again: {error:#}"),
         Lack::Missing => log::info!("{image} is missing: it is built"),
     }
+    build(machine, disk).map(Some)
+}
+
+/// Plans the image.
+pub(super) fn build(machine: &Machine, disk: &OnDisk) -> anyhow::Result<Built> {
     if let Some(dir) = disk.image.parent() {
         fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     }
@@ -114,7 +122,9 @@ fn bring_up_to_date(machine: &Machine, config: &Config, disk: &OnDisk) -> anyhow
         packing: None,
         normal: None,
     };
-    build::plan(&request).map(Some).with_context(|| format!("cannot build {}", disk.image.display()))
+    let what = format!("planning {}", disk.image.display());
+    waiting::while_saying(&what, || build::plan(&request))
+        .with_context(|| format!("cannot build {}", disk.image.display()))
 }
 
 fn has_modules(machine: &Machine, disk: &OnDisk) -> bool {
@@ -144,27 +154,4 @@ fn check(disk: &OnDisk, image: &[u8]) -> anyhow::Result<ImageConfig> {
         bail!("it is for kernel {}, not for {}", config.kernel_release, disk.release);
     }
     Ok(config)
-}
-
-fn command_line(machine: &Machine, config: &Sysconfig) -> anyhow::Result<CString> {
-    let mut remove = config.remove.as_ref().map_or(DEFAULT_REMOVE, |given| given.value.as_str()).to_owned();
-    let base = match &config.commandline {
-        Some(given) => given.value.clone(),
-        None => {
-            // The network by which this system was booted is not the way to the dump target, which the image knows; and
-            // names of its cards are those of the capture kernel only by chance.
-            remove = format!("{remove} {}", kdump_hooks::net::options::WORDS.join(" "));
-            machine.tree.line("proc/cmdline").context("cannot read /proc/cmdline; set KDUMP_COMMANDLINE")?
-        }
-    };
-    let cpuinfo = machine.tree.line("proc/cpuinfo").unwrap_or_default();
-    let append = config.append.as_ref().map_or(DEFAULT_APPEND, |given| given.value.as_str());
-    let watchdog = watchdog::active(&machine.tree).map(|watchdog| watchdog::options(&watchdog)).unwrap_or_default();
-    let append = [&[append.to_owned()], &watchdog[..]].concat().join(" ");
-    cmdline::capture(Parts {
-        base: &base,
-        remove: &remove,
-        append: &append,
-        boot_apicid: cmdline::boot_apicid(&cpuinfo),
-    })
 }

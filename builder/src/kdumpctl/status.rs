@@ -1,7 +1,12 @@
-//! Whether a capture kernel is loaded, and whether one can be.
+//! Whether a capture kernel is loaded, whether one can be, and everything else that there is to know.
+
+mod report;
 
 use super::Machine;
+use crate::cli::Way;
+use crate::crashkernel::{Facts, default_value};
 use crate::host::Tree;
+use crate::kexec::Guard;
 use anyhow::bail;
 use std::io::Write;
 use std::process::ExitCode;
@@ -10,13 +15,23 @@ use std::process::ExitCode;
 const NOT_OPERATIONAL: u8 = 3;
 
 /// Says whether a capture kernel is loaded.
-pub(super) fn run(machine: &Machine, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
-    if is_loaded(&machine.tree) {
-        writeln!(out, "Kdump is operational")?;
+pub(super) fn run(machine: &Machine, verbose: bool, json: bool, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    let is_loaded = is_loaded(&machine.tree);
+    match json {
+        true => writeln!(out, "{:#}", serde_json::to_value(report::of(machine))?)?,
+        false => {
+            writeln!(out, "Kdump is {}operational", if is_loaded { "" } else { "not " })?;
+            if verbose {
+                report::of(machine).say(out)?;
+            } else if let Some(line) = report::last_test(machine) {
+                writeln!(out, "{line}")?;
+            }
+        }
+    }
+    if is_loaded {
         return Ok(ExitCode::SUCCESS);
     }
-    writeln!(out, "Kdump is not operational")?;
-    if let Err(error) = feasible(&machine.tree) {
+    if let Err(error) = feasible(&machine.tree).and_then(|()| may_load(&machine.tree)) {
         log::warn!("{error:#}");
     }
     Ok(ExitCode::from(NOT_OPERATIONAL))
@@ -27,9 +42,22 @@ pub(super) fn is_loaded(tree: &Tree) -> bool {
     fact(tree, "loaded").as_deref() == Some("1")
 }
 
-/// Whether loading is switched off until the next boot.
-pub(super) fn load_disabled(tree: &Tree) -> bool {
-    tree.line("proc/sys/kernel/kexec_load_disabled").as_deref() == Some("1")
+/// How many bytes are reserved.
+pub(super) fn reserved(tree: &Tree) -> u64 {
+    fact(tree, "size").and_then(|size| size.parse().ok()).unwrap_or(0)
+}
+
+/// Whether loading is not switched off until the next boot.
+///
+/// # Errors
+/// It is.
+pub(super) fn may_load(tree: &Tree) -> anyhow::Result<()> {
+    if Guard::of(tree).load_disabled {
+        bail!(
+            "kernel.kexec_load_disabled is 1: no capture kernel can be loaded until the next boot; start kdump before it is set"
+        );
+    }
+    Ok(())
 }
 
 /// Whether a capture kernel can be loaded here at all.
@@ -42,9 +70,20 @@ pub(super) fn feasible(tree: &Tree) -> anyhow::Result<()> {
             "this kernel cannot load a capture kernel; boot one that was built with CONFIG_CRASH_DUMP and CONFIG_KEXEC_FILE"
         );
     }
-    let size: u64 = fact(tree, "size").and_then(|size| size.parse().ok()).unwrap_or(0);
-    if size == 0 {
-        bail!("No memory reserved for crash kernel. Put crashkernel=256M on the kernel command line and reboot.");
+    if reserved(tree) == 0 {
+        let asked = tree.line("proc/cmdline").unwrap_or_default();
+        let default = default_value(&Facts::of(tree), Way::Kdump).map(|value| value.to_string()).unwrap_or_default();
+        match asked.split_whitespace().find(|word| word.starts_with("crashkernel=")) {
+            Some(word) => bail!(
+                "No memory reserved for crash kernel, though {word} is on the kernel command line: it fits nowhere, or this \
+                 machine has less memory than it is for; see `dmesg | grep -i crashkernel`, or set another value with \
+                 `kdumpctl reset-crashkernel 256M` and reboot."
+            ),
+            None => bail!(
+                "No memory reserved for crash kernel. Put crashkernel=256M on the kernel command line and reboot. `kdumpctl \
+                 reset-crashkernel` does it with crashkernel={default}"
+            ),
+        }
     }
     Ok(())
 }

@@ -1,14 +1,13 @@
 //! Takes the capture kernel out of its reserved memory.
 
-use super::{Machine, status};
-use crate::kexec::explain;
+use super::{Machine, load};
+use crate::kexec::{Guard, Purpose, explain};
 use anyhow::Context;
 
 /// Unloads; nothing to unload is fine.
 pub(super) fn run(machine: &Machine) -> anyhow::Result<()> {
-    machine
-        .kexec
-        .unload()
-        .map_err(|error| explain(error, status::load_disabled(&machine.tree)))
-        .context("cannot unload the capture kernel")
+    let unloaded = machine.kexec.unload(Purpose::Crash);
+    unloaded.map_err(|error| explain(error, &Guard::of(&machine.tree))).context("cannot unload the capture kernel")?;
+    load::forget(&machine.tree);
+    Ok(())
 }

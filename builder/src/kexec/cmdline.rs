@@ -29,6 +29,23 @@ const ALWAYS_REMOVED: [&str; 14] = [
 pub const DEFAULT_REMOVE: &str =
     "hugepages hugepagesz slub_debug quiet log_buf_len swiotlb hugetlb_cma ignition.firstboot cma";
 
+/// What SUSE's scripts take out.
+const SUSE_REMOVE: &str = "resume splash mem BOOT_IMAGE showopts zfcp.allow_lun_scan hugepages hugepagesz \
+    acpi_no_memhotplug cgroup_disable unknown_nmi_panic notsc rd.udev.children-max";
+
+/// What SUSE's scripts put behind it, but for what only udev would read.
+const SUSE_APPEND: &str =
+    "sysrq=yes reset_devices acpi_no_memhotplug cgroup_disable=memory nokaslr numa=off irqpoll panic=1";
+
+/// What Debian's kdump-config takes out.
+const DEBIAN_REMOVE: &str = "hugepages hugepagesz abm";
+
+/// What Debian's kdump-config puts behind it, but for the unit that only systemd would start.
+const DEBIAN_APPEND: &str = "reset_devices nr_cpus=1 irqpoll usbcore.nousb";
+
+/// What every image of ours is the better for, whoever configured it.
+const OURS: &str = "initramfs_options=size=90% initcall_blacklist=tracer_init_tracefs";
+
 /// `KDUMP_COMMANDLINE_APPEND` if nobody sets it: RHEL's, and one more.
 ///
 /// Before Linux 6.6, which got eventfs, `tracer_init_tracefs` makes a directory and several files for each trace event,
@@ -36,6 +53,45 @@ pub const DEFAULT_REMOVE: &str =
 pub const DEFAULT_APPEND: &str = "irqpoll nr_cpus=1 reset_devices cgroup_disable=memory mce=off numa=off panic=10 \
     acpi_no_memhotplug transparent_hugepage=never nokaslr hest_disable novmcoredd cma=0 hugetlb_cma=0 pcie_ports=compat \
     kfence.sample_interval=0 initramfs_options=size=90% initcall_blacklist=tracer_init_tracefs";
+
+/// Whose defaults a machine has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flavour {
+    /// RHEL's, and those of a native configuration.
+    Rhel,
+    /// SUSE's.
+    Suse,
+    /// Debian's.
+    Debian,
+}
+
+impl Flavour {
+    /// Names of options to leave out.
+    pub fn remove(self) -> &'static str {
+        match self {
+            Flavour::Rhel => DEFAULT_REMOVE,
+            Flavour::Suse => SUSE_REMOVE,
+            Flavour::Debian => DEBIAN_REMOVE,
+        }
+    }
+
+    /// Options to put behind the command line; so many processors, if that is configured. 0 is all of them.
+    pub fn append(self, cpus: Option<u32>) -> String {
+        let base = match self {
+            Flavour::Rhel => DEFAULT_APPEND.to_owned(),
+            Flavour::Suse => format!("{SUSE_APPEND} {OURS}"),
+            Flavour::Debian => format!("{DEBIAN_APPEND} {OURS}"),
+        };
+        match (self, cpus) {
+            (Flavour::Suse, None) => format!("{base} nr_cpus=1"),
+            (_, None) => base,
+            (_, Some(cpus)) => {
+                let others = words(&base).into_iter().filter(|word| name(word) != "nr_cpus");
+                others.chain((cpus > 0).then(|| format!("nr_cpus={cpus}"))).collect::<Vec<_>>().join(" ")
+            }
+        }
+    }
+}
 
 /// An x86 kernel takes 2047 bytes; the loading kernel puts up to 30 with the place of the dump's headers in front and
 /// counts the NUL.
@@ -126,6 +182,35 @@ mod tests {
         ] {
             assert_eq!(line(base, remove, append), expected);
         }
+    }
+
+    #[test]
+    fn each_distribution_takes_out_and_puts_in_what_its_own_scripts_do() {
+        let base =
+            "BOOT_IMAGE=/vmlinuz root=/dev/vda1 splash quiet mce=off abm=1 hugepages=4 console=ttyS0 crashkernel=1M";
+        for (flavour, cpus, start, words) in [
+            (Flavour::Rhel, None, "BOOT_IMAGE=/vmlinuz splash mce=off abm=1 console=ttyS0 irqpoll nr_cpus=1 ", "cma=0"),
+            (Flavour::Suse, None, "quiet mce=off abm=1 console=ttyS0 sysrq=yes reset_devices ", "nr_cpus=1"),
+            (Flavour::Suse, Some(32), "quiet mce=off abm=1 console=ttyS0 sysrq=yes reset_devices ", "nr_cpus=32"),
+            (
+                Flavour::Debian,
+                None,
+                "BOOT_IMAGE=/vmlinuz splash quiet mce=off console=ttyS0 reset_devices ",
+                "usbcore.nousb",
+            ),
+            (
+                Flavour::Debian,
+                Some(4),
+                "BOOT_IMAGE=/vmlinuz splash quiet mce=off console=ttyS0 reset_devices ",
+                "nr_cpus=4",
+            ),
+        ] {
+            let made = line(base, flavour.remove(), &flavour.append(cpus));
+            assert!(made.starts_with(start), "{made}");
+            assert!(made.split(' ').any(|word| word == words), "{made}");
+            assert!(made.matches("nr_cpus").count() == 1 && made.contains("initcall_blacklist="), "{made}");
+        }
+        assert!(!Flavour::Rhel.append(Some(0)).contains("nr_cpus"));
     }
 
     #[test]

@@ -1,31 +1,69 @@
-//! The capture kernel in its reserved memory: loaded and unloaded by the kernel's file system call.
+//! Kernels that wait to be booted by the one that runs: the capture kernel in its reserved memory, or the next kernel.
 //!
-//! [`Kexec`] is the door to the system; [`Linux`] is what is behind it, [`fake`] what tests put there. A refusal comes
-//! back as an errno that means several things; [`explain`] says which, and what to do.
+//! [`Kexec`] is the door to the system; [`Linux`] is what is behind it, [`fake`] what tests put there.
+//!
+//! | file | has |
+//! |---|---|
+//! | `load.rs` | the story: which system call, and what is done when it is refused |
+//! | `guard.rs` | what forbids a load: lockdown, Secure Boot, `kexec_load_disabled` |
+//! | `explain.rs` | a refusal comes back as an errno that means several things; which, and what to do |
+//! | `cmdline.rs` | the command line of the capture kernel |
+//! | `segments/` | what kexec_load is given, since it reads no files: the whole layout of memory |
+//! | `sys.rs` | the system calls; the one room with `unsafe` |
 
 pub mod cmdline;
+pub mod explain;
 pub mod fake;
+pub mod guard;
+pub mod load;
+pub mod segments;
 mod sys;
 
-use anyhow::Context;
+pub use explain::explain;
+pub use guard::Guard;
+pub use load::{Files, load};
+pub use segments::Segment;
+
 use std::ffi::CStr;
 use std::fmt;
 use std::fs::File;
 use std::io;
 
-/// What can be done with the reserved memory.
-pub trait Kexec: fmt::Debug {
-    /// Loads kernel and image as the capture kernel, in place of one that is there.
-    ///
-    /// # Errors
-    /// The kernel's refusal.
-    fn load(&self, kernel: &File, image: &File, cmdline: &CStr) -> io::Result<()>;
+/// What a loaded kernel is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// The next panic.
+    Crash,
+    /// The next reboot.
+    Reboot,
+}
 
-    /// Unloads the capture kernel; nothing happens if there is none.
+/// What can be done with kernels that wait.
+pub trait Kexec: fmt::Debug {
+    /// Loads kernel and image by their files, in place of what is there.
     ///
     /// # Errors
     /// The kernel's refusal.
-    fn unload(&self) -> io::Result<()>;
+    fn load_files(&self, purpose: Purpose, kernel: &File, image: Option<&File>, cmdline: &CStr) -> io::Result<()>;
+
+    /// Loads what is laid out already, in place of what is there. With `follows`, the running kernel keeps the list of
+    /// memory in it up to date.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    fn load_segments(&self, purpose: Purpose, entry: u64, segments: &[Segment], follows: bool) -> io::Result<()>;
+
+    /// Takes away what is loaded; nothing happens if there is nothing.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    fn unload(&self, purpose: Purpose) -> io::Result<()>;
+
+    /// Boots the kernel that waits for a reboot, at once.
+    ///
+    /// # Errors
+    /// The kernel's refusal: none is loaded.
+    fn boot(&self) -> io::Result<()>;
 }
 
 /// This machine.
@@ -33,58 +71,24 @@ pub trait Kexec: fmt::Debug {
 pub struct Linux;
 
 impl Kexec for Linux {
-    fn load(&self, kernel: &File, image: &File, cmdline: &CStr) -> io::Result<()> {
-        sys::load_crash(kernel, image, cmdline)
+    fn load_files(&self, purpose: Purpose, kernel: &File, image: Option<&File>, cmdline: &CStr) -> io::Result<()> {
+        sys::load_files(purpose, kernel, image, cmdline)
     }
 
-    fn unload(&self) -> io::Result<()> {
-        sys::unload_crash()
+    fn load_segments(&self, purpose: Purpose, entry: u64, segments: &[Segment], follows: bool) -> io::Result<()> {
+        sys::load_segments(purpose, entry, segments, follows)
     }
-}
 
-/// Says what a refusal means.
-pub fn explain(error: io::Error, load_disabled: bool) -> anyhow::Error {
-    let meaning = match error.raw_os_error() {
-        Some(libc::EPERM) if load_disabled => {
-            "kernel.kexec_load_disabled is 1, which only a reboot takes back; load the capture kernel before it is set"
+    fn unload(&self, purpose: Purpose) -> io::Result<()> {
+        match sys::unload_files(purpose) {
+            // Such a kernel has only the older call.
+            Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => sys::load_segments(purpose, 0, &[], false),
+            done => done,
         }
-        Some(libc::EPERM) => {
-            "only root may do this, and not with a locked down kernel that was given an unsigned one; run it as root"
-        }
-        Some(libc::ENOEXEC) => "the kernel does not know this kind of kernel image; name a bzImage with KDUMP_IMG",
-        Some(libc::EADDRNOTAVAIL | libc::ENOMEM) => {
-            "the reserved memory is too small for kernel and image, or the system has none left; raise crashkernel= and reboot"
-        }
-        Some(libc::EKEYREJECTED | libc::ENOKEY | libc::EBADMSG | libc::ENODATA) => {
-            "the kernel image is not signed with a key that this kernel trusts; use the distribution's signed kernel"
-        }
-        Some(libc::ENOSYS) => {
-            "this kernel was built without kexec_file_load; boot one with CONFIG_KEXEC_FILE and CONFIG_CRASH_DUMP"
-        }
-        Some(libc::EBUSY) => "another load is under way; try again",
-        Some(libc::EINVAL) => "the command line is too long for the capture kernel or the files are of no use to it",
-        _ => return anyhow::Error::new(error),
-    };
-    Err::<(), _>(error).context(meaning).err().unwrap_or_else(|| anyhow::anyhow!(meaning))
-}
+    }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_refusal_comes_with_its_meaning() {
-        for (errno, disabled, words) in [
-            (libc::EPERM, true, "kexec_load_disabled is 1"),
-            (libc::EPERM, false, "run it as root"),
-            (libc::ENOEXEC, false, "bzImage"),
-            (libc::EADDRNOTAVAIL, false, "raise crashkernel="),
-            (libc::EKEYREJECTED, false, "signed"),
-            (libc::ENOSYS, false, "CONFIG_KEXEC_FILE"),
-            (libc::EIO, false, "os error 5"),
-        ] {
-            let text = format!("{:#}", explain(io::Error::from_raw_os_error(errno), disabled));
-            assert!(text.contains(words), "{text}");
-        }
+    fn boot(&self) -> io::Result<()> {
+        nix::unistd::sync();
+        sys::boot()
     }
 }

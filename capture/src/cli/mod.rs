@@ -7,7 +7,9 @@
 //! | `table.rs` | every option, what it does, and the help made of it. A new option is a line here |
 //! | `typed.rs` | from words to what was typed, and from that to what is meant |
 //! | `meant.rs` | what is meant: a [`Command`] with all that it needs |
+//! | `manual.rs` | the table as a manual page and as completions |
 
+pub mod manual;
 mod meant;
 mod table;
 mod typed;

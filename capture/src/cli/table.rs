@@ -190,7 +190,7 @@ pub(super) const OPTIONS: &[Opt] = &[
     ),
 ];
 
-const USAGE: &str = "\
+pub(super) const USAGE: &str = "\
 kdump-capture writes a filtered dump of a crashed kernel's memory.
 
   kdump-capture [OPTIONS] VMCORE DUMPFILE
@@ -210,7 +210,7 @@ Called as makedumpfile it does the same.
 
 ";
 
-const ENDING: &str = "\nExit code: 0 complete, 1 failed or incomplete, 2 wrong kernel.\n";
+pub(super) const ENDING: &str = "\nExit code: 0 complete, 1 failed or incomplete, 2 wrong kernel.\n";
 
 /// The text of `--help`.
 pub(super) fn help() -> String {

@@ -13,7 +13,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-const HELP: &str = "\
+/// The text of `--help`.
+pub const HELP: &str = "\
 Usage: kdump-send [OPTIONS] URL VERB
 
 Delivers what comes on standard input to another machine: under NAME-incomplete

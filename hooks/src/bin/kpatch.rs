@@ -8,7 +8,14 @@ use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let typed = Kpatch::parse();
+    let typed = match Kpatch::try_parse() {
+        Ok(typed) => typed,
+        Err(error) => {
+            let _ = error.print();
+            // kpatch knows one code for all that goes wrong.
+            return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        }
+    };
     match cli::run(&typed, Path::new("/"), &mut LinuxKernel, &mut io::stdout()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -32,6 +32,10 @@ pub struct FakeKernel {
     pub is_old: bool,
     /// Modules that it refuses, and why.
     pub refused: BTreeMap<String, String>,
+    /// Whether it was started to dump another one.
+    pub is_capture: bool,
+    /// What its firmware remembers, if it can.
+    pub firmware: Option<String>,
     /// Everything that was done to it, one line each.
     pub journal: Vec<String>,
 }
@@ -198,5 +202,19 @@ impl Kernel for FakeKernel {
             }
         }
         done.iter().for_each(|name| self.end_transition(name));
+    }
+
+    fn is_capture(&self) -> bool {
+        self.is_capture
+    }
+
+    fn remembered(&self) -> io::Result<String> {
+        self.firmware.clone().ok_or_else(missing)
+    }
+
+    fn remember(&mut self, text: &str) -> io::Result<()> {
+        self.journal.push(format!("remember {}", text.trim_end()));
+        *self.firmware.as_mut().ok_or_else(missing)? = text.to_owned();
+        Ok(())
     }
 }

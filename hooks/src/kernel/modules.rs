@@ -70,7 +70,7 @@ pub fn insert(name: &ModuleName, file: &Path, parameters: &str) -> Result<Vec<St
             let concerns = |line: &String| {
                 // Our own lines quote names, too.
                 !line.contains("] kdump: ")
-                    && (line.contains(name.as_str()) || line.contains("module") || line.contains("compressed"))
+                    && ["module", "compressed", "livepatch: ", name.as_str()].iter().any(|word| line.contains(word))
             };
             let kernel: Vec<String> = said.filter(concerns).take(4).collect();
             Err(Refusal { reason: explain(errno, &facts, &kernel), kernel })
@@ -150,6 +150,12 @@ pub fn explain(errno: Errno, facts: &Facts, kernel: &[String]) -> String {
         (Errno::EINVAL, _) if said("invalid for parameter") => {
             "a parameter has a bad value; look into modprobe.d and at the kernel command line"
         }
+        (Errno::EINVAL, _) if said("not found in symbol table") || said("unresolvable ambiguity for symbol") => {
+            "a function that it patches is not in this kernel as it expects it: it was built from another source"
+        }
+        (Errno::EINVAL, _) if said("is not compatible with the already installed livepatches") => {
+            "it does not go together with a live patch that is loaded; unload that one, or load one that replaces it"
+        }
         (Errno::EINVAL, _) if facts.compression.is_some() => "its compressed data is damaged",
         (Errno::ENOENT, _) if said("Unknown symbol") => {
             "a symbol that it uses is nowhere: a module that it needs is not loaded"
@@ -190,6 +196,22 @@ mod tests {
 
     const TABLE: &[Row] = &[
         (Errno::ENOENT, None, None, Some(true), "x: Unknown symbol y (err -2)", "a module that it needs is not loaded"),
+        (
+            Errno::EINVAL,
+            None,
+            None,
+            Some(true),
+            "livepatch: symbol 'gone' not found in symbol table",
+            "is not in this kernel as it expects it",
+        ),
+        (
+            Errno::EINVAL,
+            None,
+            None,
+            Some(true),
+            "livepatch: Livepatch patch (x) is not compatible with the already installed livepatches.",
+            "does not go together with a live patch that is loaded",
+        ),
         (Errno::EINVAL, None, None, Some(true), "x: `v' invalid for parameter `p'", "a parameter has a bad value"),
         (Errno::ENOEXEC, Some("xz"), None, None, "", "compressed by xz, and this kernel unpacks no compressed modules"),
         (

@@ -7,7 +7,7 @@ use goblin::container::{Container, Ctx};
 use goblin::elf::{Elf, SectionHeader};
 
 /// The `key=value` strings of a module.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ModInfo(Vec<(String, String)>);
 
 impl ModInfo {

@@ -3,11 +3,13 @@
 //! May surprise: a transition that stalls is reversed, never left half done; what cannot even be reversed is said so.
 //! Since 5.1 a patch that is disabled can only be had back by its module being taken out and put in again.
 
+use super::guard::{self, Accounts};
 use super::identity::Identity;
 use super::kernel::Kernel;
 use super::patch::{Patch, State, name_of, patches};
 use super::store::Store;
 use super::transition::{Limits, Stalled, settle, signal};
+use crate::cmdline::Cmdline;
 use crate::kmod::ModuleName;
 use anyhow::{Context, anyhow, bail};
 use std::path::Path;
@@ -73,21 +75,130 @@ impl Actions<'_> {
         Ok(Loaded::Now(Vec::new()))
     }
 
-    /// Loads every patch that is installed for the running kernel, by name; goes on behind one that fails.
+    /// Loads every patch that is installed for the running kernel, by name; goes on behind one that fails. None, if the
+    /// kernel command line has `kpatch.enable=0`.
     ///
     /// # Errors
     /// Which ones were not loaded, and why.
     pub fn load_all(&mut self) -> anyhow::Result<()> {
+        if self.is_switched_off() {
+            return Ok(());
+        }
         let release = self.release()?;
+        let accounts = self.accounts().unwrap_or_default();
         let mut failed = Vec::new();
         for patch in self.store.of(&release)? {
             let file = patch.file.display().to_string();
+            if Identity::read(&patch.file).is_ok_and(|patch| accounts.is_barred(&patch))
+                && !self.is_enabled(&patch.name)
+            {
+                failed.push(guard::told(&patch.name));
+                continue;
+            }
             match self.load(&file) {
                 Ok(loaded) => (self.tell)(&told(&patch.name, &loaded)),
                 Err(error) => failed.push(format!("{}: {error:#}", patch.name)),
             }
         }
         if failed.is_empty() { Ok(()) } else { Err(anyhow!(failed.join("\n"))) }
+    }
+
+    /// As [`Actions::load_all`], before the boot has come to anything else: each patch has this boot on its account
+    /// before the first one is loaded.
+    ///
+    /// # Errors
+    /// As there; and the account could not be kept, though patches are loaded all the same.
+    pub fn load_at_boot(&mut self) -> anyhow::Result<()> {
+        let release = self.release()?;
+        let installed = self.store.of(&release)?;
+        if installed.is_empty() || self.is_switched_off() {
+            return Ok(());
+        }
+        // A file that is no patch is told when it is loaded.
+        let patches: Vec<Identity> = installed.iter().filter_map(|patch| Identity::read(&patch.file).ok()).collect();
+        let mut unguarded = None;
+        let kept = self.accounts().and_then(|mut accounts| {
+            accounts.begin(&patches);
+            self.kernel.remember(&accounts.to_string())
+        });
+        if let Err(error) = kept {
+            unguarded = Some(format!(
+                "the boot-loop guard has no place for its marker, a variable of the firmware ({error}); should a patch keep \
+                 the machine from booting, kpatch.enable=0 on the kernel command line passes over all"
+            ));
+        }
+        let loaded = self.load_all();
+        if unguarded.is_none() {
+            self.release_refused(&patches);
+        }
+        match (loaded, unguarded) {
+            (loaded, None) => loaded,
+            (Ok(()), Some(unguarded)) => Err(anyhow!(unguarded)),
+            (Err(error), Some(unguarded)) => Err(error.context(unguarded)),
+        }
+    }
+
+    /// What the kernel has refused is not what a boot may fail of.
+    fn release_refused(&mut self, patches: &[Identity]) {
+        let Ok(mut accounts) = self.accounts() else { return };
+        let refused = patches.iter().filter(|patch| !self.is_enabled(&patch.name) && !accounts.is_barred(patch));
+        let names: Vec<ModuleName> = refused.map(|patch| patch.name.clone()).collect();
+        if names.iter().filter(|name| accounts.close(name)).count() > 0
+            && let Err(error) = self.kernel.remember(&accounts.to_string())
+        {
+            (self.tell)(&format!("the boot-loop guard cannot clear its marker: {error}"));
+        }
+    }
+
+    /// Notes that the boot is finished: the patches that are enabled are sound. Gives those that had been on trial.
+    ///
+    /// # Errors
+    /// The marker cannot be written.
+    pub fn boot_is_finished(&mut self) -> anyhow::Result<Vec<ModuleName>> {
+        // Where there is no marker, nothing is on trial.
+        let Ok(mut accounts) = self.accounts() else { return Ok(Vec::new()) };
+        if accounts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let enabled = patches(self.kernel)?.into_iter().filter(|patch| patch.state == State::Enabled);
+        let sound: Vec<ModuleName> = enabled.map(|patch| patch.name).filter(|name| accounts.close(name)).collect();
+        if !sound.is_empty() {
+            self.kernel.remember(&accounts.to_string()).context("cannot clear the marker of the boot-loop guard")?;
+        }
+        Ok(sound)
+    }
+
+    /// Forgets what is on the account of a patch.
+    ///
+    /// # Errors
+    /// The marker cannot be written.
+    pub fn forget(&mut self, name: &ModuleName) -> anyhow::Result<()> {
+        // Where there is no marker, there is nothing to forget.
+        let Ok(mut accounts) = self.accounts() else { return Ok(()) };
+        match accounts.close(name) {
+            true => {
+                self.kernel.remember(&accounts.to_string()).context("cannot clear the marker of the boot-loop guard")
+            }
+            false => Ok(()),
+        }
+    }
+
+    /// Whether the kernel command line switches all patches off; it is told.
+    fn is_switched_off(&mut self) -> bool {
+        let cmdline = Cmdline::parse(&self.kernel.read(Path::new("/proc/cmdline")).unwrap_or_default());
+        let off = cmdline.last("kpatch.enable") == Some("0");
+        if off {
+            (self.tell)("kpatch.enable=0 is on the kernel command line: no patch is loaded");
+        }
+        off
+    }
+
+    fn accounts(&self) -> std::io::Result<Accounts> {
+        self.kernel.remembered().map(|text| Accounts::parse(&text))
+    }
+
+    fn is_enabled(&self, name: &ModuleName) -> bool {
+        Patch::read(self.kernel, name).ok().flatten().is_some_and(|patch| patch.state == State::Enabled)
     }
 
     /// Disables a patch and takes its module out.
@@ -162,6 +273,9 @@ impl Actions<'_> {
     }
 
     fn insert(&mut self, patch: &Identity) -> anyhow::Result<Loaded> {
+        if self.kernel.is_capture() {
+            bail!("this is a capture kernel, which dumps the crashed one and is gone again: no live patch is loaded");
+        }
         patch.check(self.kernel)?;
         self.wait_for_others(&patch.name)?;
         if self.has_module(&patch.name) {
@@ -200,8 +314,8 @@ impl Actions<'_> {
     }
 
     fn switch(&mut self, name: &ModuleName, enabled: bool) -> anyhow::Result<()> {
-        let (word, verb) = if enabled { ("1", "enable") } else { ("0", "disable") };
-        (self.tell)(&format!("{verb} {name}"));
+        let (word, verb, doing) = if enabled { ("1", "enable", "enabling") } else { ("0", "disable", "disabling") };
+        (self.tell)(&format!("{doing} patch module: {name}"));
         self.kernel.write(&Patch::directory(name).join("enabled"), word).map_err(|error| {
             let above = match error.raw_os_error() {
                 Some(nix::libc::EBUSY) => "; another patch lies above it or is in transition",

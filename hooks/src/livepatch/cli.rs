@@ -3,7 +3,9 @@
 use super::actions::{Actions, told};
 use super::identity::Identity;
 use super::kernel::Kernel;
+use super::overlay;
 use super::patch::{Patch, name_of, patches};
+use super::service::{self, SERVICE, Unit};
 use super::store::{Installed, Store};
 use super::transition::Limits;
 use anyhow::{Context, bail};
@@ -82,6 +84,8 @@ pub enum Word {
     },
     /// Nudge the tasks that hold a transition up
     Signal,
+    /// Note that the boot is finished with the patches that are loaded; kpatch-booted.service does so
+    Booted,
     /// Print the version
     Version,
 }
@@ -111,7 +115,8 @@ pub fn run(typed: &Kpatch, root: &Path, kernel: &mut dyn Kernel, out: &mut dyn W
             Some(patch) => {
                 let loaded = actions.load(patch)?;
                 (actions.tell)(&told(&name_of(patch), &loaded));
-                Ok(())
+                // Who asks for one by name wants it at the next boot, too.
+                actions.forget(&name_of(patch))
             }
             None => actions.load_all(),
         }),
@@ -121,19 +126,23 @@ pub fn run(typed: &Kpatch, root: &Path, kernel: &mut dyn Kernel, out: &mut dyn W
         }),
         Word::Install { kernel_version, file } => {
             let release = release(kernel_version.as_ref(), kernel)?;
-            let installed = store.install(&Identity::read(file)?, &release)?;
-            writeln!(out, "installed {} ({release}) as {}", installed.name, installed.file.display())?;
-            Ok(())
+            let patch = Identity::read(file)?;
+            writeln!(out, "installing {} ({release})", patch.name)?;
+            store.install(&patch, &release)?;
+            writeln!(out, "{}", enabled(root)?)?;
+            refresh(root, &store, &release, out)
         }
         Word::Uninstall { kernel_version, name } => {
             let release = release(kernel_version.as_ref(), kernel)?;
             let installed = store.find(&release, name)?;
+            writeln!(out, "uninstalling {} ({release})", installed.name)?;
             store.uninstall(&installed)?;
-            writeln!(out, "uninstalled {} ({release})", installed.name)?;
             if Patch::read(kernel, &installed.name)?.is_some() {
                 writeln!(out, "{} is loaded and stays so until the next reboot, or `kpatch unload`", installed.name)?;
             }
-            Ok(())
+            let none = TransitionArgs { timeout: 0, force: false };
+            act(&store, kernel, none, out, |actions| actions.forget(&installed.name))?;
+            refresh(root, &store, &release, out)
         }
         Word::Signal => act(&store, kernel, TransitionArgs { timeout: 0, force: false }, out, |actions| {
             let moving = actions.signal()?;
@@ -142,8 +151,34 @@ pub fn run(typed: &Kpatch, root: &Path, kernel: &mut dyn Kernel, out: &mut dyn W
             }
             Ok(())
         }),
+        Word::Booted => act(&store, kernel, TransitionArgs { timeout: 0, force: false }, out, |actions| {
+            for name in actions.boot_is_finished()? {
+                (actions.tell)(&format!("{name}: the boot is finished with it"));
+            }
+            Ok(())
+        }),
         Word::Version => Ok(writeln!(out, "{}", env!("CARGO_PKG_VERSION"))?),
     }
+}
+
+/// Sees to it that what is installed is loaded at boot; what is said of that.
+fn enabled(root: &Path) -> anyhow::Result<String> {
+    Ok(match service::enable(root)? {
+        (Unit::Enabled, true) => format!("{SERVICE} is enabled: what is installed is loaded at each boot"),
+        (Unit::Enabled | Unit::Disabled, _) => format!("{SERVICE} is enabled"),
+        (Unit::Masked, _) => format!("{SERVICE} is masked and stays so: nothing is loaded at boot"),
+        (Unit::Missing, _) => {
+            format!("there is no {SERVICE} on this machine: have something run `kpatch load --all` at boot")
+        }
+    })
+}
+
+/// Has the images that bring patches along bring those that are installed now.
+fn refresh(root: &Path, store: &Store, release: &str, out: &mut dyn Write) -> anyhow::Result<()> {
+    for image in overlay::refresh(root, store, release)? {
+        writeln!(out, "updated the live patches in {}", image.display())?;
+    }
+    Ok(())
 }
 
 fn act(

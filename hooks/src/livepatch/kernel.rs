@@ -1,5 +1,6 @@
 //! The kernel as kpatch asks and tells it.
 
+use super::variable;
 use crate::kernel::{self, Refusal};
 use crate::kmod::ModuleName;
 use std::fs;
@@ -53,6 +54,21 @@ pub trait Kernel {
 
     /// Lets time pass.
     fn pause(&mut self, time: Duration);
+
+    /// Whether this kernel was started to dump another one.
+    fn is_capture(&self) -> bool;
+
+    /// What the firmware remembers for us over a restart; nothing, if it does not.
+    ///
+    /// # Errors
+    /// There is no such place, or it cannot be read.
+    fn remembered(&self) -> io::Result<String>;
+
+    /// Has the firmware remember `text`, or nothing any more.
+    ///
+    /// # Errors
+    /// There is no such place, or it is full, or cannot be written to.
+    fn remember(&mut self, text: &str) -> io::Result<()>;
 }
 
 /// A task that holds a transition up.
@@ -114,6 +130,18 @@ impl Kernel for LinuxKernel {
 
     fn pause(&mut self, time: Duration) {
         std::thread::sleep(time);
+    }
+
+    fn is_capture(&self) -> bool {
+        Path::new("/proc/vmcore").exists()
+    }
+
+    fn remembered(&self) -> io::Result<String> {
+        variable::read(Path::new(variable::DIRECTORY))
+    }
+
+    fn remember(&mut self, text: &str) -> io::Result<()> {
+        variable::write(Path::new(variable::DIRECTORY), text)
     }
 }
 

@@ -6,6 +6,8 @@
 //!   disabled, or in **transition** to one of them: until every task has left the functions that are patched.
 //! - **Patch module**: the `.ko` that brings a patch. Its **identity** is what the file says about itself.
 //! - **Store**: where patches are installed, `/var/lib/kpatch/RELEASE/*.ko`.
+//! - **Overlay**: the installed patches at the end of an image that brings them along, so that they can be loaded before the
+//!   drivers; the **guard** passes those over with which a boot was not finished twice.
 //! - **Kernel**: what is asked and told, behind a trait; [`fake::FakeKernel`](crate::fake::FakeKernel) plays every state.
 //!
 //! # Flow
@@ -14,20 +16,29 @@
 //!   load NAME ─▶ Store::find ─▶ Identity::check ─▶ Kernel::insert ─▶ transition::settle ─▶ enabled
 //!                                                                        └ stalled: told by task, reversed, removed
 //!   unload NAME ─▶ enabled = 0 ─▶ transition::settle ─▶ Kernel::remove
+//!   install FILE ─▶ Store ─▶ kpatch.service is enabled ─▶ the overlay of each image that has one is written anew
+//!   boot: image ─▶ guard ─▶ load each ─▶ drivers ─▶ root ─▶ kpatch.service ─▶ boot finished ─▶ guard is content
 //! ```
 //!
 //! Facts: `Documentation/livepatch/livepatch.rst` and `Documentation/ABI/testing/sysfs-kernel-livepatch` of the kernel;
 //! what the words of kpatch(1) do.
 
 mod actions;
+mod at_boot;
 pub mod cli;
+mod guard;
 mod identity;
 mod kernel;
+pub mod overlay;
 mod patch;
+pub mod service;
 mod store;
 mod transition;
+mod variable;
 
 pub use actions::{Actions, Loaded};
+pub use at_boot::AtBoot;
+pub use guard::Accounts;
 pub use identity::Identity;
 pub use kernel::{Kernel, LinuxKernel, Task};
 pub use patch::{Patch, State, name_of, patches};

@@ -160,7 +160,7 @@ impl Store {
     }
 }
 
-fn checksum_file(patch: &Path) -> PathBuf {
+pub(super) fn checksum_file(patch: &Path) -> PathBuf {
     patch.with_extension("ko.sha256")
 }
 

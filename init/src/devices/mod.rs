@@ -33,7 +33,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 const SAY_SO: Duration = Duration::from_secs(5);
 
 /// The devices of this machine.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Devices {
     /// Counts block uevents.
     news: Arc<(Mutex<u64>, Condvar)>,

@@ -15,8 +15,10 @@
 use super::{ENVIRONMENT_LOG, LOG, VMCORE, directory};
 use crate::status;
 use anyhow::Context;
+use kdump_hooks::notify::MARK;
 use log::{info, warn};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
 use std::num::NonZeroU32;
@@ -94,6 +96,22 @@ pub fn beside(new: &Path) -> Vec<OldDump> {
         .collect();
     dumps.sort_by(|one, other| other.name.cmp(&one.name));
     dumps
+}
+
+/// All dumps in a directory, those of each host by themselves and newest first.
+pub fn within(base: &Path) -> Vec<Vec<OldDump>> {
+    let entries = fs::read_dir(base).into_iter().flatten().filter_map(Result::ok);
+    let mut hosts: BTreeMap<String, Vec<OldDump>> = BTreeMap::new();
+    for entry in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        let name = entry.file_name().to_str().and_then(Name::parse);
+        if let Some(dump) = name.and_then(|name| OldDump::read(name, entry.path())) {
+            hosts.entry(dump.name.host.clone()).or_default().push(dump);
+        }
+    }
+    for dumps in hosts.values_mut() {
+        dumps.sort_by(|one, other| other.name.cmp(&one.name));
+    }
+    hosts.into_values().collect()
 }
 
 /// Those of `dumps`, newest first, that may go when so many stay: oldest first. `complete` says whether the new one,
@@ -174,14 +192,15 @@ impl std::fmt::Display for OldDump {
 
 fn is_of_a_dump(file: &str) -> bool {
     let file = file.strip_suffix(directory::INCOMPLETE).unwrap_or(file);
-    [LOG, VMCORE, FLATTENED, ENVIRONMENT_LOG, status::FILE].contains(&file)
+    // The mark is ours too: of a dump that has been told of after the reboot.
+    [LOG, VMCORE, FLATTENED, ENVIRONMENT_LOG, status::FILE, MARK].contains(&file)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeSet;
 
     /// What a test puts into the directory of all dumps.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -331,6 +350,31 @@ mod tests {
         ];
         let (removed, left) = settled(&entries, 1);
         assert_eq!((removed.len(), left.len()), (0, entries.len()));
+    }
+
+    #[test]
+    fn a_dump_that_somebody_has_been_told_of_is_still_ours() {
+        let shelf = Shelf::of(&BTreeMap::from([("127.0.0.1-2026-01-01-00:00:00".to_owned(), Entry::Complete)]));
+        fs::write(shelf.crash().join("127.0.0.1-2026-01-01-00:00:00").join(MARK), "").unwrap();
+        settle(&shelf.new_dump(), NonZeroU32::MIN, &mut Vec::new(), || {});
+        assert_eq!(shelf.names().len(), 0);
+    }
+
+    #[test]
+    fn hosts_are_told_apart_and_without_a_new_one_the_newest_complete_one_stays() {
+        let shelf = Shelf::of(&BTreeMap::from([
+            ("127.0.0.1-2026-01-01-00:00:00".to_owned(), Entry::Complete),
+            ("127.0.0.1-2026-01-02-00:00:00".to_owned(), Entry::Incomplete),
+            ("10.0.0.7-2026-01-01-00:00:00".to_owned(), Entry::Complete),
+            ("10.0.0.7-2026-01-02-00:00:00".to_owned(), Entry::Complete),
+        ]));
+        let hosts = within(&shelf.crash());
+        assert_eq!(hosts.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2]);
+        let go = |dumps| {
+            removable(dumps, NonZeroU32::new(2).unwrap(), false).iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(go(&hosts[0]), ["10.0.0.7-2026-01-01-00:00:00"]);
+        assert_eq!(go(&hosts[1]), [""; 0]);
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub mod switch;
 mod udev;
 mod usr;
 
+pub use kdump_hooks::machine::SYSROOT;
 pub use request::{Request, endings, flag};
 pub use root::Root;
 
@@ -31,9 +32,6 @@ use kdump_hooks::{Machine, MountPlan};
 use log::{debug, info, warn};
 use std::fs;
 use std::path::Path;
-
-/// Where the root is mounted before it is one.
-pub const SYSROOT: &str = "/sysroot";
 
 /// Which of the two boots this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,7 +8,9 @@ use crate::modules::Loader;
 use crate::program;
 use crate::within::{Late, within};
 use anyhow::Context;
-use kdump_hooks::kernel::KernelLog;
+use kdump_hooks::kernel::{KernelLog, LinuxKeys};
+use kdump_hooks::keys::Keys;
+use kdump_hooks::livepatch::{self, LinuxKernel};
 use kdump_hooks::machine::MOUNT_POINT;
 use kdump_hooks::net::Net;
 use kdump_hooks::{DeviceSpec, Ended, Machine, MountPlan, Program};
@@ -32,6 +34,10 @@ pub struct CaptureMachine {
     pub devices: Devices,
     /// Knows its network.
     pub net: LinuxNet,
+    /// Its kernel's keys.
+    pub keys: LinuxKeys,
+    /// Knows its live patches.
+    pub live: LinuxKernel,
     /// How long a stage may take beside the programs that are run in it.
     pub patience: Duration,
     /// How many targets have been left behind, each at a mount point of its own.
@@ -77,7 +83,9 @@ impl Machine for CaptureMachine {
         let mut log = KernelLog::from_now().ok();
         std::fs::write(file, text).map_err(|error| {
             let words: Vec<String> = std::iter::from_fn(|| log.as_mut()?.next_line()).take(4).collect();
-            let what = format!("cannot write `{text}` to {}", file.display());
+            let first = text.lines().next().unwrap_or_default();
+            let more = if text.trim_end() == first { "" } else { " …" };
+            let what = format!("cannot write `{first}{more}` to {}", file.display());
             anyhow::Error::new(error).context(match words.is_empty() {
                 true => what,
                 false => format!("{what}; the kernel says: {}", words.join(" | ")),
@@ -135,6 +143,22 @@ impl Machine for CaptureMachine {
 
     fn network(&mut self) -> &mut dyn Net {
         &mut self.net
+    }
+
+    fn keys(&mut self) -> &mut dyn Keys {
+        &mut self.keys
+    }
+
+    fn has_file(&self, path: &Path) -> bool {
+        path.exists()
+    }
+
+    fn read_file(&mut self, path: &Path) -> anyhow::Result<Vec<u8>> {
+        std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+    }
+
+    fn live_patches(&mut self) -> &mut dyn livepatch::Kernel {
+        &mut self.live
     }
 }
 

@@ -1,4 +1,4 @@
-//! The header of a newc entry, read and written.
+//! The header of a newc entry, the archive that a kernel unpacks; read and written.
 //!
 //! 110 bytes of text: a magic and thirteen numbers of eight hex digits. Sizes are below 4 GiB by construction.
 

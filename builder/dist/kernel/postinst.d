@@ -1,0 +1,4 @@
+#!/bin/sh
+# Debian's kernel packages call this with their release.
+[ -x /usr/lib/kdump/kernel-changed ] || exit 0
+exec /usr/lib/kdump/kernel-changed add "$1"

@@ -1,0 +1,96 @@
+//! Writes manual pages and completions of the programs that are told what to do by clap.
+//!
+//! In: a directory, and the definitions in `kdump_builder::cli` and of kpatch. Out: `man/NAME.SECTION`, and a file for each
+//! shell below `completions/`. May surprise: an example and no program, so that what only packages need is not in what
+//! they ship.
+//!
+//! ```sh
+//! cargo run -p kdump-builder --example manual -- DIR
+//! ```
+
+mod native;
+mod page;
+
+use anyhow::{Context, ensure};
+use clap::{Command, CommandFactory};
+use clap_complete::{Shell, generate_to};
+use kdump_builder::cli::{Kdumpctl, Lsinitrd, Mkdumprd};
+use kdump_hooks::livepatch::cli::Kpatch;
+use page::Page;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const FILES: &[(&str, &str)] = &[
+    ("/etc/kdump/kdump.toml", "the configuration; where it is, kdump.conf is not read"),
+    ("/etc/kdump.conf, /etc/sysconfig/kdump", "the configuration as RHEL and SUSE write it"),
+    ("/boot/initramfs-RELEASEkdump.img", "the image; in /var/lib/kdump where /boot cannot be written to"),
+    ("/var/crash", "the dumps, unless another place is configured"),
+];
+
+fn pages() -> Vec<Page> {
+    vec![
+        Page {
+            command: Mkdumprd::command(),
+            section: 8,
+            exits: &[(0, "the image is there"), (1, "there is none, and nothing is left behind")],
+            files: FILES,
+            see: &["kdumpctl(8)", "kdump.toml(5)", "lsinitrd(1)", "kdump-capture(8)"],
+        },
+        Page {
+            command: Kdumpctl::command(),
+            section: 8,
+            exits: &[
+                (0, "it is done; of status: a capture kernel is loaded"),
+                (1, "it could not be done; stderr has the reason"),
+                (3, "of status: none is loaded; of recover: there is no dump"),
+            ],
+            files: FILES,
+            see: &["mkdumprd(8)", "kdump.toml(5)", "kdump-capture(8)", "systemctl(1)"],
+        },
+        Page {
+            command: Lsinitrd::command(),
+            section: 1,
+            exits: &[(0, "it is listed or printed"), (1, "it cannot be read, or has no such file")],
+            files: &[],
+            see: &["mkdumprd(8)"],
+        },
+        Page {
+            command: Kpatch::command(),
+            section: 8,
+            exits: &[(0, "it is done"), (1, "it could not be done; stderr has the reason")],
+            files: &[("/var/lib/kpatch/RELEASE/*.ko", "the patches that are installed for a kernel")],
+            see: &["kdumpctl(8)"],
+        },
+    ]
+}
+
+fn main() -> anyhow::Result<()> {
+    let dir = std::env::args_os().nth(1).map(PathBuf::from);
+    let dir = dir.context("name the directory that manual pages and completions are to be written to")?;
+    let (man, completions) = (dir.join("man"), dir.join("completions"));
+    fs::create_dir_all(&man).with_context(|| format!("cannot make {}", man.display()))?;
+    for page in pages() {
+        write(&man.join(page.file_name()), &page.render()?)?;
+        complete(page.command, &completions)?;
+    }
+    write(&man.join("kdump.toml.5"), &native::render()?)
+}
+
+fn complete(mut command: Command, dir: &Path) -> anyhow::Result<()> {
+    let name = command.get_name().to_owned();
+    for (shell, folder) in [(Shell::Bash, "bash"), (Shell::Zsh, "zsh"), (Shell::Fish, "fish")] {
+        let dir = dir.join(folder);
+        fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        let made = generate_to(shell, &mut command, &name, &dir)?;
+        if shell == Shell::Bash {
+            // bash-completion looks for a file of the program's name.
+            fs::rename(&made, dir.join(&name)).with_context(|| format!("cannot rename {}", made.display()))?;
+        }
+    }
+    Ok(())
+}
+
+fn write(path: &Path, roff: &[u8]) -> anyhow::Result<()> {
+    ensure!(!roff.is_empty(), "{} would be empty", path.display());
+    fs::write(path, roff).with_context(|| format!("cannot write {}", path.display()))
+}

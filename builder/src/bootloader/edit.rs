@@ -1,0 +1,147 @@
+//! Words taken out of a command line and put into it.
+//!
+//! In: a command line as some file has it, be it between the quotes of a shell. Out: the same with a few words changed; all
+//! else stays as it was written, blanks included.
+
+use kdump_hooks::cmdline::same_name;
+
+/// What changes: for each option, the words that take its place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Edit {
+    options: Vec<(String, Vec<String>)>,
+}
+
+impl Edit {
+    /// Has all words of option `name` replaced by these; by none of them, it is taken out.
+    pub fn set(mut self, name: &str, words: &[String]) -> Edit {
+        self.options.push((name.to_owned(), words.to_vec()));
+        self
+    }
+
+    /// The words that come.
+    pub fn added(&self) -> impl Iterator<Item = &str> {
+        self.options.iter().flat_map(|(_, words)| words.iter().map(String::as_str))
+    }
+
+    /// The options whose words go.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.options.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// Whether a command line has a word of one of the options.
+    pub fn concerns(&self, line: &str) -> bool {
+        pieces(line).iter().any(|piece| self.names().any(|name| is_named(piece, name)))
+    }
+
+    /// The command line as it will be. The new words come where the first old one was, or at the end.
+    pub fn apply(&self, line: &str) -> String {
+        self.options.iter().fold(line.to_owned(), |line, (name, words)| replaced(&line, name, words))
+    }
+
+    /// The command line without the old words and without the new ones.
+    pub fn take_out(&self, line: &str) -> String {
+        self.options.iter().fold(line.to_owned(), |line, (name, _)| replaced(&line, name, &[]))
+    }
+}
+
+fn replaced(line: &str, name: &str, words: &[String]) -> String {
+    let pieces = pieces(line);
+    let mut place = pieces.iter().position(|piece| is_named(piece, name));
+    let new = words.join(" ");
+    let mut result: Vec<&str> = Vec::new();
+    for (at, piece) in pieces.iter().enumerate() {
+        match is_named(piece, name) {
+            false => result.push(piece),
+            true if place == Some(at) && !new.is_empty() => {
+                place = None;
+                result.push(&new);
+            }
+            // Its blanks go with it.
+            true if result.last().is_some_and(|last| last.trim().is_empty()) => drop(result.pop()),
+            true => {}
+        }
+    }
+    let had = pieces.iter().any(|piece| is_named(piece, name));
+    let mut line = result.concat();
+    if !had && !new.is_empty() {
+        let end = line.trim_end().len();
+        let separator = if end == 0 { "" } else { " " };
+        line.insert_str(end, &format!("{separator}{new}"));
+    }
+    // What was first took the blank behind it along only if there is nothing in front.
+    if result.first().is_some_and(|first| first.trim().is_empty())
+        && !pieces.first().is_some_and(|p| p.trim().is_empty())
+    {
+        line = line.trim_start().to_owned();
+    }
+    line
+}
+
+fn is_named(piece: &str, name: &str) -> bool {
+    same_name(piece.split('=').next().unwrap_or_default(), name)
+}
+
+/// Blanks and words by turns, which together are the line. Quotes keep a word together.
+fn pieces(line: &str) -> Vec<&str> {
+    let mut pieces = Vec::new();
+    let (mut start, mut quoted) = (0, false);
+    let mut blank = line.starts_with(char::is_whitespace);
+    for (at, c) in line.char_indices() {
+        let is_blank = c.is_whitespace() && !quoted;
+        if is_blank != blank {
+            pieces.push(line.get(start..at).unwrap_or_default());
+            (start, blank) = (at, is_blank);
+        }
+        quoted ^= c == '"';
+    }
+    pieces.push(line.get(start..).unwrap_or_default());
+    pieces.retain(|piece| !piece.is_empty());
+    pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn edit(words: &[&str]) -> Edit {
+        Edit::default().set("crashkernel", &words.iter().map(|word| format!("crashkernel={word}")).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn words_are_replaced_where_they_stand_and_the_rest_stays_as_it_is() {
+        for (line, words, expected) in [
+            ("", &["1M"][..], "crashkernel=1M"),
+            ("quiet", &["1M"], "quiet crashkernel=1M"),
+            ("quiet  ", &["1M"], "quiet crashkernel=1M  "),
+            ("a  crashkernel=2M  b", &["1M"], "a  crashkernel=1M  b"),
+            ("crashkernel=2M,high a crashkernel=3M,low b", &["1M"], "crashkernel=1M a b"),
+            ("a crashkernel=2M", &["5M,high", "1M,low"], "a crashkernel=5M,high crashkernel=1M,low"),
+            ("a crashkernel=2M b", &[], "a b"),
+            ("crashkernel=2M b", &[], "b"),
+            ("crashkernel=2M", &[], ""),
+            ("dyndbg=\"file x crashkernel=9 +p\" a", &["1M"], "dyndbg=\"file x crashkernel=9 +p\" a crashkernel=1M"),
+            ("nocrashkernel=1 xcrashkernel=2", &["1M"], "nocrashkernel=1 xcrashkernel=2 crashkernel=1M"),
+            ("$GRUB_CMDLINE_LINUX crashkernel=2M", &["1M"], "$GRUB_CMDLINE_LINUX crashkernel=1M"),
+        ] {
+            assert_eq!(edit(words).apply(line), expected, "{line}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_edit_is_done_once_and_touches_no_other_word(line in "([a-z=]{1,5}|crashkernel=[0-9]M?| |\"a b\"){0,12}") {
+            let edit = edit(&["256M"]);
+            let once = edit.apply(&line);
+            prop_assert_eq!(&edit.apply(&once), &once);
+            let others = |line: &str| {
+                let words = kdump_hooks::cmdline::words(line).into_iter();
+                words.filter(|word| !is_named(word, "crashkernel")).collect::<Vec<_>>()
+            };
+            if line.matches('"').count() % 2 == 0 {
+                prop_assert_eq!(others(&once), others(&line));
+            }
+            prop_assert!(edit.concerns(&once));
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Boot loader entries: one file for each kernel, as the Boot Loader Specification has them.
+//!
+//! In: `loader/entries/*.conf`, where GRUB on Fedora, systemd-boot, and zipl look for them; `/etc/kernel/cmdline`, of which
+//! kernel-install makes the next. Out: changes of their `options` lines. Where `grubby` is, it is told what to do instead,
+//! because it also knows of what is not in these files.
+//!
+//! May surprise: an `options` line may be given several times, and its words may be `$kernelopts`, which GRUB takes from a
+//! file of its own; the word that comes last counts, so ours go to the end of the last line.
+
+use super::{Edit, Plan, Which};
+use crate::host::Tree;
+use anyhow::Context;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Where they are.
+pub(super) const FOLDERS: [&str; 3] = ["boot/loader/entries", "efi/loader/entries", "boot/efi/loader/entries"];
+const NEXT: &str = "etc/kernel/cmdline";
+/// Where unified kernel images are; they hold their command lines themselves.
+const UNIFIED: [&str; 3] = ["boot/EFI/Linux", "efi/EFI/Linux", "boot/efi/EFI/Linux"];
+
+/// Whether there was anything that is meant.
+pub(super) fn plan(tree: &Tree, which: &Which, edit: &Edit, plan: &mut Plan) -> anyhow::Result<bool> {
+    let entries = entries(tree)?;
+    let grubby = tree.path("usr/sbin/grubby").is_file() && tree.is_this_machine();
+    let mut found = false;
+    for (path, text) in entries {
+        let linux = field(&text, "linux").or_else(|| field(&text, "efi")).unwrap_or_default();
+        if !which.means(linux) {
+            continue;
+        }
+        found = true;
+        let after = edited(&text, edit);
+        match grubby && after != text {
+            true => tell_grubby(plan, linux, edit),
+            false => plan.change(&path, Some(text), after),
+        }
+    }
+    let unified = UNIFIED.iter().any(|dir| !conf_like(tree, dir, "efi").is_empty());
+    if let (Which::All, Some(text)) = (which, read(tree, NEXT)?) {
+        found |= unified;
+        let end = if text.ends_with('\n') { "\n" } else { "" };
+        plan.change(&Path::new("/").join(NEXT), Some(text.clone()), format!("{}{end}", edit.apply(text.trim_end())));
+        if unified {
+            plan.notes.push(
+                "a unified kernel image holds its command line itself: build it anew, with `kernel-install add` or as it was built"
+                    .to_owned(),
+            );
+        }
+    }
+    // Entries alone say nothing to zipl before it has been run.
+    if found && tree.path("etc/zipl.conf").is_file() {
+        plan.run(&[&["zipl"]]);
+    }
+    Ok(found)
+}
+
+fn tell_grubby(plan: &mut Plan, linux: &str, edit: &Edit) {
+    let kernel = if linux.starts_with("/boot") { linux.to_owned() } else { format!("/boot{linux}") };
+    let mut words = vec!["grubby".to_owned(), format!("--update-kernel={kernel}")];
+    words.push(format!("--remove-args={}", edit.names().collect::<Vec<_>>().join(" ")));
+    let added: Vec<&str> = edit.added().collect();
+    if !added.is_empty() {
+        words.push(format!("--args={}", added.join(" ")));
+    }
+    plan.first.push(words);
+}
+
+/// The entries, each with its text.
+fn entries(tree: &Tree) -> anyhow::Result<Vec<(PathBuf, String)>> {
+    let mut found: Vec<(PathBuf, String)> = Vec::new();
+    for folder in FOLDERS {
+        for name in conf_like(tree, folder, "conf") {
+            let path = format!("{folder}/{name}");
+            // The same place may be mounted, or linked to, under two names.
+            let canonical = tree.canonical(Path::new(&path)).unwrap_or_else(|_| Path::new("/").join(&path));
+            if let Some(text) = read(tree, &path)?.filter(|_| !found.iter().any(|(other, _)| *other == canonical)) {
+                found.push((canonical, text));
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn conf_like(tree: &Tree, folder: &str, extension: &str) -> Vec<String> {
+    let entries = fs::read_dir(tree.path(folder)).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| Path::new(name).extension().is_some_and(|found| found == extension))
+        .collect();
+    names.sort();
+    names
+}
+
+fn read(tree: &Tree, path: &str) -> anyhow::Result<Option<String>> {
+    let file = tree.path(path);
+    match file.exists() {
+        false => Ok(None),
+        true => {
+            let text = tree.read(Path::new(path))?;
+            String::from_utf8(text).map(Some).with_context(|| format!("/{path} is not UTF-8 text; save it as UTF-8"))
+        }
+    }
+}
+
+/// The value of a key of an entry.
+fn field<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| value(line, key))
+}
+
+fn value<'a>(line: &'a str, key: &str) -> Option<&'a str> {
+    line.trim_start().strip_prefix(key).filter(|rest| rest.starts_with([' ', '\t'])).map(str::trim)
+}
+
+/// The entry with its command line changed.
+fn edited(text: &str, edit: &Edit) -> String {
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    let options = |line: &&str| value(line, "options").is_some();
+    let Some(last) = lines.iter().rposition(|line| options(&line)) else {
+        let line = format!("options {}\n", edit.apply(""));
+        let separator = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+        return format!("{text}{separator}{line}");
+    };
+    let mut result = String::new();
+    for (at, line) in lines.iter().enumerate() {
+        let Some(words) = value(line, "options") else {
+            result.push_str(line);
+            continue;
+        };
+        let head = line.len() - line.trim_start().len() + "options".len();
+        let (before, rest) = line.split_at_checked(head).unwrap_or((line, ""));
+        let gap = rest.get(..rest.len() - rest.trim_start().len()).unwrap_or(" ");
+        let end = if line.ends_with('\n') { "\n" } else { "" };
+        let words = if at == last { edit.apply(words) } else { edit.take_out(words) };
+        result.push_str(&format!("{before}{gap}{words}{end}"));
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{crashkernel, tree};
+    use super::super::{Plan, Which, plan};
+    use super::*;
+
+    const FEDORA: &str = "title Fedora\nversion 6.12\nlinux /vmlinuz-6.12\ninitrd /initramfs-6.12.img\n\
+        options root=UUID=1 ro crashkernel=1G-:192M quiet\ngrub_class fedora\n";
+    const SYSTEMD: &str = "title\tx\nlinux /ab12/6.1/linux\noptions root=/dev/vda2\noptions $kernelopts\n";
+
+    fn changed(files: &[(&str, &str)], which: &Which) -> Plan {
+        let (_dir, tree) = tree(files);
+        plan(&tree, which, &crashkernel("256M")).unwrap()
+    }
+
+    #[test]
+    fn the_entries_of_all_kernels_and_of_those_to_come_are_changed() {
+        let files = [
+            ("boot/loader/entries/a.conf", FEDORA),
+            ("boot/loader/entries/b.conf", SYSTEMD),
+            ("boot/loader/entries/README", "no entry"),
+            ("etc/kernel/cmdline", "root=/dev/vda2 quiet\n"),
+        ];
+        let plan = changed(&files, &Which::All);
+        let after: Vec<&str> = plan.changes.iter().map(|change| change.after.as_str()).collect();
+        assert_eq!(
+            after,
+            [
+                FEDORA.replace("1G-:192M", "256M").as_str(),
+                SYSTEMD.replace("$kernelopts", "$kernelopts crashkernel=256M").as_str(),
+                "root=/dev/vda2 quiet crashkernel=256M\n"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_entry_of_one_kernel_is_found_by_the_path_that_the_administrator_knows() {
+        let files = [("efi/loader/entries/a.conf", FEDORA), ("efi/loader/entries/b.conf", SYSTEMD)];
+        for (kernel, entry) in
+            [("/boot/vmlinuz-6.12", "a.conf"), ("/boot/ab12/6.1/linux", "b.conf"), ("/efi/ab12/6.1/linux", "b.conf")]
+        {
+            let plan = changed(&files, &Which::Kernel(kernel.into()));
+            let [change] = &plan.changes[..] else { panic!("{kernel}: {plan:?}") };
+            assert!(change.path.ends_with(entry), "{kernel}: {}", change.path.display());
+        }
+        let (_dir, tree) = tree(&files);
+        for kernel in ["/boot/vmlinuz-6.1", "/boot/cd34/6.1/linux"] {
+            let error = plan(&tree, &Which::Kernel(kernel.into()), &crashkernel("1M")).unwrap_err();
+            assert!(error.to_string().contains("no boot entry is for"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_entry_without_options_gets_a_line_and_a_word_in_another_line_goes() {
+        assert_eq!(edited("linux /x", &crashkernel("1M")), "linux /x\noptions crashkernel=1M\n");
+        let two = "options crashkernel=9M a\noptions b";
+        assert_eq!(edited(two, &crashkernel("1M")), "options a\noptions b crashkernel=1M");
+    }
+
+    #[test]
+    fn zipl_is_run_where_it_is_used() {
+        let files = [("boot/loader/entries/a.conf", FEDORA), ("etc/zipl.conf", "[defaultboot]\ndefaultauto\n")];
+        let plan = changed(&files, &Which::All);
+        assert_eq!(plan.commands, [[["zipl".to_owned()]]]);
+        assert_eq!(plan.changes.len(), 1);
+    }
+}

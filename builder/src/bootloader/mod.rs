@@ -1,0 +1,308 @@
+//! The kernel command lines that the next boots will have, where boot loaders keep them.
+//!
+//! In: the files of a machine, whose boot entry is meant, and an [`Edit`] of command lines. Out: a [`Plan`]: which files
+//! change and how, and which programs have to be told. Nothing is written before [`Plan::apply`], which leaves what was
+//! there beside each file, with [`BACKUP`] at the end of its name.
+//!
+//! | file | has |
+//! |---|---|
+//! | `edit.rs` | words taken out of a command line and put into it, the rest left as it stands |
+//! | `entries.rs` | boot loader entries, one file for each: GRUB on Fedora, systemd-boot, zipl on IBM Z |
+//! | `grub.rs` | `/etc/default/grub` and `grub.d`, of which GRUB's configuration is made |
+//! | `zipl.rs` | `/etc/zipl.conf` |
+//!
+//! May surprise: `/etc/kernel/cmdline` and `/etc/default/grub` are what kernels of the future get, so they change together
+//! with the entries of those that are installed.
+
+mod edit;
+mod entries;
+mod grub;
+mod zipl;
+
+pub use edit::Edit;
+
+use crate::host::{Tree, kernel::running_release};
+use anyhow::{Context, bail};
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What the name of a file ends in that holds what was there before.
+pub const BACKUP: &str = "before-kdump";
+
+/// Whose boot entry is meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// Those of all installed kernels, and of those to come.
+    All,
+    /// That of the kernel with this path, or of this release.
+    Kernel(PathBuf),
+}
+
+impl Which {
+    /// What `--kernel` says.
+    ///
+    /// # Errors
+    /// `DEFAULT`, and the running kernel is not known.
+    pub fn typed(text: Option<&str>, tree: &Tree) -> anyhow::Result<Which> {
+        Ok(match text {
+            None | Some("ALL") => Which::All,
+            Some("DEFAULT") => Which::Kernel(format!("/boot/vmlinuz-{}", running_release(tree)?).into()),
+            Some(path) => Which::Kernel(path.into()),
+        })
+    }
+
+    /// Whether an entry whose kernel is `linux`, as the boot loader finds it, is meant. Boot loaders start from the root of
+    /// a file system of their own, so the ends of the paths decide.
+    fn means(&self, linux: &str) -> bool {
+        let Which::Kernel(path) = self else { return true };
+        let linux = Path::new(linux.trim_start_matches('/'));
+        path.ends_with(linux) || linux.ends_with(path.strip_prefix("/boot").unwrap_or(path)) || {
+            let name = |path: &Path| path.file_name().map(|name| name.to_owned());
+            // Two kernels of kernel-install are both called `linux`, in folders named after their releases.
+            name(path) == name(linux) && name(path).is_some_and(|name| name != "linux" && name != "vmlinuz")
+        }
+    }
+}
+
+/// One file that changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// As the machine calls it.
+    pub path: PathBuf,
+    /// What it holds; nothing if it is not there.
+    pub before: Option<String>,
+    /// What it will hold.
+    pub after: String,
+}
+
+/// All that is to be done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Files that change.
+    pub changes: Vec<Change>,
+    /// Files that already say it.
+    pub settled: Vec<PathBuf>,
+    /// Programs that change what is not changed here, with their arguments.
+    pub first: Vec<Vec<String>>,
+    /// Programs to run afterwards, with their arguments: the first of each list that the machine has.
+    pub commands: Vec<Vec<Vec<String>>>,
+    /// What has to be done by hand.
+    pub notes: Vec<String>,
+}
+
+/// Finds what has to change.
+///
+/// # Errors
+/// There is no boot loader that is known, no such entry, or a file that cannot be followed.
+pub fn plan(tree: &Tree, which: &Which, edit: &Edit) -> anyhow::Result<Plan> {
+    let mut plan = Plan::default();
+    let mut found = entries::plan(tree, which, edit, &mut plan)?;
+    found |= zipl::plan(tree, which, edit, &mut plan)?;
+    found |= grub::plan(tree, which, edit, found, &mut plan)?;
+    if !found {
+        let by_hand: Vec<&str> = edit.added().collect();
+        match which {
+            Which::All => bail!(
+                "there is no boot loader that is known: neither entries in {} nor /etc/zipl.conf nor /etc/default/grub \
+                 is there; put `{}` on the kernel command line yourself",
+                entries::FOLDERS.map(|folder| format!("/{folder}")).join(", "),
+                by_hand.join(" ")
+            ),
+            Which::Kernel(kernel) => bail!("no boot entry is for {}; name the kernel of one, or ALL", kernel.display()),
+        }
+    }
+    Ok(plan)
+}
+
+impl Plan {
+    /// Notes that a file is to hold `after`.
+    fn change(&mut self, path: &Path, before: Option<String>, after: String) {
+        match before.as_ref() == Some(&after) {
+            true => self.settled.push(path.to_owned()),
+            false => self.changes.push(Change { path: path.to_owned(), before, after }),
+        }
+    }
+
+    fn run(&mut self, alternatives: &[&[&str]]) {
+        let words = |line: &&[&str]| line.iter().map(|word| (*word).to_owned()).collect();
+        let command: Vec<Vec<String>> = alternatives.iter().map(words).collect();
+        if !self.commands.contains(&command) {
+            self.commands.push(command);
+        }
+    }
+
+    /// Shows it: the lines that go and those that come.
+    ///
+    /// # Errors
+    /// `out` refuses.
+    pub fn show(&self, tree: &Tree, out: &mut dyn Write) -> anyhow::Result<()> {
+        for Change { path, before, after } in &self.changes {
+            writeln!(out, "{}:", path.display())?;
+            let before: Vec<&str> = before.iter().flat_map(|text| text.lines()).collect();
+            let after: Vec<&str> = after.lines().collect();
+            for line in before.iter().filter(|line| !after.contains(line)) {
+                writeln!(out, "- {line}")?;
+            }
+            for line in after.iter().filter(|line| !before.contains(line)) {
+                writeln!(out, "+ {line}")?;
+            }
+        }
+        for path in &self.settled {
+            writeln!(out, "{}: says so already", path.display())?;
+        }
+        for words in &self.first {
+            writeln!(out, "Run: {}", shown(words))?;
+        }
+        if !self.is_settled() {
+            for command in self.commands.iter().filter_map(|command| available(tree, command)) {
+                writeln!(out, "Then: {}", shown(command))?;
+            }
+        }
+        for note in &self.notes {
+            writeln!(out, "Note: {note}")?;
+        }
+        Ok(())
+    }
+
+    /// Writes the files, then runs the programs if this is the machine.
+    ///
+    /// # Errors
+    /// A file cannot be written; those before it have been. A program fails.
+    pub fn apply(&self, tree: &Tree) -> anyhow::Result<()> {
+        for change in &self.changes {
+            write(tree, change).with_context(|| format!("cannot change {}", change.path.display()))?;
+        }
+        for words in &self.first {
+            run(words)?;
+        }
+        if self.is_settled() {
+            return Ok(());
+        }
+        for command in &self.commands {
+            let Some(words) = available(tree, command) else {
+                let names: Vec<&str> = command.iter().filter_map(|words| Some(words.first()?.as_str())).collect();
+                log::warn!("the boot loader has to be told by its own program, and {} is not here", names.join(" or "));
+                continue;
+            };
+            if !tree.is_this_machine() {
+                log::warn!("these are not the files of this machine; run there: {}", shown(words));
+                continue;
+            }
+            run(words)?;
+        }
+        Ok(())
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_settled(&self) -> bool {
+        self.changes.is_empty() && self.first.is_empty()
+    }
+}
+
+fn run(words: &[String]) -> anyhow::Result<()> {
+    let Some((program, arguments)) = words.split_first() else { return Ok(()) };
+    let status = Command::new(program).args(arguments).status().with_context(|| format!("cannot run {program}"))?;
+    if !status.success() {
+        bail!("`{}` ended with {status}; what was there before is in the files *.{BACKUP}", shown(words));
+    }
+    Ok(())
+}
+
+/// As it would be typed.
+fn shown(words: &[String]) -> String {
+    let quoted = |word: &String| if word.contains(' ') { format!("'{word}'") } else { word.clone() };
+    words.iter().map(quoted).collect::<Vec<_>>().join(" ")
+}
+
+/// The first alternative whose program the machine has.
+fn available<'a>(tree: &Tree, command: &'a [Vec<String>]) -> Option<&'a Vec<String>> {
+    let has = |name: &str| ["usr/sbin", "usr/bin", "sbin", "bin"].iter().any(|dir| tree.path(dir).join(name).is_file());
+    command.iter().find(|words| words.first().is_some_and(|program| has(program)))
+}
+
+/// Replaces a file in one motion, with its old self beside it.
+fn write(tree: &Tree, change: &Change) -> anyhow::Result<()> {
+    let path = match &change.before {
+        Some(_) => tree.resolve(&change.path)?,
+        None => tree.path(&change.path),
+    };
+    let folder = path.parent().context("it is in no folder")?;
+    let mut mode = 0o644;
+    if let Some(before) = &change.before {
+        mode = fs::metadata(&path)?.permissions().mode() & 0o7777;
+        let backup = path.with_added_extension(BACKUP);
+        fs::write(&backup, before).with_context(|| format!("cannot keep a copy as {}", backup.display()))?;
+        fs::set_permissions(&backup, fs::Permissions::from_mode(mode))?;
+    }
+    let mut new = tempfile::NamedTempFile::new_in(folder)?;
+    new.write_all(change.after.as_bytes())?;
+    new.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
+    new.as_file().sync_all()?;
+    new.persist(&path)?;
+    fs::File::open(folder)?.sync_all()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A machine with these files.
+    pub(super) fn tree(files: &[(&str, &str)]) -> (tempfile::TempDir, Tree) {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = Tree::new(dir.path());
+        for (path, text) in files {
+            let path = tree.path(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        (dir, tree)
+    }
+
+    pub(super) fn crashkernel(value: &str) -> Edit {
+        Edit::default().set("crashkernel", &[format!("crashkernel={value}")])
+    }
+
+    #[test]
+    fn a_machine_without_a_boot_loader_is_told_what_to_do_by_hand() {
+        let (_dir, tree) = tree(&[]);
+        let error = plan(&tree, &Which::All, &crashkernel("256M")).unwrap_err().to_string();
+        assert!(error.contains("put `crashkernel=256M` on the kernel command line yourself"), "{error}");
+    }
+
+    #[test]
+    fn a_file_is_replaced_with_its_mode_and_a_copy_stays_beside_it() {
+        let (_dir, tree) = tree(&[("etc/default/grub", "GRUB_CMDLINE_LINUX=\"quiet\"\n")]);
+        let path = tree.path("etc/default/grub");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        let plan = plan(&tree, &Which::All, &crashkernel("256M")).unwrap();
+        assert!(fs::read_to_string(&path).unwrap().contains("\"quiet\""), "a plan writes nothing");
+        plan.apply(&tree).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "GRUB_CMDLINE_LINUX=\"quiet crashkernel=256M\"\n");
+        let backup = tree.path("etc/default/grub.before-kdump");
+        assert_eq!(fs::read_to_string(&backup).unwrap(), "GRUB_CMDLINE_LINUX=\"quiet\"\n");
+        for file in [path, backup] {
+            assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        let again = super::plan(&tree, &Which::All, &crashkernel("256M")).unwrap();
+        assert_eq!((again.changes.len(), again.settled.len()), (0, 1));
+    }
+
+    #[test]
+    fn a_plan_shows_what_goes_what_comes_and_what_is_run() {
+        let (_dir, tree) = tree(&[
+            ("etc/default/grub", "# mine\nGRUB_CMDLINE_LINUX=\"crashkernel=128M\"\n"),
+            ("usr/sbin/grub2-mkconfig", ""),
+        ]);
+        let mut out = Vec::new();
+        plan(&tree, &Which::All, &crashkernel("256M")).unwrap().show(&tree, &mut out).unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "/etc/default/grub:\n- GRUB_CMDLINE_LINUX=\"crashkernel=128M\"\n+ GRUB_CMDLINE_LINUX=\"crashkernel=256M\"\n\
+             Then: grub2-mkconfig -o /boot/grub2/grub.cfg\n"
+        );
+    }
+}

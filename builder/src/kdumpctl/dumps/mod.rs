@@ -1,0 +1,186 @@
+//! `kdumpctl dumps`: the dumps on the disks of this machine.
+//!
+//! In: the directories of dumps that are configured and mounted, or one that is named. Out: [`Dump`], newest first.
+//!
+//! May surprise: what other programs left there is listed as well, as `foreign`, and never removed; a dump that was cut off
+//! before it had a status is `unfinished`.
+
+mod list;
+mod prune;
+mod show;
+mod verify;
+
+use super::{Machine, notify};
+use crate::cli::{Dumps, Place};
+use crate::config::{Config, TargetLine};
+use kdump_init::status::FILE;
+use serde::Serialize;
+use serde_json::Value;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// A longer status is none of ours.
+const LONGEST_STATUS: u64 = 4 << 20;
+/// The files that hold a dump.
+const CORES: [&str; 5] = ["vmcore", "vmcore.flat", "vmcore-incomplete", "vmcore.flat-incomplete", "dump.elf"];
+const LOGS: [&str; 3] = ["vmcore-dmesg.txt", "dmesg.txt", "vmcore-dmesg-incomplete.txt"];
+
+/// A dump.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Dump {
+    /// Its directory.
+    pub(super) path: PathBuf,
+    /// `complete` and what else a status says, `unfinished` without one, `foreign` if it is another program's.
+    pub(super) outcome: String,
+    /// Bytes of all files in it.
+    pub(super) bytes: u64,
+    /// The release of the kernel that crashed.
+    pub(super) kernel: Option<String>,
+    /// Why it crashed, in its own words.
+    pub(super) panic: Option<String>,
+    /// When it crashed, in seconds of Unix time.
+    pub(super) time: Option<u64>,
+}
+
+/// Does what was typed.
+pub(super) fn run(machine: &Machine, what: &Dumps, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    match what {
+        Dumps::List { which, how } => list::run(&found(machine, which)?, how.json, out).map(|()| ExitCode::SUCCESS),
+        Dumps::Show { dump, which, how } => {
+            show::run(&found(machine, which)?, dump.as_deref(), how.json, out).map(|()| ExitCode::SUCCESS)
+        }
+        Dumps::Verify { dumps, which, how } => verify::run(machine, &found(machine, which)?, dumps, how.json, out),
+        Dumps::Prune { keep, dry_run, which, how } => {
+            prune::run(machine, &directories(machine, which)?, *keep, *dry_run, how.json, out)
+        }
+    }
+}
+
+/// The directories that hold dumps.
+fn directories(machine: &Machine, which: &Place) -> anyhow::Result<Vec<PathBuf>> {
+    match &which.dir {
+        Some(dir) => Ok(vec![dir.clone()]),
+        None => Ok(notify::directories(&Config::read(&machine.files)?, &machine.tree)),
+    }
+}
+
+fn found(machine: &Machine, which: &Place) -> anyhow::Result<Vec<Dump>> {
+    let dirs = directories(machine, which)?;
+    for dir in dirs.iter().filter(|dir| !dir.is_dir()) {
+        log::info!("there is no directory {}: no dump has been saved there", dir.display());
+    }
+    if dirs.is_empty() {
+        log::info!("no target of dumps is mounted on this machine; --dir names a directory");
+    }
+    Ok(below(&dirs))
+}
+
+/// All dumps, newest first.
+pub(super) fn all(machine: &Machine, config: &Config) -> Vec<Dump> {
+    below(&notify::directories(config, &machine.tree))
+}
+
+/// The newest dump of ours.
+pub(super) fn newest(machine: &Machine, config: &Config) -> Option<Dump> {
+    all(machine, config).into_iter().find(|dump| dump.outcome != "foreign")
+}
+
+/// Whether some dumps may be where this machine cannot look.
+pub(super) fn go_elsewhere(config: &Config) -> bool {
+    config
+        .dump
+        .targets
+        .iter()
+        .any(|target| !matches!(target.value.line, TargetLine::Filesystem { .. } | TargetLine::Raw(_)))
+}
+
+fn below(dirs: &[PathBuf]) -> Vec<Dump> {
+    let entries = dirs.iter().flat_map(|dir| fs::read_dir(dir).into_iter().flatten().flatten());
+    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    let mut dumps: Vec<Dump> = folders.filter_map(|entry| Dump::read(entry.path())).collect();
+    dumps.sort_by(|one, other| (other.stamp(), &other.path).cmp(&(one.stamp(), &one.path)));
+    dumps.dedup();
+    dumps
+}
+
+impl Dump {
+    /// What is at `path`, if it looks like a dump.
+    fn read(path: PathBuf) -> Option<Dump> {
+        let has = |names: &[&str]| names.iter().any(|name| path.join(name).is_file());
+        let status = status(&path);
+        if status.is_none() && !has(&CORES) && !has(&LOGS) {
+            return None;
+        }
+        let files = fs::read_dir(&path).into_iter().flatten().flatten();
+        let bytes =
+            files.filter_map(|file| file.metadata().ok()).filter(|meta| meta.is_file()).map(|meta| meta.len()).sum();
+        let text = |pointers: &[&str]| {
+            let found = pointers.iter().find_map(|pointer| status.as_ref()?.pointer(pointer)?.as_str());
+            found.map(str::to_owned)
+        };
+        let time = ["/vmcore/crash_time", "/log/crash_time"]
+            .iter()
+            .find_map(|pointer| status.as_ref()?.pointer(pointer)?.as_u64());
+        let name = path.file_name()?.to_string_lossy().into_owned();
+        let outcome = match text(&["/outcome"]) {
+            Some(outcome) => outcome,
+            None if stamp_of(&name).is_some_and(|at| at > 0) => "unfinished".to_owned(),
+            None => "foreign".to_owned(),
+        };
+        Some(Dump {
+            outcome,
+            bytes,
+            kernel: text(&["/vmcore/kernel_release", "/log/kernel_release"]),
+            panic: text(&["/vmcore/panic_line", "/log/panic_line"]),
+            time,
+            path,
+        })
+    }
+
+    fn name(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// What it is sorted by: the time in its name.
+    fn stamp(&self) -> String {
+        let name = self.name();
+        let at = stamp_of(&name).unwrap_or(0);
+        name.get(at..).unwrap_or_default().replace(':', "-")
+    }
+}
+
+/// Where the time begins in a name such as `127.0.0.1-2026-01-31-12:00:00`.
+fn stamp_of(name: &str) -> Option<usize> {
+    let is_date = |text: &str| {
+        let mut bytes = text.bytes();
+        text.len() >= 16
+            && "0000-00-00-00".bytes().all(|like| match (like, bytes.next()) {
+                (b'0', Some(byte)) => byte.is_ascii_digit(),
+                (like, byte) => byte == Some(like),
+            })
+    };
+    name.char_indices().map(|(at, _)| at).find(|at| name.get(*at..).is_some_and(is_date))
+}
+
+/// What `status.json` says.
+fn status(path: &Path) -> Option<Value> {
+    let mut text = Vec::new();
+    File::open(path.join(FILE)).ok()?.take(LONGEST_STATUS).read_to_end(&mut text).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+/// The dump that somebody means: by its path, or by its name.
+fn meant<'a>(dumps: &'a [Dump], typed: &Path) -> anyhow::Result<&'a Dump> {
+    let is_it = |dump: &&Dump| dump.path == typed || Path::new(&dump.name()) == typed;
+    match dumps.iter().find(is_it) {
+        Some(dump) => Ok(dump),
+        None => anyhow::bail!("there is no dump {}; `kdumpctl dumps list` lists them", typed.display()),
+    }
+}
+
+/// What a terminal would act on is not sent to it: names and logs come from strangers.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}

@@ -1,0 +1,129 @@
+//! `kdumpctl dumps verify`: whether a dump is still what the capture environment wrote.
+//!
+//! In: `status.json`, with the sha256 of each file, and the files. Out: a verdict for each dump. The collector looks at the
+//! layout and at every page of a dump; a file that the status does not name is told, and is no fault.
+
+use super::{Dump, meant, status};
+use crate::gather::programs::Programs;
+use crate::kdumpctl::{Machine, waiting};
+use anyhow::Context;
+use kdump_init::dump::{hex, sha256_of};
+use serde::Serialize;
+use serde_json::Value;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+/// The dumps that the collector can open.
+const CORES: [&str; 2] = ["vmcore", "vmcore.flat"];
+
+/// What was found of a dump.
+#[derive(Debug, Serialize)]
+struct Verdict {
+    dump: PathBuf,
+    sound: bool,
+    /// Files whose sha256 is as the status says.
+    files: usize,
+    problems: Vec<String>,
+}
+
+/// Looks at those that are named, else at all that are ours.
+pub(super) fn run(
+    machine: &Machine,
+    dumps: &[Dump],
+    typed: &[PathBuf],
+    json: bool,
+    out: &mut dyn Write,
+) -> anyhow::Result<ExitCode> {
+    let chosen: Vec<&Dump> = match typed.is_empty() {
+        true => dumps.iter().filter(|dump| dump.outcome != "foreign").collect(),
+        false => typed.iter().map(|typed| meant(dumps, typed)).collect::<anyhow::Result<_>>()?,
+    };
+    let collector = Programs::find(machine.programs.as_deref())?.capture;
+    let mut verdicts = Vec::new();
+    for dump in chosen {
+        let what = format!("verifying {}", dump.path.display());
+        let verdict = waiting::while_saying(&what, || judge(dump, &collector));
+        if !json {
+            say(&verdict, out)?;
+        }
+        verdicts.push(verdict);
+    }
+    if json {
+        writeln!(out, "{:#}", serde_json::to_value(&verdicts)?)?;
+    } else if verdicts.is_empty() {
+        writeln!(out, "There is no dump")?;
+    }
+    let sound = verdicts.iter().all(|verdict| verdict.sound);
+    Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn say(verdict: &Verdict, out: &mut dyn Write) -> anyhow::Result<()> {
+    let dump = verdict.dump.display();
+    match verdict.sound {
+        true => writeln!(out, "{dump}: sound, {} files are as they were written", verdict.files)?,
+        false => writeln!(out, "{dump}: NOT sound: {}", verdict.problems.join("; "))?,
+    }
+    Ok(())
+}
+
+fn judge(dump: &Dump, collector: &Path) -> Verdict {
+    let mut verdict = Verdict { dump: dump.path.clone(), sound: false, files: 0, problems: Vec::new() };
+    match status(&dump.path) {
+        None => verdict
+            .problems
+            .push("there is no status.json that could be read, so that nothing is known of its files".into()),
+        Some(status) => {
+            let files = status.get("files").and_then(Value::as_array).cloned().unwrap_or_default();
+            for file in &files {
+                match digest(&dump.path, file) {
+                    Ok(()) => verdict.files += 1,
+                    Err(error) => verdict.problems.push(format!("{error:#}")),
+                }
+            }
+            if dump.outcome != "complete" {
+                verdict.problems.push(format!("it was {} when it was written", dump.outcome));
+            }
+        }
+    }
+    let core = CORES.iter().map(|name| dump.path.join(name)).find(|core| core.is_file());
+    match core {
+        None => verdict.problems.push("there is no vmcore".into()),
+        Some(core) => verdict.problems.extend(pages(&core, collector).err().map(|error| format!("{error:#}"))),
+    }
+    verdict.sound = verdict.problems.is_empty();
+    verdict
+}
+
+/// Holds a file against what the status says of it.
+fn digest(dump: &Path, file: &Value) -> anyhow::Result<()> {
+    let text = |key: &str| file.get(key).and_then(Value::as_str).with_context(|| format!("status.json names no {key}"));
+    let (name, expected) = (text("name")?, text("sha256")?);
+    if name.contains('/') {
+        anyhow::bail!("status.json names `{name}`, which is no file of the dump");
+    }
+    let read = File::open(dump.join(name)).and_then(|mut file| sha256_of(&mut file, &mut || {}));
+    let (bytes, digest) = read.with_context(|| format!("cannot read {name}"))?;
+    if file.get("bytes").and_then(Value::as_u64).is_some_and(|expected| expected != bytes) {
+        anyhow::bail!("{name} has {bytes} bytes, and had {} when it was written", file["bytes"]);
+    }
+    if hex(&digest) != expected {
+        anyhow::bail!("{name} is not what was written: its sha256 is another");
+    }
+    Ok(())
+}
+
+/// Has the collector look at every page.
+fn pages(core: &Path, collector: &Path) -> anyhow::Result<()> {
+    let mut command = Command::new(collector);
+    let output = command.arg("verify").arg(core).stdin(Stdio::null()).output();
+    let output = output.with_context(|| format!("cannot run {}", collector.display()))?;
+    if !output.status.success() {
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it did not say why");
+        anyhow::bail!("the collector finds {} unsound: {}", core.display(), super::printable(last));
+    }
+    Ok(())
+}

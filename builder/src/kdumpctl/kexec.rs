@@ -1,0 +1,87 @@
+//! `kdumpctl kexec`: the next kernel without the firmware, as `kexec -l` and `kexec -e` have it.
+//!
+//! In: a kernel, its initramfs and command line. Out: a kernel that waits for the next reboot, or that is booted at once.
+//! May surprise: with `--now` nothing is shut down but that file systems are synced; `systemctl kexec` does it in order.
+
+use super::Machine;
+use crate::cli::Kexec as Typed;
+use crate::host::{Tree, kernel::running_release};
+use crate::kexec::{self, Guard, Purpose, explain};
+use anyhow::{Context, bail};
+use kdump_hooks::cmdline::words;
+use std::ffi::CString;
+use std::io::Write;
+use std::path::PathBuf;
+
+/// Does it.
+pub(super) fn run(machine: &Machine, typed: &Typed, out: &mut dyn Write) -> anyhow::Result<()> {
+    let tree = &machine.tree;
+    if typed.unload {
+        let done = machine.kexec.unload(Purpose::Reboot).map_err(|error| explain(error, &Guard::of(tree)));
+        done.context("cannot take back what was loaded")?;
+        writeln!(out, "Nothing waits for the next reboot any more")?;
+        return Ok(());
+    }
+    if typed.append.is_some() || typed.reuse_cmdline {
+        load(machine, typed, out)?;
+    } else if tree.line("sys/kernel/kexec_loaded").or_else(|| tree.line("sys/kernel/kexec/loaded")).as_deref()
+        != Some("1")
+    {
+        bail!("no kernel is loaded that could be booted; name its command line with --append or --reuse-cmdline");
+    }
+    if typed.now {
+        machine.kexec.boot().map_err(|error| explain(error, &Guard::of(tree))).context("cannot boot what is loaded")?;
+    }
+    Ok(())
+}
+
+fn load(machine: &Machine, typed: &Typed, out: &mut dyn Write) -> anyhow::Result<()> {
+    let tree = &machine.tree;
+    if Guard::of(tree).load_disabled {
+        bail!("kernel.kexec_load_disabled is 1: no kernel can be loaded until the next boot");
+    }
+    let kernel = match &typed.kernel {
+        Some(kernel) => kernel.clone(),
+        None => first(tree, &["boot/vmlinuz-", "usr/lib/modules/", "lib/modules/"], "/vmlinuz")
+            .context("the running kernel's file is not found; name one with --kernel")?,
+    };
+    // A kernel of one's own may need no initramfs.
+    let initrd = match (&typed.initrd, &typed.kernel) {
+        (Some(initrd), _) => Some(initrd.clone()),
+        (None, Some(_)) => None,
+        (None, None) => {
+            let initrd = first(tree, &["boot/initrd.img-", "boot/initramfs-", "boot/initrd-"], "");
+            Some(initrd.context("the running kernel's initramfs is not found; name one with --initrd")?)
+        }
+    };
+    let mut line = match typed.reuse_cmdline {
+        true => reused(&tree.line("proc/cmdline").context("cannot read /proc/cmdline; use --append")?),
+        false => Vec::new(),
+    };
+    line.extend(typed.append.iter().flat_map(|append| words(append)));
+    let cmdline = CString::new(line.join(" "))?;
+    let files = kexec::Files { kernel: &kernel, image: initrd.as_deref(), cmdline: &cmdline };
+    kexec::load(tree, machine.kexec, Purpose::Reboot, files, typed.syscall)
+        .with_context(|| format!("cannot load {}", kernel.display()))?;
+    let with = initrd.map(|initrd| format!(" with {}", initrd.display())).unwrap_or_default();
+    writeln!(out, "{}{with} waits for the next reboot: `{}`", kernel.display(), cmdline.to_string_lossy())?;
+    Ok(())
+}
+
+/// The running kernel's words, but for those that a boot loader put there for itself.
+fn reused(line: &str) -> Vec<String> {
+    let mut words = words(line);
+    words
+        .retain(|word| !["BOOT_IMAGE=", "initrd=", "kexec_jump_back_entry="].iter().any(|name| word.starts_with(name)));
+    words
+}
+
+/// The first file of the running kernel: `DIR/NAME-RELEASE`, with `.img` behind it or not, or `DIR/RELEASE/NAME`.
+fn first(tree: &Tree, starts: &[&str], end: &str) -> Option<PathBuf> {
+    let release = running_release(tree).ok()?;
+    let name = |start: &&str| {
+        let end = if start.ends_with('/') { end } else { "" };
+        [format!("{start}{release}{end}"), format!("{start}{release}.img")]
+    };
+    starts.iter().flat_map(name).map(|name| tree.path(name)).find(|path| path.is_file())
+}

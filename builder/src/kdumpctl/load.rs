@@ -1,0 +1,204 @@
+//! Puts kernel and image into the reserved memory, and remembers what was put there.
+//!
+//! In: what is on disk, and the configuration of the command line. Out: a loaded capture kernel, and [`Loaded`] in a file
+//! below `/run`, which goes with the next boot as the capture kernel does.
+
+use super::kernel::OnDisk;
+use super::{Machine, keys};
+use crate::cli::{Loading, Syscall};
+use crate::config::Sysconfig;
+use crate::host::{Tree, watchdog};
+use crate::inspect;
+use crate::kexec::cmdline::{self, Flavour, Parts};
+use crate::kexec::{self, Purpose};
+use anyhow::{Context, bail};
+use kdump_init::config::ImageConfig;
+use serde::{Deserialize, Serialize};
+use std::ffi::CString;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+const RECORD: &str = "run/kdump/loaded.json";
+
+/// What is in the reserved memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Loaded {
+    /// The kernel's release.
+    pub(super) release: String,
+    /// The kernel's file.
+    pub(super) kernel: PathBuf,
+    /// The image's file.
+    pub(super) image: PathBuf,
+    /// When the image's file was written, in seconds of Unix time.
+    pub(super) image_written: u64,
+    /// The command line.
+    pub(super) cmdline: String,
+    /// The system call by which it was loaded.
+    pub(super) syscall: String,
+}
+
+/// Loads it.
+pub(super) fn run(
+    machine: &Machine,
+    disk: &OnDisk,
+    system: &Sysconfig,
+    how: &Loading,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let line = command_line(machine, system)?;
+    log::debug!("{}: {}", disk.kernel.display(), line.to_string_lossy());
+    put(machine, disk, line, how, out)
+}
+
+/// Loads it with a command line that is known.
+pub(super) fn put(
+    machine: &Machine,
+    disk: &OnDisk,
+    line: CString,
+    how: &Loading,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let tree = &machine.tree;
+    let image = fs::read(&disk.image).with_context(|| format!("cannot read the image {}", disk.image.display()))?;
+    let config = inspect::config(&image)?;
+    let keys = keys::hand_over(tree, &config)?;
+    drop(image);
+    if how.shrink {
+        shrink(machine, &config, disk, out)?;
+    }
+    let files = kexec::Files { kernel: &disk.kernel, image: Some(&disk.image), cmdline: &line };
+    let syscall = how.syscall.or_else(|| last(tree).map(|loaded| loaded.asked())).unwrap_or_default();
+    let done = kexec::load(tree, machine.kexec, Purpose::Crash, files, syscall).with_context(|| {
+        let what = format!("cannot load the capture kernel {} with {}", disk.kernel.display(), disk.image.display());
+        if keys > 0 { format!("{what}; {}", keys::REMEDY) } else { what }
+    })?;
+    remember(tree, disk, &line.to_string_lossy(), syscall, done);
+    let by = if done == Syscall::Load { " by kexec_load" } else { "" };
+    writeln!(out, "Loaded {} with {}{by}", disk.kernel.display(), disk.image.display())?;
+    Ok(())
+}
+
+impl Loaded {
+    /// The call that is to be used again.
+    fn asked(&self) -> Syscall {
+        match self.syscall.as_str() {
+            "load" => Syscall::Load,
+            "file" => Syscall::File,
+            _ => Syscall::Auto,
+        }
+    }
+}
+
+/// What was loaded last since this machine was booted.
+pub(super) fn last(tree: &Tree) -> Option<Loaded> {
+    serde_json::from_str(&fs::read_to_string(tree.path(RECORD)).ok()?).ok()
+}
+
+/// Nothing is loaded any more.
+pub(super) fn forget(tree: &Tree) {
+    // Its being there changes nothing: the kernel says whether something is loaded.
+    let _ = fs::remove_file(tree.path(RECORD));
+}
+
+fn remember(tree: &Tree, disk: &OnDisk, line: &str, asked: Syscall, done: Syscall) {
+    // Who asked for one call gets that one again at a reload; who did not, may get the other one.
+    let syscall = match (asked, done) {
+        (Syscall::Auto, Syscall::Load) => "auto, kexec_load",
+        (Syscall::Auto, _) => "auto, kexec_file_load",
+        (Syscall::Load, _) => "load",
+        (Syscall::File, _) => "file",
+    };
+    let loaded = Loaded {
+        release: disk.release.clone(),
+        kernel: disk.kernel.clone(),
+        image: disk.image.clone(),
+        image_written: written(&disk.image).unwrap_or(0),
+        cmdline: line.to_owned(),
+        syscall: syscall.to_owned(),
+    };
+    let path = tree.path(RECORD);
+    let noted = path
+        .parent()
+        .map_or(Ok(()), fs::create_dir_all)
+        .and_then(|()| fs::write(&path, serde_json::to_vec_pretty(&loaded).unwrap_or_default()));
+    if let Err(error) = noted {
+        log::warn!("cannot note in {} what is loaded: {error}", path.display());
+    }
+}
+
+/// When a file was written, in seconds of Unix time.
+pub(super) fn written(path: &Path) -> Option<u64> {
+    let time: SystemTime = fs::metadata(path).and_then(|meta| meta.modified()).ok()?;
+    Some(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
+}
+
+/// Gives back what is reserved beyond the need. Only without a loaded kernel will the kernel do that.
+fn shrink(machine: &Machine, config: &ImageConfig, disk: &OnDisk, out: &mut dyn Write) -> anyhow::Result<()> {
+    let tree = &machine.tree;
+    let file = ["sys/kernel/kexec_crash_size", "sys/kernel/kexec/crash_size"].map(|name| tree.path(name));
+    let Some(file) = file.into_iter().find(|file| file.exists()) else { return Ok(()) };
+    let reserved = super::status::reserved(tree);
+    let need = crate::estimate::for_image(tree, config, &disk.kernel, &disk.image)?.recommended();
+    if need >= reserved {
+        log::info!("{} MiB are reserved and {} MiB needed: nothing is given back", reserved >> 20, need >> 20);
+        return Ok(());
+    }
+    machine
+        .kexec
+        .unload(Purpose::Crash)
+        .map_err(|error| kexec::explain(error, &kexec::Guard::of(tree)))
+        .context("cannot unload the capture kernel, and memory is only given back without one")?;
+    fs::write(&file, need.to_string()).with_context(|| {
+        format!("cannot give back memory: {} does not take {need}; start without --shrink", file.display())
+    })?;
+    writeln!(out, "Gave back {} MiB of the {} MiB that were reserved", (reserved - need) >> 20, reserved >> 20)?;
+    Ok(())
+}
+
+/// The command line of the capture kernel.
+pub(super) fn command_line(machine: &Machine, config: &Sysconfig) -> anyhow::Result<CString> {
+    let flavour = flavour(machine, config);
+    let mut remove = config.remove.as_ref().map_or(flavour.remove(), |given| given.value.as_str()).to_owned();
+    let base = match &config.commandline {
+        Some(given) => given.value.clone(),
+        None => {
+            // The network by which this system was booted is not the way to the dump target, which the image knows; and
+            // names of its cards are those of the capture kernel only by chance.
+            remove = format!("{remove} {}", kdump_hooks::net::options::WORDS.join(" "));
+            machine.tree.line("proc/cmdline").context("cannot read /proc/cmdline; set KDUMP_COMMANDLINE")?
+        }
+    };
+    let cpuinfo = machine.tree.line("proc/cpuinfo").unwrap_or_default();
+    let append = config.append.as_ref().map_or_else(|| flavour.append(None), |given| given.value.clone());
+    let watchdog = watchdog::active(&machine.tree).map(|watchdog| watchdog::options(&watchdog)).unwrap_or_default();
+    let append = [&[append], &watchdog[..]].concat().join(" ");
+    cmdline::capture(Parts {
+        base: &base,
+        remove: &remove,
+        append: &append,
+        boot_apicid: cmdline::boot_apicid(&cpuinfo),
+    })
+}
+
+/// Whose file configures this machine.
+fn flavour(machine: &Machine, config: &Sysconfig) -> Flavour {
+    let tree = &machine.tree;
+    match () {
+        () if config.savedir.is_some() => Flavour::Suse,
+        () if machine.files.kdump_conf.is_file() || machine.files.native.as_ref().is_some_and(|it| it.is_file()) => {
+            Flavour::Rhel
+        }
+        () if tree.path("etc/default/kdump-tools").is_file() => Flavour::Debian,
+        () => Flavour::Rhel,
+    }
+}
+
+/// That the image on disk is there and can be loaded.
+pub(super) fn check_image(disk: &OnDisk) -> anyhow::Result<()> {
+    if !disk.image.is_file() {
+        bail!("there is no image {}; kdumpctl start builds it", disk.image.display());
+    }
+    Ok(())
+}

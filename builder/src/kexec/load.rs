@@ -1,0 +1,79 @@
+//! Loads a kernel and its image by the system call that suits the machine.
+//!
+//! In: two files and a command line. Out: a kernel that waits. kexec_file_load comes first: the kernel reads the files
+//! itself and checks what has to be signed. Only where it does not know that call or that kind of image, and where nothing
+//! asks for signatures, everything is laid out here and given to kexec_load.
+
+use super::{Guard, Kexec, Purpose, explain, segments};
+use crate::cli::Syscall;
+use crate::host::Tree;
+use anyhow::{Context, bail};
+use std::ffi::CStr;
+use std::fs::{self, File};
+use std::path::Path;
+
+/// What is loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct Files<'a> {
+    /// The kernel.
+    pub kernel: &'a Path,
+    /// Its image.
+    pub image: Option<&'a Path>,
+    /// Its command line.
+    pub cmdline: &'a CStr,
+}
+
+/// Loads it; by which call it was done.
+///
+/// # Errors
+/// Why it could not be done, and what to do.
+pub fn load(
+    tree: &Tree,
+    kexec: &dyn Kexec,
+    purpose: Purpose,
+    files: Files,
+    syscall: Syscall,
+) -> anyhow::Result<Syscall> {
+    let guard = Guard::of(tree);
+    if syscall != Syscall::Load {
+        let kernel = open(files.kernel, "kernel")?;
+        let image = files.image.map(|image| open(image, "image")).transpose()?;
+        match kexec.load_files(purpose, &kernel, image.as_ref(), files.cmdline) {
+            Ok(()) => return Ok(Syscall::File),
+            Err(error) => {
+                let is_lacking = matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::ENOEXEC));
+                let explained = explain(error, &guard);
+                if !is_lacking || syscall == Syscall::File {
+                    return Err(explained);
+                }
+                if let Some(why) = guard.forbids_unsigned() {
+                    return Err(explained.context(format!("{why}, so that kexec_load cannot take its place")));
+                }
+                log::info!("kexec_file_load cannot load {}: {explained:#}; kexec_load is used", files.kernel.display());
+            }
+        }
+    }
+    if let Some(why) = guard.forbids_unsigned() {
+        bail!("kexec_load checks no signatures, and {why}; use kexec_file_load (--syscall file)");
+    }
+    let kernel =
+        fs::read(files.kernel).with_context(|| format!("cannot read the kernel {}", files.kernel.display()))?;
+    let image = match files.image {
+        Some(image) => fs::read(image).with_context(|| format!("cannot read the image {}", image.display()))?,
+        None => Vec::new(),
+    };
+    let layout = segments::lay_out(tree, purpose, &kernel, image, files.cmdline)
+        .with_context(|| format!("cannot lay {} out in memory", files.kernel.display()))?;
+    let load = |follows| kexec.load_segments(purpose, layout.entry, &layout.segments, follows);
+    match load(layout.follows) {
+        // A kernel that does not know the flag.
+        Err(error) if layout.follows && error.raw_os_error() == Some(libc::EINVAL) => load(false),
+        done => done,
+    }
+    .map_err(|error| explain(error, &guard))?;
+    Ok(Syscall::Load)
+}
+
+fn open(path: &Path, what: &str) -> anyhow::Result<File> {
+    File::open(path).with_context(|| format!("cannot read the {what} {}", path.display()))
+}
