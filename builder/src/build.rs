@@ -4,12 +4,17 @@
 
 use crate::config::{Config, Files, Given, OnFailure, fence, notify};
 use crate::cpio::write::Packing;
-use crate::gather::{asked, drivers, firmware, indexes, modprobe_d, modules, programs, programs::Programs, skeleton};
+use crate::estimate::{self, Estimate};
+use crate::gather::{
+    asked, coverage, drivers, firmware, indexes, modprobe_d, modules, programs, programs::Programs, skeleton,
+};
 use crate::host::{Kernel, SystemHost, Tree, watchdog};
 use crate::kdumpctl::kernel_file;
 use crate::plan::{Entry, Plan};
+use crate::problems::Problems;
 use crate::signatures::{self, Judge};
-use crate::{endings, image, integrity, network, normal, scripts, target};
+use crate::unpack::Codec;
+use crate::{endings, image, integrity, network, normal, scripts, target, uptodate};
 use anyhow::{Context, bail};
 use kdump_hooks::cmdline::Cmdline;
 use kdump_hooks::kmod::{self, ModuleName};
@@ -17,6 +22,7 @@ use kdump_hooks::shell::Shell;
 use kdump_hooks::storage::{Layer, OverNetwork};
 use kdump_hooks::{Contribution, FileNeed, Host, ModuleNeed, Settings, Target};
 use kdump_init::config::{self as contract, Dump, ImageConfig, Measure, Normal};
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -51,10 +57,27 @@ pub struct Built {
     pub packing: Packing,
     /// What is put behind it as it is.
     pub overlay: Vec<u8>,
-    /// How many modules are in it.
-    pub modules: usize,
+    /// The modules in it, by name.
+    pub modules: Vec<Planned>,
+    /// Modules that somebody would have liked to have in it, and firmware that they name, and why they are not.
+    pub left_out: Vec<String>,
+    /// The memory that it takes; the size of the image is not in it yet.
+    pub estimate: Estimate,
     /// What should be looked at, though it stops nothing.
     pub warnings: Vec<String>,
+}
+
+/// A module of a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Planned {
+    /// Its name.
+    pub name: String,
+    /// Where it is in the image.
+    pub path: String,
+    /// Its file, as the distribution packed it.
+    pub size: u64,
+    /// Why it is there.
+    pub reason: String,
 }
 
 /// Makes the plan of an image.
@@ -75,19 +98,41 @@ pub fn plan(request: &Request) -> anyhow::Result<Built> {
     // A packed image is smaller where it matters: image and what is unpacked of it lie in the reserved memory together.
     let configured = config.as_ref().and_then(|config| config.dump.image.compress.as_ref());
     let asked = request.packing.or(configured.map(|given| given.value));
-    let packing = match (asked, host.kernel.unpacks_zstd) {
+    let packing = match (asked, host.kernel.can_unpack(Codec::Zstd)) {
         (None, Some(true)) => Packing::Zstd,
         (packing, _) => packing.unwrap_or(Packing::None),
     };
-    if packing == Packing::Zstd && host.kernel.unpacks_zstd == Some(false) {
-        bail!("kernel {} cannot unpack zstd (CONFIG_RD_ZSTD is not set); use --compress none", host.kernel.release);
-    }
+    let mut problems = Problems::default();
+    problems.note(check_packing(packing, &host.kernel));
     let programs = Programs::find(request.programs.as_deref())?;
+    let sources =
+        config.as_ref().map(|config| [integrity::sources(config, &host.tree), config.sources.clone()].concat());
     let built = match (config, request.normal) {
-        (Some(config), _) => plan_for(&config, &host, &programs)?,
-        (None, options) => normal::plan(options.unwrap_or_default(), &request.files, &host, &programs)?,
+        (Some(config), _) => problems.note(plan_for(&config, &host, &programs)),
+        (None, options) => problems.note(normal::plan(options.unwrap_or_default(), &request.files, &host, &programs)),
     };
-    Ok(Built { packing, ..built })
+    problems.finish()?;
+    let mut built = built.context("there is no plan")?;
+    if let Some(sources) = sources {
+        let inputs = uptodate::inputs(&host.tree, &request.files, &host.kernel, &programs, sources).to_text();
+        built.plan.add(Entry::file(uptodate::PATH, inputs.into_bytes(), "what the image is made of"))?;
+        list(&mut built.plan);
+    }
+    let kernel = host.kernel.file(&host.tree);
+    let estimate = estimate::of_plan(&built, kernel.as_deref(), &host);
+    Ok(Built { packing, estimate, ..built })
+}
+
+/// Whether the kernel can unpack what is written.
+fn check_packing(packing: Packing, kernel: &Kernel) -> anyhow::Result<()> {
+    let Some(codec) = packing.codec().filter(|codec| kernel.can_unpack(*codec) == Some(false)) else { return Ok(()) };
+    let known: Vec<String> = kernel.unpacks.iter().flatten().map(Codec::to_string).collect();
+    bail!(
+        "kernel {} cannot unpack {codec} ({} is not set), only {}; use --compress none",
+        kernel.release,
+        codec.option(),
+        if known.is_empty() { "plain images".to_owned() } else { known.join(", ") }
+    )
 }
 
 /// Makes the plan of an image for a host that is known.
@@ -96,45 +141,53 @@ pub fn plan(request: &Request) -> anyhow::Result<Built> {
 /// As [`plan`].
 pub fn plan_for(config: &Config, host: &SystemHost, ours: &Programs) -> anyhow::Result<Built> {
     let mut warnings = config.warnings.clone();
+    let mut problems = Problems::default();
     let collector = &config.dump.collector;
-    collector.value.check(&ours.capture).with_context(|| format!("{}: core_collector", collector.origin))?;
-    let mut found = target::find(config, host, &mut warnings)?;
+    let said = || format!("{}: core_collector", collector.origin);
+    problems.note(collector.value.check(&ours.capture).with_context(said));
+    let found = problems.note(target::find(config, host, &mut warnings));
+    let Some(mut found) = found else { return Err(unplanned(problems)) };
     let path = std::mem::take(&mut found.path);
-    let image = image_config(config, host, settings(config, host, found, &mut warnings)?, path)?;
+    let settings = settings(config, host, found, &mut warnings);
+    let image = problems.note(settings.and_then(|settings| image_config(config, host, settings, path)));
 
     let mut plan = Plan::default();
-    plan.extend(skeleton::gather())?;
-    plan.extend(ours.gather(&host.kernel.modprobe)?)?;
+    let mut take = |entries: anyhow::Result<Vec<Entry>>| {
+        problems.note(entries.and_then(|entries| plan.extend(entries)));
+    };
+    take(Ok(skeleton::gather()));
+    take(ours.gather(&host.kernel.modprobe));
     if let Some(program) = collector.value.other_program() {
-        plan.extend(
-            programs::gather(&host.tree, &program, "the collector")
-                .with_context(|| format!("{}: core_collector", collector.origin))?,
-        )?;
+        take(programs::gather(&host.tree, &program, "the collector").with_context(said));
     }
     for file in &config.dump.extra_bins {
-        plan.extend(
-            programs::gather(&host.tree, &file.value, "extra_bins names it")
-                .with_context(|| format!("{}: extra_bins", file.origin))?,
-        )?;
+        let entries = programs::gather(&host.tree, &file.value, "extra_bins names it");
+        take(entries.with_context(|| format!("{}: extra_bins", file.origin)));
     }
     for program in &config.system.required_programs {
-        plan.extend(
-            programs::gather_named(&host.tree, &program.value, "KDUMP_REQUIRED_PROGRAMS names it")
-                .with_context(|| format!("{}: KDUMP_REQUIRED_PROGRAMS", program.origin))?,
-        )?;
+        let entries = programs::gather_named(&host.tree, &program.value, "KDUMP_REQUIRED_PROGRAMS names it");
+        take(entries.with_context(|| format!("{}: KDUMP_REQUIRED_PROGRAMS", program.origin)));
     }
-    plan.extend(asked::entries(&config.dump.image, &host.tree, &mut warnings)?)?;
+    take(asked::entries(&config.dump.image, &host.tree, &mut warnings));
     if let Some(file) = &config.system.sysctl {
-        plan.add(asked::sysctl(&file.value, &host.tree).with_context(|| file.origin.to_string())?)?;
+        let entry = asked::sysctl(&file.value, &host.tree).with_context(|| file.origin.to_string());
+        take(entry.map(|entry| vec![entry]));
     }
-    let mut asked = contributions(config, host, &image.hooks)?;
-    asked.modules.extend(asked::modules(&config.dump.image, host.index(), &mut warnings));
-    for (program, reason) in &asked.ours {
-        plan.extend(ours.gather_one(program, reason)?)?;
+    let asked = image.as_ref().map(|image| contributions(config, host, &image.hooks));
+    for (program, reason) in asked.iter().flatten().flat_map(|asked| &asked.ours) {
+        take(ours.gather_one(program, reason));
     }
+    let asked = asked.and_then(|asked| problems.note(asked));
+    let (Some(image), Some(mut asked)) = (image, asked) else { return Err(unplanned(problems)) };
     let append = config.system.append.as_ref().map_or("", |given| &given.value);
+    asked.modules.extend(asked::modules(&config.dump.image, host.index(), &mut warnings));
     let firmware: Vec<PathBuf> = config.dump.image.firmware.iter().map(|given| given.value.clone()).collect();
-    finish(plan, image, asked, &Cmdline::parse(append), host, &firmware, warnings)
+    finish(plan, image, asked, &Cmdline::parse(append), host, &firmware, warnings, problems)
+}
+
+/// Why there is no plan.
+fn unplanned(problems: Problems) -> anyhow::Error {
+    problems.finish().err().unwrap_or_else(|| anyhow::Error::msg("there is no plan"))
 }
 
 /// Adds what every image has: what is asked for, the indexes and settings of its modules, and what init is told.
@@ -147,6 +200,7 @@ pub(crate) fn finish(
     host: &SystemHost,
     more_firmware: &[PathBuf],
     mut warnings: Vec<String>,
+    mut problems: Problems,
 ) -> anyhow::Result<Built> {
     let (files, mut modprobe) = modprobe_d::gather(&host.tree, &mut warnings)?;
     plan.extend(files)?;
@@ -157,7 +211,8 @@ pub(crate) fn finish(
     asked.modules.extend(listed);
     warnings.extend(host.index().problems.iter().cloned());
     for program in &asked.programs {
-        plan.extend(programs::gather_first(&host.tree, program)?)?;
+        let entries = programs::gather_first(&host.tree, program);
+        problems.note(entries.and_then(|entries| plan.extend(entries)));
     }
     for FileNeed { path, bytes, secret, reason } in &asked.files {
         let name = path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?;
@@ -167,26 +222,37 @@ pub(crate) fn finish(
     let judge = Judge::new(host, cmdline, image.hooks.modsign.as_ref());
     let (tree, kernel, index) = (&host.tree, &host.kernel, host.index());
     let source = modules::Source { tree, kernel, index, config: &modprobe, judge: &judge };
-    let modules::Gathered { chosen, left_out } = source.gather(&asked.modules)?;
-    warnings.extend(left_out.iter().map(|(module, why)| format!("module {module} is not in the image: {why}")));
+    problems.add(coverage::check(index, &modprobe, &asked.modules, &kernel.release));
+    let modules::Gathered { chosen, left_out, problems: missing } = source.gather(&asked.modules);
+    problems.add(missing);
+    let told = |(module, why)| format!("module {module} is not in the image: {why}");
+    let left_out: Vec<String> = left_out.iter().map(told).collect();
+    warnings.extend(left_out.iter().cloned());
     let verdicts = chosen.iter().filter_map(|(module, chosen)| Some((module, chosen.verdict.as_ref()?)));
     warnings.extend(signatures::notes(verdicts));
     plan.extend(indexes::gather(host.index(), &format!("lib/modules/{}", host.kernel.release), &chosen))?;
-    let mut wanted = BTreeMap::new();
-    for (name, module) in &chosen {
-        plan.add(module.entry.clone())?;
-        wanted.extend(module.firmware.iter().map(|file| (file.clone(), name.to_string())));
+    let (mut wanted, mut modules) = (BTreeMap::new(), Vec::new());
+    for (name, modules::Chosen { entry, firmware, .. }) in chosen {
+        wanted.extend(firmware.into_iter().map(|file| (file, name.to_string())));
+        let (path, size, reason) = (entry.path.clone(), entry.size(), entry.reason.clone());
+        modules.push(Planned { name: name.to_string(), path, size, reason });
+        problems.note(plan.add(entry));
     }
     plan.extend(firmware::gather(&host.tree, &wanted, &host.kernel.release, more_firmware))?;
+    problems.finish()?;
 
     let text = toml::to_string(&image).context("cannot write the image configuration")?;
     plan.add(Entry::file(contract::PATH, text.into_bytes(), "what init is told"))?;
-    let manifest = Entry::file(MANIFEST, Vec::new(), "this list");
-    plan.add(manifest.clone())?;
-    let list = plan.manifest();
-    plan.replace(Entry::file(MANIFEST, list.into_bytes(), manifest.reason));
-    let (packing, overlay) = (Packing::None, Vec::new());
-    Ok(Built { plan, config: image, packing, overlay, modules: chosen.len(), warnings })
+    list(&mut plan);
+    let (packing, overlay, estimate) = (Packing::None, Vec::new(), Estimate::default());
+    Ok(Built { plan, config: image, packing, overlay, modules, left_out, estimate, warnings })
+}
+
+/// Puts the list of all entries into a plan.
+fn list(plan: &mut Plan) {
+    let entry = |bytes| Entry::file(MANIFEST, bytes, "this list");
+    plan.replace(entry(Vec::new()));
+    plan.replace(entry(plan.manifest().into_bytes()));
 }
 
 /// What the hooks are asked for.
@@ -346,7 +412,7 @@ pub fn write(built: &Built, output: &Path, force: bool) -> anyhow::Result<String
         output.display(),
         megabytes(size),
         megabytes(built.plan.unpacked_size()),
-        built.modules,
+        built.modules.len(),
         built.config.kernel_release,
     ))
 }

@@ -3,6 +3,8 @@
 //! It has one kernel with a handful of modules, our programs, and an empty configuration. Nothing of it can run, except
 //! that its collector agrees with every argument but `--refuse`.
 
+pub mod described;
+
 pub use kdump_hooks::fake::object;
 use std::fs;
 use std::io::{self, Write};
@@ -32,8 +34,8 @@ impl FakeSystem {
     /// `root` cannot be written to.
     pub fn new(root: &Path) -> io::Result<FakeSystem> {
         let system = FakeSystem { root: root.to_owned() };
+        system.programs_and_release()?;
         system.write("etc/kdump.conf", b"path /var/crash\next4 LABEL=crash\n")?;
-        system.write("proc/sys/kernel/osrelease", format!("{RELEASE}\n").as_bytes())?;
         system.write("proc/cmdline", b"BOOT_IMAGE=/vmlinuz root=/dev/vda1 ro crashkernel=80M console=ttyS0\n")?;
         system.write("proc/cpuinfo", b"processor\t: 0\ninitial apicid\t: 0\n\n")?;
         system.write("sys/kernel/kexec_crash_loaded", b"0\n")?;
@@ -57,13 +59,19 @@ impl FakeSystem {
         packed.write_all(&object(&["vermagic=6.1-test SMP", "firmware=vendor/disk.bin"]))?;
         system.module_file("kernel/block/virtio_blk.ko.xz", &packed.finish()?)?;
         system.write("lib/firmware/vendor/disk.bin", b"firmware")?;
-        system.write("programs/kdump-init", &object(&[]))?;
-        system.write("programs/kdump-send", &object(&[]))?;
+        Ok(system)
+    }
+
+    /// What every one has: our programs, and a kernel that runs.
+    fn programs_and_release(&self) -> io::Result<()> {
+        self.write("proc/sys/kernel/osrelease", format!("{RELEASE}\n").as_bytes())?;
+        self.write("programs/kdump-init", &object(&[]))?;
+        self.write("programs/kdump-send", &object(&[]))?;
         let agree =
             b"#!/bin/sh\nfor word; do [ \"$word\" != --refuse ] || { echo \"no $word here\" >&2; exit 1; }; done\n";
-        system.write("programs/kdump-capture", agree)?;
-        fs::set_permissions(system.programs().join("kdump-capture"), fs::Permissions::from_mode(0o755))?;
-        Ok(system)
+        self.write("programs/kdump-capture", agree)?;
+        fs::set_permissions(self.programs().join("kdump-capture"), fs::Permissions::from_mode(0o755))?;
+        Ok(())
     }
 
     /// Where our programs are.

@@ -66,6 +66,26 @@ pub fn write(plan: &Plan, packing: Packing, overlay: &[u8], output: &Path, force
     Ok(size)
 }
 
+/// How large the image of `plan` would be.
+///
+/// # Errors
+/// An entry does not fit the format.
+pub fn measure(plan: &Plan, packing: Packing) -> anyhow::Result<u64> {
+    struct Count(u64);
+    impl Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len() as u64;
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    write::write(plan, 0, packing, &mut count).context("cannot pack the image")?;
+    Ok(count.0)
+}
+
 /// An image that is not whole yet.
 enum Pending {
     /// Without a name, so that nothing is left however this program ends.

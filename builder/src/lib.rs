@@ -35,8 +35,10 @@
 //! | [`signatures`] | whether the kernel would accept the modules of an image |
 //! | [`gather`] | one module per kind of content; each returns entries, none writes |
 //! | [`plan`], [`cpio`], [`mod@image`] | entries, archive, file: whole or not at all |
+//! | [`problems`], [`report`], [`estimate`] | `--plan`: all that is in the way of an image, or what is in it and what memory it takes |
 //! | [`generator`] | what systemd is told before it starts anything; its units are in `dist/`, with all else of packages |
 //! | [`inspect`] | lists, prints, unpacks and compares images, ours or not; [`unpack`] is what undoes compression |
+//! | [`uptodate`] | whether an image is still what would be built now |
 //! | [`kexec`] | loading; its `sys.rs` is the one room with `unsafe` in it |
 //! | [`crashkernel`] | what is reserved: every syntax, every distribution's default |
 //! | [`estimate`](mod@estimate) | what a capture kernel takes |
@@ -69,9 +71,12 @@ pub mod mkdumprd;
 pub mod network;
 pub mod normal;
 pub mod plan;
+pub mod problems;
 pub mod raw;
 pub mod remote;
+pub mod report;
 pub mod scripts;
 pub mod signatures;
 pub mod target;
 pub mod unpack;
+pub mod uptodate;

@@ -5,13 +5,18 @@ use crate::cli::Mkdumprd;
 use crate::config::Files;
 use crate::image;
 use crate::normal::Options;
+use crate::report::{self, Budget};
+use std::io::Write;
 
-/// Builds an image; the line to print about it.
+/// Builds an image and says so, or prints its plan.
 ///
 /// # Errors
 /// Why there is no image; nothing is left behind then.
-pub fn run(typed: &Mkdumprd) -> anyhow::Result<String> {
-    image::check_output(&typed.output, typed.force)?;
+pub fn run(typed: &Mkdumprd, out: &mut dyn Write) -> anyhow::Result<()> {
+    let output = typed.output.as_deref();
+    if let Some(output) = output.filter(|_| !typed.plan) {
+        image::check_output(output, typed.force)?;
+    }
     let built = build::plan(&Request {
         kver: typed.kver.clone(),
         files: Files::new(&typed.sysroot, typed.config.as_deref(), typed.sysconfig.as_deref()),
@@ -33,8 +38,19 @@ pub fn run(typed: &Mkdumprd) -> anyhow::Result<String> {
     for warning in &built.warnings {
         log::warn!("{warning}");
     }
-    for entry in built.plan.entries() {
-        log::debug!("{:>8} /{}: {}", entry.size(), entry.path, entry.reason);
+    let budget = Budget { size: typed.max_size, memory: typed.max_memory };
+    if typed.plan || budget.is_set() {
+        let estimate = report::estimate(&built)?;
+        match (typed.plan, typed.json) {
+            (true, true) => report::describe(&built, &estimate, out)?,
+            (true, false) => report::print(&built, &estimate, out)?,
+            (false, _) => {}
+        }
+        budget.check(&estimate)?;
     }
-    build::write(&built, &typed.output, typed.force)
+    if let Some(output) = output.filter(|_| !typed.plan) {
+        built.plan.lines().for_each(|line| log::debug!("{line}"));
+        writeln!(out, "{}", build::write(&built, output, typed.force)?)?;
+    }
+    Ok(())
 }

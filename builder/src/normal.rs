@@ -12,6 +12,7 @@ use crate::gather::{drivers, elf, programs::Programs, skeleton};
 use crate::host::{SystemHost, mounts, sysfs};
 use crate::kdumpctl::kernel::{self, OnDisk};
 use crate::plan::{Entry, Plan};
+use crate::problems::Problems;
 use crate::{integrity, network, target};
 use anyhow::{Context, bail};
 use kdump_hooks::cmdline::Cmdline;
@@ -122,7 +123,7 @@ pub fn plan(options: Options, files: &Files, host: &SystemHost, ours: &Programs)
         (overlay, asked.modules) = (patches, [asked.modules, needs].concat());
     }
     let image = ImageConfig { normal: Some(seen.root), ..build::image_config(&config, host, hooks, path)? };
-    let built = build::finish(plan, image, asked, &Cmdline::default(), host, &[], warnings)?;
+    let built = build::finish(plan, image, asked, &Cmdline::default(), host, &[], warnings, Problems::default())?;
     Ok(Built { overlay, ..built })
 }
 

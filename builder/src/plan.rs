@@ -153,6 +153,11 @@ impl Plan {
     pub fn unpacked_size(&self) -> u64 {
         self.entries.values().map(|entry| entry.size().div_ceil(4096) * 4096).sum()
     }
+
+    /// All entries with their reasons, for people: size and path, then why.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        self.entries().map(|entry| format!("{:>9} /{}: {}", entry.size(), entry.path, one_line(&entry.reason)))
+    }
 }
 
 fn clean(path: &str) -> String {

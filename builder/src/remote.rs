@@ -84,16 +84,6 @@ fn host_keys(remote: &Remote, system: &Sysconfig, tree: &Tree, warnings: &mut Ve
     (keys, false)
 }
 
-/// The files that an image for such a target is made of.
-pub fn sources(config: &Config, tree: &Tree) -> Vec<PathBuf> {
-    if by_ssh(config).is_empty() {
-        return Vec::new();
-    }
-    let key = identity(config, tree, &mut Vec::new());
-    // One who talks to other hosts changes the file of known hosts all the time; the key of the target is in the image.
-    vec![tree.path(key)]
-}
-
 /// The machines to which dumps go by ssh or sftp.
 pub fn by_ssh(config: &Config) -> Vec<&Remote> {
     let remotes = config.dump.targets.iter().filter_map(|target| match &target.value.line {

@@ -141,7 +141,7 @@ fn an_image_is_compressed_for_a_kernel_that_unpacks_it_unless_told_otherwise() {
     let list = |system: &FakeSystem| {
         let list = lsinitrd(&[&system.root.join("out/image")]);
         let mut lines: Vec<String> =
-            list.lines().filter(|line| !line.contains("bytes of image")).map(str::to_owned).collect();
+            list.lines().filter(|line| line.contains('/') || !line.contains("bytes")).map(str::to_owned).collect();
         lines.sort();
         lines
     };
@@ -152,6 +152,74 @@ fn an_image_is_compressed_for_a_kernel_that_unpacks_it_unless_told_otherwise() {
     assert!(packed.len() * 2 < plain.len(), "{} {}", packed.len(), plain.len());
     assert_eq!(list(&system), plain_list);
     assert!(built(&system, &["-f", "--compress", "none", "out/image"]) == plain, "two runs differ");
+}
+
+#[test]
+fn every_packing_is_read_back_and_refused_for_a_kernel_that_lacks_it() {
+    let (_dir, system) = system();
+    let words =
+        |option: &str| system.write(&format!("boot/config-{RELEASE}"), format!("{option}=y\n").as_bytes()).unwrap();
+    let toml = |how: &str, option: &str| {
+        words(option);
+        let image = built(&system, &["-f", "--compress", how, "out/image"]);
+        assert!(built(&system, &["-f", "--compress", how, "out/image"]) == image, "{how}: two runs differ");
+        lsinitrd(&[&system.root.join("out/image"), Path::new("etc/kdump/image.toml")])
+    };
+    let plain = toml("none", "CONFIG_X");
+    for (how, option) in [("gzip", "CONFIG_RD_GZIP"), ("xz", "CONFIG_RD_XZ"), ("lz4", "CONFIG_RD_LZ4")] {
+        assert_eq!(toml(how, option), plain, "{how}");
+        words("CONFIG_RD_ZSTD");
+        let output = mkdumprd(&system, &["-f", "--compress", how, "out/image"]);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(error.contains(&format!("cannot unpack {how} ({option} is not set), only zstd")), "{error}");
+    }
+}
+
+#[test]
+fn a_plan_says_what_would_be_in_the_image_and_writes_nothing() {
+    let (_dir, system) = system();
+    let output = mkdumprd(&system, &["--plan"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    for line in ["      310 ext4: file system of the target ext4 LABEL=crash", " /init: PID 1", "crashkernel="] {
+        assert!(text.contains(line), "{text}");
+    }
+    let output = mkdumprd(&system, &["--plan", "--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["targets"][0], "ext4 LABEL=crash");
+    assert!(json["modules"].as_array().unwrap().iter().any(|module| module["name"] == "ext4"), "{json}");
+    assert!(
+        json["memory"]["image"].as_u64().unwrap() > 1000 && json["crashkernel"].as_u64().unwrap() > 64 << 20,
+        "{json}"
+    );
+    assert_eq!(fs::read_dir(system.root.join("out")).unwrap().count(), 0);
+}
+
+#[test]
+fn all_that_is_in_the_way_of_a_plan_is_told_at_once() {
+    let (_dir, system) = system();
+    let conf = b"xfs LABEL=x\nextra_modules nosuch\nextra_bins /opt/none\ncore_collector makedumpfile --refuse\n";
+    system.write("etc/kdump.conf", conf).unwrap();
+    system.write(&format!("boot/config-{RELEASE}"), b"CONFIG_RD_GZIP=y\n").unwrap();
+    let output = mkdumprd(&system, &["--plan", "--compress", "xz"]);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success());
+    let words = ["CONFIG_RD_XZ", "module xfs is missing", "module nosuch is missing", "/opt/none", "core_collector"];
+    for problem in words {
+        assert!(error.contains(problem), "`{problem}` is not in: {error}");
+    }
+}
+
+#[test]
+fn an_image_above_its_budget_is_not_written() {
+    let (_dir, system) = system();
+    for (option, words) in [("--max-size=1K", "--max-size is 1024"), ("--max-memory=8M", "--max-memory is 8388608")] {
+        let output = mkdumprd(&system, &[option, "out/image"]);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && error.contains(words), "{error}");
+    }
+    assert_eq!(fs::read_dir(system.root.join("out")).unwrap().count(), 0);
+    built(&system, &["--max-size", "50M", "--max-memory", "1G", "out/image"]);
 }
 
 #[test]

@@ -3,7 +3,6 @@
 use clap::Parser;
 use kdump_builder::host::Tree;
 use kdump_builder::{cli, console, lsinitrd, mkdumprd};
-use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -18,7 +17,7 @@ fn main() -> ExitCode {
 fn build() -> anyhow::Result<ExitCode> {
     let typed = cli::Mkdumprd::parse();
     console::start(typed.verbose);
-    writeln!(std::io::stdout(), "{}", mkdumprd::run(&typed)?)?;
+    mkdumprd::run(&typed, &mut std::io::stdout().lock())?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,6 +1,7 @@
 //! `mkdumprd`: what was typed.
 
 use crate::cpio::write::Packing;
+use crate::report::bytes;
 use clap::Parser;
 use std::path::PathBuf;
 
@@ -60,6 +61,19 @@ pub struct Mkdumprd {
     /// `kpatch uninstall` keep those of images below /boot up to date
     #[arg(long, requires = "normal")]
     pub livepatch: bool,
+    /// Say what would be in the image and why, what memory the capture kernel would take, and all that is in the way;
+    /// write nothing
+    #[arg(long)]
+    pub plan: bool,
+    /// With --plan: as JSON
+    #[arg(long, requires = "plan")]
+    pub json: bool,
+    /// Fail if the image is larger, in bytes or with K, M, G
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    pub max_size: Option<u64>,
+    /// Fail if more would have to be reserved for the capture kernel
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    pub max_memory: Option<u64>,
     /// Overwrite an image that is already there
     #[arg(short, long)]
     pub force: bool,
@@ -67,5 +81,6 @@ pub struct Mkdumprd {
     #[arg(short, long)]
     pub verbose: bool,
     /// The image
-    pub output: PathBuf,
+    #[arg(required_unless_present = "plan")]
+    pub output: Option<PathBuf>,
 }

@@ -3,25 +3,31 @@
 //! Own inode numbers, owner 0:0, device 0:0, one time for all: nothing of the build machine gets in.
 //!
 //! ```text
-//!   none:  [ everything ]
-//!   zstd:  [ directories, what is compressed already ] [ zstd: the rest ]
+//!   none:       [ everything ]
+//!   any other:  [ directories, what is compressed already ] [ compressed: the rest ]
 //! ```
 //!
 //! What is compressed already, as modules of many distributions are, would not get smaller. The rest shrinks to a third,
-//! and with it the copy of the image that lies in the reserved memory until it is unpacked. The window is small because
-//! the unpacking kernel allocates it from the same memory.
+//! and with it the copy of the image that lies in the reserved memory until it is unpacked. Windows are small because
+//! the unpacking kernel allocates them from the same memory. What is there twice is written once, with two names.
 
 use super::layout::{Header, TRAILER, padding};
 use crate::host::kernel::Compression;
 use crate::plan::{Entry, Kind, Plan};
+use crate::unpack::{Codec, Lz4};
 use anyhow::{Context, bail};
+use std::collections::BTreeMap;
+use std::fmt;
 use std::io::Write;
+use xz2::stream::{Check, Filters, LzmaOptions, Stream};
 
 /// The kernel skips longer names without a word.
 const MAX_NAME: usize = 4096;
 
 /// Higher levels take several times as long for a hundredth of the size.
-const LEVEL: i32 = 6;
+const ZSTD_LEVEL: i32 = 6;
+const XZ_LEVEL: u32 = 6;
+const GZIP_LEVEL: u32 = 9;
 
 /// 1 MiB, as a power of two.
 const WINDOW: u32 = 20;
@@ -33,6 +39,34 @@ pub enum Packing {
     None,
     /// A plain archive with what is compressed already, and one compressed with zstd
     Zstd,
+    /// The same with xz: smallest, and slowest to build and to boot
+    Xz,
+    /// The same with gzip, which every kernel unpacks
+    Gzip,
+    /// The same with lz4: largest, and fastest to unpack
+    Lz4,
+}
+
+impl Packing {
+    /// What a kernel has to be able to unpack.
+    pub fn codec(self) -> Option<Codec> {
+        match self {
+            Packing::None => None,
+            Packing::Zstd => Some(Codec::Zstd),
+            Packing::Xz => Some(Codec::Xz),
+            Packing::Gzip => Some(Codec::Gzip),
+            Packing::Lz4 => Some(Codec::Lz4),
+        }
+    }
+}
+
+impl fmt::Display for Packing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.codec() {
+            Some(codec) => codec.fmt(f),
+            None => f.write_str("none"),
+        }
+    }
 }
 
 /// Writes all of `plan` with the modification time `mtime`.
@@ -40,6 +74,7 @@ pub enum Packing {
 /// # Errors
 /// An entry does not fit the format, or `out` refuses.
 pub fn write(plan: &Plan, mtime: u32, packing: Packing, out: &mut dyn Write) -> anyhow::Result<()> {
+    let links = Links::of(plan);
     let numbered = || (1..).zip(plan.entries());
     let stays = |entry: &Entry| match &entry.kind {
         Kind::Directory => true,
@@ -47,20 +82,82 @@ pub fn write(plan: &Plan, mtime: u32, packing: Packing, out: &mut dyn Write) -> 
         Kind::Symlink(_) | Kind::CharDevice { .. } => false,
     };
     if packing == Packing::None {
-        return archive(numbered(), mtime, out);
+        return archive(numbered(), &links, mtime, out);
     }
-    archive(numbered().filter(|(_, entry)| stays(entry)), mtime, out)?;
-    let mut encoder = zstd::Encoder::new(out, LEVEL)?;
-    encoder.window_log(WINDOW)?;
-    archive(numbered().filter(|(_, entry)| !stays(entry)), mtime, &mut encoder)?;
-    encoder.finish()?;
+    archive(numbered().filter(|(_, entry)| stays(entry)), &links, mtime, out)?;
+    let rest = || numbered().filter(|(_, entry)| !stays(entry));
+    match packing {
+        Packing::None => {}
+        Packing::Zstd => {
+            let mut encoder = zstd::Encoder::new(out, ZSTD_LEVEL)?;
+            encoder.window_log(WINDOW)?;
+            archive(rest(), &links, mtime, &mut encoder)?;
+            encoder.finish()?;
+        }
+        Packing::Xz => {
+            // Kernels know no other sum.
+            let mut options = LzmaOptions::new_preset(XZ_LEVEL)?;
+            options.dict_size(1 << WINDOW);
+            let stream = Stream::new_stream_encoder(Filters::new().lzma2(&options), Check::Crc32)?;
+            let mut encoder = xz2::write::XzEncoder::new_stream(out, stream);
+            archive(rest(), &links, mtime, &mut encoder)?;
+            encoder.finish()?;
+        }
+        Packing::Gzip => {
+            let mut encoder = flate2::write::GzEncoder::new(out, flate2::Compression::new(GZIP_LEVEL));
+            archive(rest(), &links, mtime, &mut encoder)?;
+            encoder.finish()?;
+        }
+        Packing::Lz4 => {
+            let mut encoder = Lz4::new(out)?;
+            archive(rest(), &links, mtime, &mut encoder)?;
+            encoder.finish()?;
+        }
+    }
     Ok(())
 }
 
-fn archive<'a>(entries: impl Iterator<Item = (u32, &'a Entry)>, mtime: u32, out: &mut dyn Write) -> anyhow::Result<()> {
+/// The files that are there under several names: for each of them the number and the count of them, and whether it is
+/// the last, which has the content.
+#[derive(Debug, Default)]
+struct Links(BTreeMap<u32, (u32, u32, bool)>);
+
+impl Links {
+    fn of(plan: &Plan) -> Links {
+        let mut groups: BTreeMap<(u32, usize), Vec<(u32, &[u8])>> = BTreeMap::new();
+        for (number, entry) in (1..).zip(plan.entries()) {
+            if let Kind::File(bytes) = &entry.kind
+                && !bytes.is_empty()
+            {
+                groups.entry((entry.mode, bytes.len())).or_default().push((number, bytes));
+            }
+        }
+        let mut links = Links::default();
+        for mut group in groups.into_values() {
+            while let Some((first, bytes)) = group.first().copied() {
+                let (same, others) = group.into_iter().partition::<Vec<_>, _>(|(_, other)| *other == bytes);
+                group = others;
+                let count = u32::try_from(same.len()).unwrap_or(u32::MAX);
+                let last = same.last().map(|(number, _)| *number);
+                let linked = same.iter().filter(|_| count > 1);
+                links.0.extend(linked.map(|(number, _)| (*number, (first, count, Some(*number) == last))));
+            }
+        }
+        links
+    }
+}
+
+fn archive<'a>(
+    entries: impl Iterator<Item = (u32, &'a Entry)>,
+    links: &Links,
+    mtime: u32,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
     let mut archive = Archive { out, written: 0 };
-    for (ino, entry) in entries {
-        archive.entry(entry, ino, mtime).with_context(|| format!("cannot write /{}", entry.path))?;
+    for (number, entry) in entries {
+        let (ino, nlink, has_content) = links.0.get(&number).copied().unwrap_or((number, 1, true));
+        let plain = Header { ino, mtime, nlink, ..Header::default() };
+        archive.entry(entry, plain, has_content).with_context(|| format!("cannot write /{}", entry.path))?;
     }
     archive.raw(&Header { nlink: 1, ..Header::default() }, TRAILER, &[])
 }
@@ -71,11 +168,10 @@ struct Archive<'a> {
 }
 
 impl Archive<'_> {
-    fn entry(&mut self, entry: &Entry, ino: u32, mtime: u32) -> anyhow::Result<()> {
-        let plain = Header { ino, mtime, nlink: 1, ..Header::default() };
+    fn entry(&mut self, entry: &Entry, plain: Header, has_content: bool) -> anyhow::Result<()> {
         let (header, data): (Header, &[u8]) = match &entry.kind {
             Kind::Directory => (Header { mode: libc::S_IFDIR, nlink: 2, ..plain }, &[]),
-            Kind::File(bytes) => (Header { mode: libc::S_IFREG, ..plain }, bytes),
+            Kind::File(bytes) => (Header { mode: libc::S_IFREG, ..plain }, if has_content { bytes } else { &[] }),
             Kind::Symlink(target) => (Header { mode: libc::S_IFLNK, ..plain }, target.as_bytes()),
             Kind::CharDevice { major, minor } => {
                 (Header { mode: libc::S_IFCHR, rdevmajor: *major, rdevminor: *minor, ..plain }, &[])

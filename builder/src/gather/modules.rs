@@ -29,6 +29,8 @@ pub struct Gathered {
     pub chosen: BTreeMap<ModuleName, Chosen>,
     /// What somebody would have liked to have in it, and why it is not.
     pub left_out: BTreeMap<ModuleName, String>,
+    /// What is required and cannot be had, or is damaged, or of another kernel.
+    pub problems: Vec<anyhow::Error>,
 }
 
 /// A module that goes into the image.
@@ -62,15 +64,16 @@ pub struct Source<'a> {
 impl Source<'_> {
     /// Finds and reads every module that `needs` come to. What nobody requires and cannot be had is left out, and so is
     /// what would need it.
-    ///
-    /// # Errors
-    /// A required module is missing, or its file is damaged, of another kernel, or one that the kernel would refuse.
-    pub fn gather(&self, needs: &[ModuleNeed]) -> anyhow::Result<Gathered> {
+    pub fn gather(&self, needs: &[ModuleNeed]) -> Gathered {
         let mut all = Gathered::default();
         let mut todo: Vec<ModuleNeed> = needs.iter().rev().cloned().collect();
         while let Some(need) = todo.pop() {
             let mut lost: BTreeSet<ModuleName> = BTreeSet::new();
-            for Wanted { module, reason, required, ban } in self.resolve(&need)? {
+            let resolved = self.resolve(&need).unwrap_or_else(|problem| {
+                all.problems.push(problem);
+                Vec::new()
+            });
+            for Wanted { module, reason, required, ban } in resolved {
                 if all.chosen.contains_key(&module) {
                     continue;
                 }
@@ -87,7 +90,10 @@ impl Source<'_> {
                         all.left_out.remove(&module);
                         all.chosen.insert(module, file);
                     }
-                    Err(error) if required => return Err(error),
+                    Err(error) if required => {
+                        lost.insert(module);
+                        all.problems.push(error);
+                    }
                     Err(error) => {
                         lost.insert(module.clone());
                         all.left_out.entry(module).or_insert_with(|| format!("{error:#} ({reason})"));
@@ -95,7 +101,7 @@ impl Source<'_> {
                 }
             }
         }
-        Ok(all)
+        all
     }
 
     /// The modules of one need, what they need first.
@@ -202,6 +208,7 @@ impl Source<'_> {
             true => self.tree.resolve(Path::new(&file.path))?,
             false => self.kernel.modules_dir.join(&file.path),
         };
+        self.tree.note(&place);
         let packed = fs::read(&place).with_context(|| {
             format!(
                 "module {module} ({reason}) is missing: cannot read {}; install kernel {release} again",

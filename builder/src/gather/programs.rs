@@ -48,6 +48,12 @@ impl Programs {
         Ok(Programs { init: init?, capture: capture?, dirs })
     }
 
+    /// Their files, those that not every image has as well.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let send = find(&self.dirs, "kdump-send").ok();
+        [self.init.clone(), self.capture.clone()].into_iter().chain(send).collect()
+    }
+
     /// One that not every image has, as entries.
     ///
     /// # Errors

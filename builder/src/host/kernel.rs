@@ -4,6 +4,7 @@
 //! taken for the worse: a module is then decompressed at build time, which costs memory and never a boot.
 
 use super::Tree;
+use crate::unpack::Codec;
 use anyhow::{Context, bail};
 use std::fmt;
 use std::fs;
@@ -20,8 +21,8 @@ pub struct Kernel {
     pub is_of_this_machine: bool,
     /// The module compression that it can undo itself.
     pub decompresses: Option<Compression>,
-    /// Whether it can unpack an image that is compressed with zstd; unknown without its configuration.
-    pub unpacks_zstd: Option<bool>,
+    /// The compressions in which it takes an image; unknown without its configuration.
+    pub unpacks: Option<Vec<Codec>>,
     /// The program that it calls to load a module.
     pub modprobe: String,
 }
@@ -100,16 +101,33 @@ impl Kernel {
             (Some(config), false) => config.decompresses(),
             (None, false) => None,
         };
-        let unpacks_zstd = config.as_ref().map(|config| config.has("CONFIG_RD_ZSTD"));
+        let unpacks = config.as_ref().map(|config| Codec::all().filter(|codec| config.has(codec.option())).collect());
         let modprobe = config.and_then(|config| config.value("CONFIG_MODPROBE_PATH"));
         Ok(Kernel {
             release,
             modules_dir,
             is_of_this_machine: tree.is_this_machine() && (is_running || modules_dir_is_its_own),
             decompresses: compression,
-            unpacks_zstd,
+            unpacks,
             modprobe: modprobe.filter(|path| path.starts_with('/')).unwrap_or_else(|| "/sbin/modprobe".to_owned()),
         })
+    }
+}
+
+impl Kernel {
+    /// Whether it can unpack an image that is compressed in this way; `None` if that is not known.
+    pub fn can_unpack(&self, codec: Codec) -> Option<bool> {
+        self.unpacks.as_ref().map(|known| known.contains(&codec))
+    }
+}
+
+impl Kernel {
+    /// The kernel itself, if it is where kernels are.
+    pub fn file(&self, tree: &Tree) -> Option<PathBuf> {
+        let name = format!("vmlinuz-{}", self.release);
+        let beside = self.modules_dir.ancestors().skip(3).take(2).map(|ancestor| ancestor.join("boot").join(&name));
+        let places = [self.modules_dir.join("vmlinuz"), tree.path("boot").join(&name)];
+        beside.chain(places).find(|place| place.is_file())
     }
 }
 

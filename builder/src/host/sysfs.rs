@@ -2,7 +2,8 @@
 //!
 //! In: `/dev/disk/by-*` links and `/sys/class/block`; where no udev has made links, what is written on the devices. Out:
 //! requests that `kmod` can resolve. What may surprise: a partition has no driver, its disk has; an NVMe namespace hangs
-//! on a virtual subsystem, which has links to the controllers that lead to it.
+//! on a virtual subsystem, which has links to the controllers that lead to it. What supplies a device counts as if it were
+//! on the way: a board's card reader does not work before the driver of its regulator is there.
 
 use super::Tree;
 use anyhow::Context;
@@ -10,6 +11,7 @@ use kdump_hooks::DeviceSpec;
 use kdump_hooks::device::Facts;
 use kdump_init::devices::Finder;
 use nix::sys::stat::{major, minor};
+use std::collections::{BTreeSet, VecDeque};
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -118,13 +120,19 @@ pub fn card_chain(tree: &Tree, name: &str) -> Option<Vec<String>> {
     Some(requests)
 }
 
-/// The requests for all drivers between a device and the root of its bus, device first.
+/// The requests for all drivers between a device and the root of its bus, device first; then those of what supplies any
+/// of these with clocks, power or an IOMMU, and so on.
 fn drivers(tree: &Tree, device: PathBuf) -> Option<Vec<String>> {
     let mut requests: Vec<String> = Vec::new();
-    let mut todo = vec![device];
-    while let Some(device) = todo.pop() {
+    let mut seen = BTreeSet::new();
+    let mut todo = VecDeque::from([device]);
+    while let Some(device) = todo.pop_front() {
         for place in device.ancestors().take_while(|place| place.starts_with("/sys/devices")) {
+            if !seen.insert(place.to_owned()) {
+                break;
+            }
             todo.extend(nvme_controllers(tree, place));
+            todo.extend(suppliers(tree, place));
             // A controller of another machine hangs on no bus; the kernel's name for the way to it is its driver's.
             let transport = tree.path(place.join("transport"));
             let over_tcp = fs::read_to_string(transport).is_ok_and(|transport| transport.trim() == "tcp");
@@ -140,6 +148,14 @@ fn drivers(tree: &Tree, device: PathBuf) -> Option<Vec<String>> {
         }
     }
     (!requests.is_empty()).then_some(requests)
+}
+
+/// The devices without which the one at `place` does not work.
+fn suppliers(tree: &Tree, place: &Path) -> Vec<PathBuf> {
+    let mut names = names_in(&tree.path(place));
+    names.retain(|name| name.starts_with("supplier:"));
+    names.sort();
+    names.iter().filter_map(|name| tree.canonical(&place.join(name).join("supplier")).ok()).collect()
 }
 
 /// The controllers of an NVMe subsystem, if `place` is one.

@@ -4,19 +4,22 @@
 
 use anyhow::Context;
 use kdump_hooks::links;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
-/// The files of a machine.
+/// The files of a machine. It remembers what it was asked for: that is what an image is made of.
 #[derive(Clone, Debug)]
 pub struct Tree {
     root: PathBuf,
+    asked: Arc<Mutex<BTreeSet<PathBuf>>>,
 }
 
 impl Tree {
     /// The files below `root`.
     pub fn new(root: &Path) -> Self {
-        Tree { root: root.to_owned() }
+        Tree { root: root.to_owned(), asked: Arc::default() }
     }
 
     /// The root itself.
@@ -31,7 +34,23 @@ impl Tree {
 
     /// Where an absolute path of the machine is found, its links not looked at.
     pub fn path(&self, path: impl AsRef<Path>) -> PathBuf {
-        links::below(&self.root, path.as_ref())
+        let path = links::below(&self.root, path.as_ref());
+        self.note(&path);
+        path
+    }
+
+    /// Remembers a file that was found in another way.
+    pub fn note(&self, path: &Path) {
+        if let Ok(mut asked) = self.asked.lock()
+            && !asked.contains(path)
+        {
+            asked.insert(path.to_owned());
+        }
+    }
+
+    /// Every path that this tree and its copies were asked for, there or not.
+    pub fn asked(&self) -> Vec<PathBuf> {
+        self.asked.lock().map(|asked| asked.iter().cloned().collect()).unwrap_or_default()
     }
 
     /// The path without links and without the root in front: what the machine itself calls the file.
@@ -39,7 +58,12 @@ impl Tree {
     /// # Errors
     /// A part of it is missing or unreadable, or the links go in circles.
     pub fn canonical(&self, path: &Path) -> anyhow::Result<PathBuf> {
-        links::canonical(&self.root, path)
+        let canonical = links::canonical(&self.root, path)?;
+        // Where a link leads may change.
+        if canonical != path {
+            self.path(path);
+        }
+        Ok(canonical)
     }
 
     /// The file that the machine means by `path`.

@@ -2,20 +2,18 @@
 //! would bring up is no longer the machine's.
 
 use super::kernel::OnDisk;
-use super::{Machine, kernel, keys, load, notify, recovery, status, test, waiting};
+use super::{Machine, kernel, load, notify, recovery, status, test, waiting};
 use crate::build::{self, Built, Request};
 use crate::cli::Loading;
 use crate::config::Config;
 use crate::host::{Kernel, SystemHost};
 use crate::inspect;
-use crate::{console, integrity, network, scripts};
+use crate::{console, network, uptodate};
 use anyhow::{Context, bail};
 use kdump_init::config::ImageConfig;
 use std::fmt;
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 /// Checks, builds, loads; then tells of the dumps of the last crash, whether or not there can be another.
 pub(super) fn run(machine: &Machine, how: &Loading, out: &mut dyn Write) -> anyhow::Result<()> {
@@ -59,8 +57,8 @@ pub(super) enum Lack {
     Missing,
     /// It is not ours, or not for this kernel.
     Useless(anyhow::Error),
-    /// It is older than this file.
-    Older(PathBuf),
+    /// These files of which it is made are no longer what they were.
+    Changed(Vec<String>),
     /// It would bring up another network: what has changed.
     Moved(Vec<String>),
 }
@@ -70,7 +68,7 @@ impl fmt::Display for Lack {
         match self {
             Lack::Missing => f.write_str("it is missing"),
             Lack::Useless(error) => write!(f, "it is of no use: {error:#}"),
-            Lack::Older(newer) => write!(f, "it is older than {}", newer.display()),
+            Lack::Changed(changed) => write!(f, "it is out of date: {}", changed.join("; ")),
             Lack::Moved(lines) => write!(f, "its network has changed: {}", lines.join("; ")),
         }
     }
@@ -78,11 +76,11 @@ impl fmt::Display for Lack {
 
 /// Why the image is missing, of no use, or out of date; `None` if it is neither.
 pub(super) fn lacking(machine: &Machine, config: &Config, disk: &OnDisk) -> Option<Lack> {
-    let Some(built) = modified(&disk.image) else { return Some(Lack::Missing) };
-    match (check(disk), newer_than(machine, config, disk, built)) {
-        (Err(error), _) => Some(Lack::Useless(error)),
-        (Ok(_), Some(newer)) => Some(Lack::Older(newer)),
-        (Ok(image), None) => {
+    let Ok(bytes) = fs::read(&disk.image) else { return Some(Lack::Missing) };
+    match (check(disk, &bytes), uptodate::changed(&machine.tree, &bytes)) {
+        (Err(error), _) | (_, Err(error)) => Some(Lack::Useless(error)),
+        (Ok(_), Ok(changed)) if !changed.is_empty() => Some(Lack::Changed(changed)),
+        (Ok(image), Ok(_)) => {
             Some(changes(machine, config, disk, &image)).filter(|lines| !lines.is_empty()).map(Lack::Moved)
         }
     }
@@ -94,10 +92,11 @@ fn bring_up_to_date(machine: &Machine, config: &Config, disk: &OnDisk) -> anyhow
     let image = disk.image.display();
     let has_modules = has_modules(machine, disk);
     match lack {
-        Lack::Older(newer) if !has_modules => {
+        Lack::Changed(changed) if !has_modules => {
             log::warn!(
-                "{image} is older than {}, and the modules of kernel {} are not here to build it again; it is loaded as it is",
-                newer.display(),
+                "{image} is no longer up to date ({}), and the modules of kernel {} are not here to build it again; it is \
+                 loaded as it is",
+                changed.join("; "),
                 disk.release
             );
             return Ok(None);
@@ -105,7 +104,7 @@ fn bring_up_to_date(machine: &Machine, config: &Config, disk: &OnDisk) -> anyhow
         Lack::Useless(error) if !has_modules => {
             return Err(error.context(format!("cannot use {image}, and the modules to build another are not here")));
         }
-        Lack::Older(newer) => log::info!("{image} is older than {}: it is built again", newer.display()),
+        Lack::Changed(changed) => log::info!("{image} is built again: {}", changed.join("; ")),
         Lack::Moved(lines) => {
             log::info!("the network of {image} has changed, so it is built again: {}", lines.join("; "))
         }
@@ -155,38 +154,10 @@ fn changes(machine: &Machine, config: &Config, disk: &OnDisk, image: &ImageConfi
 }
 
 /// What an image of ours for that kernel tells init; another builder's may lie in the same place.
-fn check(disk: &OnDisk) -> anyhow::Result<ImageConfig> {
-    let image = fs::read(&disk.image)?;
-    let config = inspect::config(&image).context("it was not built by this version of mkdumprd")?;
+fn check(disk: &OnDisk, image: &[u8]) -> anyhow::Result<ImageConfig> {
+    let config = inspect::config(image).context("it was not built by this version of mkdumprd")?;
     if config.kernel_release != disk.release {
         bail!("it is for kernel {}, not for {}", config.kernel_release, disk.release);
     }
     Ok(config)
-}
-
-/// The first of the things that an image is made of that has changed since it was built.
-fn newer_than(machine: &Machine, config: &Config, disk: &OnDisk, built: SystemTime) -> Option<PathBuf> {
-    let tree = &machine.tree;
-    let index = tree.path("lib/modules").join(&disk.release).join("modules.dep");
-    let user = scripts::find(config, tree).unwrap_or_default();
-    let scripts = user.scripts().filter_map(|script| tree.resolve(Path::new(script.argv.first()?)).ok());
-    // What is taken out of a directory changes the directory.
-    let dirs = scripts::DIRECTORIES.iter().map(|dir| tree.path(dir));
-    let extra = config.dump.extra_bins.iter().filter_map(|file| tree.resolve(&file.value).ok());
-    [machine.files.kdump_conf.clone(), machine.files.sysconfig.clone(), disk.kernel.clone(), index]
-        .into_iter()
-        .chain(dirs)
-        .chain(scripts)
-        .chain(extra)
-        .chain(machine.files.native.clone())
-        .chain(integrity::sources(config, tree))
-        .chain(config.sources.iter().cloned())
-        .chain(config.dump.secrets().filter_map(|file| tree.resolve(file).ok()))
-        .chain(keys::files(&machine.tree, &disk.image))
-        .chain(crate::remote::sources(config, tree))
-        .find(|path| modified(path).is_some_and(|changed| changed > built))
-}
-
-fn modified(path: &Path) -> Option<SystemTime> {
-    fs::metadata(path).and_then(|meta| meta.modified()).ok()
 }

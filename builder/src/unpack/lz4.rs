@@ -39,7 +39,6 @@ fn next(input: &mut dyn BufRead, out: &mut Vec<u8>, _: u32) -> io::Result<usize>
 }
 
 /// Writes a legacy frame.
-#[allow(dead_code)]
 pub(crate) struct Lz4<W: Write> {
     out: W,
     block: Vec<u8>,
@@ -51,9 +50,10 @@ impl<W: Write> Lz4<W> {
         Ok(Lz4 { out, block: Vec::with_capacity(BLOCK) })
     }
 
-    /// Writes what is left.
+    /// Writes what is left, and an end, so that something may follow.
     pub(crate) fn finish(mut self) -> io::Result<W> {
         self.write_block()?;
+        self.out.write_all(&[0; 4])?;
         Ok(self.out)
     }
 

@@ -9,6 +9,7 @@ mod lz4;
 mod lzop;
 
 pub use codec::Codec;
+pub(crate) use lz4::Lz4;
 
 use crate::host::kernel::Compression;
 use anyhow::{Context, bail};

@@ -4,7 +4,8 @@
 //! secret is in no `kdump.toml`: it goes into a file that only root reads, and only where that is asked for.
 
 use super::settings;
-use crate::config::{Config, Origin, TargetLine, Wanted};
+use crate::config::{Config, Dialect, Given, Origin, TargetLine, Wanted};
+use crate::kexec::cmdline::{usual_append, usual_remove};
 use anyhow::bail;
 use std::path::{Path, PathBuf};
 
@@ -30,6 +31,7 @@ impl std::fmt::Debug for Secret {
 /// There is a secret, and no directory for it.
 pub fn convert(config: &Config, secrets: Option<&Path>) -> anyhow::Result<(String, Vec<Secret>)> {
     let mut config = config.clone();
+    spell_out(&mut config);
     let mut found = Vec::new();
     for (number, target) in (1..).zip(&mut config.dump.targets) {
         let Some((kind, bytes)) = secret(&target.value) else { continue };
@@ -51,6 +53,19 @@ pub fn convert(config: &Config, secrets: Option<&Path>) -> anyhow::Result<(Strin
         found.push(Secret { path, bytes });
     }
     Ok((written(&config), found))
+}
+
+/// Says what is usual in the dialect and not in a `kdump.toml`.
+fn spell_out(config: &mut Config) {
+    let Config { dialect, system, sources, .. } = config;
+    let origin = sources.first().map_or(Origin::Default, |file| Origin::file(file));
+    let (append, remove) = (usual_append(*dialect), usual_remove(*dialect));
+    if system.append.is_none() && append != usual_append(Dialect::Native) {
+        system.append = Some(Given::at(append, &origin));
+    }
+    if system.remove.is_none() && remove != usual_remove(Dialect::Native) {
+        system.remove = Some(Given::at(remove.to_owned(), &origin));
+    }
 }
 
 /// What of a target must not be in the text, and what kind of file it makes.

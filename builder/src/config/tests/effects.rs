@@ -194,7 +194,11 @@ fn of_debian(text: &str, complaints: &mut Complaints) -> Config {
 
 /// Name and value of each setting that somebody made.
 fn made(config: &Config) -> Vec<(String, String)> {
-    let usual = crate::kexec::cmdline::DEFAULT_APPEND.replace("nr_cpus=1 ", "");
+    // Without the number of processors, which has a variable of its own.
+    let usual = [Dialect::Rhel, Dialect::Suse, Dialect::Debian].map(|dialect| {
+        let line = crate::kexec::cmdline::usual_append(dialect).replace("nr_cpus=1 ", "");
+        line.trim_end_matches(" nr_cpus=1").to_owned()
+    });
     settings(config)
         .iter()
         .filter(|setting| setting.origin != Origin::Default)
@@ -205,7 +209,7 @@ fn made(config: &Config) -> Vec<(String, String)> {
                 format!("{}.{}", setting.table, setting.name)
             };
             let value = setting.value.to_string().replace("nr_cpus=1 ", "");
-            (key, value.replace(&usual, "…"))
+            (key, usual.iter().fold(value, |value, usual| value.replace(usual, "…")))
         })
         .collect()
 }

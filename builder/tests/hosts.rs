@@ -1,0 +1,112 @@
+//! Plans for machines that are described in `tests/hosts/NAME.toml`, held against `NAME.plan`: every module with its reason,
+//! firmware and keys with theirs, and in which layers the target is put together.
+//!
+//! `KDUMP_GOLDEN=update cargo test -p kdump-builder --test hosts` writes the plans anew.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use kdump_builder::build::{self, Built, Request};
+use kdump_builder::config::Files;
+use kdump_builder::fake::described;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hosts")
+}
+
+fn plan(root: &Path, host: &str, kernel: &str) -> anyhow::Result<Built> {
+    let system = described::machine(root, host, kernel)?;
+    build::plan(&Request {
+        kver: None,
+        sysroot: root.to_owned(),
+        modules_dir: None,
+        files: Files::new(root, None, None),
+        programs: Some(system.programs()),
+        packing: None,
+        normal: None,
+    })
+}
+
+fn told(built: &Built) -> String {
+    let mut text = String::new();
+    let hooks = &built.config.hooks;
+    text.extend(hooks.targets.iter().map(|target| format!("target: {target}\n")));
+    let layers = hooks.storage.iter().chain(hooks.network_storage.iter().map(|layer| &layer.0));
+    text.extend(layers.map(|layer| format!("layer: {}\n", layer.hook().name())));
+    text.extend(
+        hooks.network.iter().flat_map(|network| &network.interfaces).map(|on| format!("interface: {}\n", on.name)),
+    );
+    text.extend(built.modules.iter().map(|module| format!("module {}: {}\n", module.name, module.reason)));
+    let others = [
+        "lib/firmware/",
+        "etc/kdump/send/",
+        "etc/cryptsetup-keys.d/",
+        "etc/kdump/keys/",
+        "usr/bin/",
+        "usr/sbin/",
+        "sbin/",
+    ];
+    let entries =
+        built.plan.entries().filter(|entry| others.iter().any(|dir| entry.path.starts_with(dir)) && entry.size() > 0);
+    text.extend(
+        entries
+            .filter(|entry| !entry.reason.contains("interpreter"))
+            .map(|entry| format!("/{}: {}\n", entry.path, entry.reason)),
+    );
+    text.extend(built.warnings.iter().map(|warning| format!("warning: {warning}\n")));
+    text
+}
+
+#[test]
+fn a_described_machine_gets_the_plan_that_is_written_down() {
+    let kernel = fs::read_to_string(folder().join("kernel.toml")).unwrap();
+    let update = std::env::var("KDUMP_GOLDEN").is_ok_and(|word| word == "update");
+    let mut differ = Vec::new();
+    for name in ["laptop", "cloud", "san", "server", "raid", "board"] {
+        let dir = tempfile::tempdir().unwrap();
+        let host = fs::read_to_string(folder().join(format!("{name}.toml"))).unwrap();
+        let built = plan(dir.path(), &host, &kernel).unwrap_or_else(|error| panic!("{name}: {error:#}"));
+        let told = told(&built);
+        let golden = folder().join(format!("{name}.plan"));
+        if update {
+            fs::write(&golden, &told).unwrap();
+        }
+        let expected = fs::read_to_string(&golden).unwrap_or_default();
+        if told != expected {
+            differ.push(format!("{name}: expected\n{expected}\nbut it is\n{told}"));
+        }
+    }
+    assert!(differ.is_empty(), "KDUMP_GOLDEN=update writes them anew\n{}", differ.join("\n"));
+}
+
+#[test]
+fn a_kernel_without_the_driver_of_the_target_or_of_what_supplies_it_is_refused() {
+    let kernel = fs::read_to_string(folder().join("kernel.toml")).unwrap();
+    for (name, module) in
+        [("cloud", "virtio_blk"), ("board", "rk808-regulator"), ("raid", "mpt3sas"), ("laptop", "vmd")]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let host = fs::read_to_string(folder().join(format!("{name}.toml"))).unwrap();
+        let without: String = kernel
+            .lines()
+            .filter(|line| !line.starts_with(&format!("{module} =")))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let error = format!("{:#}", plan(dir.path(), &host, &without).unwrap_err());
+        assert!(error.contains(&format!("module {module} is missing (driver of ")), "{name}: {error}");
+    }
+}
+
+#[test]
+fn a_device_of_which_only_the_modalias_is_known_has_to_be_covered() {
+    let kernel = fs::read_to_string(folder().join("kernel.toml")).unwrap();
+    let host = fs::read_to_string(folder().join("cloud.toml")).unwrap();
+    let host: String =
+        host.lines().filter(|line| !line.starts_with("driver")).map(|line| format!("{line}\n")).collect();
+    let dir = tempfile::tempdir().unwrap();
+    assert!(plan(dir.path(), &host, &kernel).unwrap().modules.iter().any(|module| module.name == "virtio_blk"));
+    let dir = tempfile::tempdir().unwrap();
+    let other = host.replace("virtio:d00000002", "virtio:d000000FF").replace("pci:v00001AF4", "pci:v0000FFFF");
+    let error = format!("{:#}", plan(dir.path(), &other, &kernel).unwrap_err());
+    assert!(error.contains("has no driver for any of virtio:d000000FFv00001AF4, pci:v0000FFFF"), "{error}");
+}
