@@ -2,7 +2,7 @@
 //!
 //! May surprise: without TLS a password is only sent if the configuration says `clear`, and never to be read by accident.
 
-use super::{News, host_and_port};
+use super::{News, date, host_and_port};
 use crate::cifs::Credentials;
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
@@ -199,7 +199,7 @@ impl Mail {
              The kernel of {host} has crashed. This is what became of the dump:\n\n{}\n",
             self.from,
             self.to.join(", "),
-            news.date,
+            date(news.time),
             news.outcome,
             news.status.trim_end()
         );
@@ -279,7 +279,7 @@ mod tests {
 
     fn tell(says: &str, credentials: Option<&Credentials>) -> (anyhow::Result<()>, String) {
         let mut script = Script { says: says.bytes().collect(), heard: Vec::new() };
-        let news = News { outcome: "complete".into(), status: "{\n.\n}".into(), date: "today".into() };
+        let news = News { outcome: "complete".into(), status: "{\n.\n}".into(), ..News::default() };
         let told = mail().tell("web1", &news, credentials, &mut script);
         (told, String::from_utf8(script.heard).unwrap())
     }
