@@ -27,7 +27,7 @@ const BETWEEN_TRIES: Duration = Duration::from_secs(2);
 /// Where the secrets are in an image.
 const SECRETS: &str = "/etc/kdump/send";
 /// Who vouches for servers, as distributions have them.
-const AUTHORITIES: [&str; 3] =
+pub const AUTHORITIES: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem"];
 
 /// How the server is spoken to.
@@ -231,6 +231,12 @@ impl FromStr for Remote {
     }
 }
 
+/// The machine's own file of those who vouch for servers.
+pub(crate) fn authorities(host: &dyn Host, server: &str) -> anyhow::Result<&'static Path> {
+    let known = AUTHORITIES.iter().map(Path::new).find(|file| host.has_file(file));
+    known.with_context(|| format!("no file says who vouches for {server}: {} are not there", AUTHORITIES.join(", ")))
+}
+
 /// Whether it can be the name or the address of a host.
 pub fn is_host(text: &str) -> bool {
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | ':');
@@ -281,14 +287,7 @@ impl Hook for Remote {
                     secret("password", format!("{password}\n").into_bytes(), "password");
                 }
                 if self.protocol == Protocol::Ftps {
-                    let known = AUTHORITIES.iter().map(Path::new).find(|file| host.has_file(file));
-                    let file = known.with_context(|| {
-                        format!(
-                            "no file says who vouches for {}: {} are not there",
-                            self.server,
-                            AUTHORITIES.join(", ")
-                        )
-                    })?;
+                    let file = authorities(host, &self.server)?;
                     secret("authorities", host.read(file)?, "authorities for the server");
                 }
             }

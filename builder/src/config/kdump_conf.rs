@@ -66,6 +66,7 @@ impl KdumpConf {
             _ => None,
         });
         let mail = self.notify.iter().filter_map(|notify| notify.mail.as_ref()?.credentials.as_deref());
+        let mail = mail.chain(self.notify.iter().filter_map(|notify| notify.authorities.as_deref()));
         targets.chain(mail)
     }
 }

@@ -64,15 +64,16 @@
 //! args = "-p 7410 -i 10"
 //!
 //! [notify]
-//! webhook = "http://monitor.example:8080/kdump"
+//! webhook = "https://monitor.example/kdump"
+//! authorities = "/etc/kdump/authorities.pem"   # who vouches for servers, if not whom this machine believes
 //!
 //! [notify.mail]
 //! server = "mail.example:25"
 //! to = ["root@example.com"]
 //! cc = ["oncall@example.com"]
 //! from = "kdump@web1.example"
-//! credentials = "/etc/kdump/mail.credentials"
-//! clear = true                            # nothing else sends that password, which anybody on the way can read
+//! credentials = "/etc/kdump/mail.credentials"  # only sent over TLS, for which the server is asked (STARTTLS)
+//! # starttls = true, without credentials; or smtps:// before the server; or clear = true, without any TLS
 //!
 //! [kernel]                                # each in the place of its variable of /etc/sysconfig/kdump
 //! release = "6.1.0-18-amd64"
@@ -96,6 +97,7 @@ use kdump_hooks::filesystem::Filesystem;
 use kdump_hooks::net::NetConfig;
 use kdump_hooks::nfs::Nfs;
 use kdump_hooks::notify::smtp::{self, Mail};
+use kdump_hooks::notify::tls::Tls;
 use kdump_hooks::remote::Remote;
 use kdump_init::config::{Limits, Measure};
 use serde::Deserialize;
@@ -187,6 +189,7 @@ struct Fence {
 #[serde(deny_unknown_fields, default)]
 struct Notify {
     webhook: Text,
+    authorities: Text,
     mail: Option<MailTable>,
 }
 
@@ -201,6 +204,8 @@ struct MailTable {
     credentials: Text,
     #[serde(default)]
     clear: bool,
+    #[serde(default)]
+    starttls: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -356,12 +361,18 @@ impl Reader<'_> {
         let webhook = self.optional("webhook", &table.webhook, from_str)?.map(|given| given.value);
         let mail = table.mail.as_ref().map(|mail| self.mail(mail)).transpose()?;
         let is_some = webhook.is_some() || mail.is_some();
-        Ok(is_some.then(|| kdump_hooks::notify::Notify { host: String::new(), mail, webhook }))
+        let authorities = self.optional("authorities", &table.authorities, program)?;
+        let notify = kdump_hooks::notify::Notify { host: String::new(), mail, webhook, authorities: None };
+        if let Some(given) = authorities.as_ref().filter(|_| !notify.needs_tls()) {
+            bail!("{}: `authorities` is for servers with TLS, and none is told so; take the line out", given.origin);
+        }
+        let authorities = authorities.map(|given| given.value);
+        Ok(is_some.then_some(kdump_hooks::notify::Notify { authorities, ..notify }))
     }
 
     fn mail(&self, table: &MailTable) -> anyhow::Result<Mail> {
         let server = self.made("server", &table.server, |text| smtp::server(text).map_err(anyhow::Error::msg))?;
-        let (host, port) = server.value;
+        let (host, port, tls) = server.value;
         let address = |name: &str, text: &Spanned<String>| {
             let made = self.made(name, text, |text| smtp::addresses(text).map_err(anyhow::Error::msg));
             made.map(|given| given.value)
@@ -371,19 +382,21 @@ impl Reader<'_> {
         };
         let from = table.from.as_ref().map(|from| address("from", from)).transpose()?.unwrap_or_default();
         let credentials = self.optional("credentials", &table.credentials, program)?;
-        if let Some(credentials) = credentials.as_ref().filter(|_| !table.clear) {
-            bail!(
-                "{}: credentials: without TLS, which PID 1 of the image has not, anybody on the way to {host} can read \
-                 the password; write clear = true if that is as it should be, or take the line out",
-                credentials.origin
-            );
+        if table.clear && (table.starttls || tls == Tls::On) {
+            bail!("{}: clear = true is without TLS, and smtps:// or starttls with it; keep one", server.origin);
         }
+        if table.starttls && tls == Tls::On {
+            bail!("{}: smtps:// has TLS from the start; take starttls out", server.origin);
+        }
+        let asks = tls.is_off() && !table.clear && (table.starttls || credentials.is_some());
+        let tls = if asks { Tls::Starttls } else { tls };
         let to = all("to", &table.to)?;
         if to.is_empty() {
             bail!("{}: `to` names nobody; name somebody or take [notify.mail] out", server.origin);
         }
         let from = from.into_iter().next().unwrap_or_default();
-        Ok(Mail { host, port, from, to, cc: all("cc", &table.cc)?, credentials: credentials.map(|file| file.value) })
+        let (cc, credentials) = (all("cc", &table.cc)?, credentials.map(|file| file.value));
+        Ok(Mail { host, port, from, to, cc, tls, credentials, login: None })
     }
 
     fn limits(&self, table: &BTreeMap<String, Spanned<u64>>) -> anyhow::Result<Limits> {
@@ -607,6 +620,7 @@ mod tests {
         assert_eq!(dump.limits, Limits::default());
         let mail = dump.notify.as_ref().unwrap().mail.as_ref().unwrap();
         assert_eq!((mail.host.as_str(), mail.to.len(), mail.cc.len()), ("mail.example", 1, 1));
+        assert_eq!((mail.tls, dump.notify.as_ref().unwrap().needs_tls()), (Tls::Starttls, true));
         assert_eq!(dump.kdump_post.as_ref().unwrap().value, Path::new("/usr/local/sbin/after-the-dump"));
         assert_eq!((dump.extra_modules.len(), dump.extra_bins.len(), dump.forbid_modules.len()), (1, 1, 1));
         assert_eq!(dump.fence_nodes.as_ref().unwrap().value.len(), 2);
@@ -653,12 +667,16 @@ mod tests {
             (target("kind = \"remote\"\nurl = \"nfs://nas/x\""), "kdump.toml:4: url: write an address such as"),
             ("[fence]\nnodes = []".to_owned(), "kdump.toml:2: `nodes` names none"),
             (
-                "[notify]\nwebhook = \"https://h/\"".to_owned(),
-                "kdump.toml:2: webhook: `https://h/`: https is not supported, since PID 1 of the image has no TLS",
+                "[notify]\nwebhook = \"http://h/\"\nauthorities = \"/ca\"".to_owned(),
+                "kdump.toml:3: `authorities` is for servers with TLS",
             ),
             (
-                "[notify.mail]\nserver = \"h\"\nto = [\"a@x\"]\ncredentials = \"/c\"".to_owned(),
-                "kdump.toml:4: credentials: without TLS",
+                "[notify.mail]\nserver = \"smtps://h\"\nto = [\"a@x\"]\nclear = true".to_owned(),
+                "kdump.toml:2: clear = true is without TLS",
+            ),
+            (
+                "[notify.mail]\nserver = \"smtps://h\"\nto = [\"a@x\"]\nstarttls = true".to_owned(),
+                "kdump.toml:2: smtps:// has TLS from the start",
             ),
             (target("tag = \"x\""), "kdump.toml:2: the target has no `kind`; write one of filesystem, virtiofs"),
             (target("kind = \"tape\""), "kdump.toml:3: there is no kind of target `tape`; write one of"),

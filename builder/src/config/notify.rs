@@ -2,8 +2,13 @@
 
 use super::{Config, Given};
 use anyhow::{Context, bail};
+use kdump_hooks::cifs::Credentials;
 use kdump_hooks::notify::Notify;
 use kdump_hooks::notify::smtp::{self, Mail};
+use kdump_hooks::notify::tls::Tls;
+
+/// Where an image has what SUSE's variables say of user and password.
+const CREDENTIALS: &str = "/etc/kdump/mail.credentials";
 
 /// Who is told. `host` is what the machine calls itself.
 ///
@@ -25,27 +30,33 @@ pub fn resolve(config: &Config, host: &str) -> anyhow::Result<Option<Notify>> {
             to.origin
         );
     };
-    if let Some(Given { value, origin }) = &system.smtp_secret {
-        bail!(
-            "{origin}: {value} is not followed: SUSE sends it over TLS, which PID 1 of the image has not, and in the clear \
-             anybody on the way could read it; let the server take mail from this network without, or write \
-             [notify.mail] with `credentials` and `clear = true` into /etc/kdump/kdump.toml"
-        );
-    }
+    // As SUSE has it, both together mean that the server is asked for TLS.
+    let login = match (&system.smtp_user, &system.smtp_password) {
+        (Some(user), Some(password)) => {
+            let password = password.value.0.clone().unwrap_or_default();
+            Some(Credentials { user: user.value.clone(), password, domain: None })
+        }
+        (None, None) => None,
+        (Some(Given { origin, .. }), None) => bail!("{origin}: KDUMP_SMTP_USER needs KDUMP_SMTP_PASSWORD"),
+        (None, Some(Given { origin, .. })) => bail!("{origin}: KDUMP_SMTP_PASSWORD needs KDUMP_SMTP_USER"),
+    };
     let addresses = |given: Option<&Given<String>>| match given {
         Some(given) => smtp::addresses(&given.value).map_err(anyhow::Error::msg).context(given.origin.to_string()),
         None => Ok(Vec::new()),
     };
-    let (name, port) = smtp::server(&server.value).map_err(anyhow::Error::msg).context(server.origin.to_string())?;
+    let (name, port, tls) =
+        smtp::server(&server.value).map_err(anyhow::Error::msg).context(server.origin.to_string())?;
     let mail = Mail {
         host: name,
         port,
         from: sender(host),
         to: addresses(Some(to))?,
         cc: addresses(system.notification_cc.as_ref())?,
-        credentials: None,
+        tls: if login.is_some() && tls.is_off() { Tls::Starttls } else { tls },
+        credentials: login.is_some().then(|| CREDENTIALS.into()),
+        login,
     };
-    Ok(Some(Notify { host: host.to_owned(), mail: Some(mail), webhook: None }))
+    Ok(Some(Notify { host: host.to_owned(), mail: Some(mail), ..Notify::default() }))
 }
 
 fn sender(host: &str) -> String {
@@ -74,10 +85,15 @@ mod tests {
     }
 
     #[test]
-    fn a_password_that_would_go_in_the_clear_is_refused_and_not_shown() {
+    fn a_password_only_goes_over_tls_and_is_not_shown() {
         let text = "KDUMP_SMTP_SERVER=mail\nKDUMP_SMTP_PASSWORD=topsecret\nKDUMP_NOTIFICATION_TO=a@x\n";
         let error = of(text).unwrap_err().to_string();
-        assert!(error.starts_with("kdump:2: KDUMP_SMTP_PASSWORD is not followed") && !error.contains("topsecret"));
+        assert_eq!(error, "kdump:2: KDUMP_SMTP_PASSWORD needs KDUMP_SMTP_USER");
+        let notify = of(&format!("{text}KDUMP_SMTP_USER=u\n")).unwrap().unwrap();
+        assert!(!format!("{notify:?}").contains("topsecret"));
+        let mail = notify.mail.unwrap();
+        assert_eq!((mail.tls, mail.login.unwrap().password.as_str()), (Tls::Starttls, "topsecret"));
+        assert!(mail.credentials.is_some(), "it is in the image");
         let error = of("KDUMP_NOTIFICATION_TO=a@x").unwrap_err().to_string();
         assert!(error.starts_with("kdump:1: KDUMP_NOTIFICATION_TO needs KDUMP_SMTP_SERVER"), "{error}");
         let error = format!("{:#}", of("KDUMP_SMTP_SERVER=mail\nKDUMP_NOTIFICATION_TO=\"a<x\"\n").unwrap_err());

@@ -6,6 +6,7 @@
 use super::{Given, Origin, Savedir};
 use anyhow::{Context, bail};
 use kdump_hooks::net::NetConfig;
+use kdump_hooks::remote::Password;
 use kdump_init::config::Ending;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -43,8 +44,10 @@ pub struct Sysconfig {
     pub postscript: Option<Given<Vec<String>>>,
     /// SUSE's `KDUMP_SMTP_SERVER`: who takes mail.
     pub smtp_server: Option<Given<String>>,
-    /// SUSE's `KDUMP_SMTP_USER` or `KDUMP_SMTP_PASSWORD`, whichever is there; its value is of no use.
-    pub smtp_secret: Option<Given<String>>,
+    /// SUSE's `KDUMP_SMTP_USER`: as whom it is handed over.
+    pub smtp_user: Option<Given<String>>,
+    /// SUSE's `KDUMP_SMTP_PASSWORD`.
+    pub smtp_password: Option<Given<Password>>,
     /// SUSE's `KDUMP_NOTIFICATION_TO`: who gets it.
     pub notification_to: Option<Given<String>>,
     /// SUSE's `KDUMP_NOTIFICATION_CC`: who gets a copy.
@@ -101,10 +104,10 @@ impl Sysconfig {
                     system.netconfig = Some(Given { value, origin });
                 }
                 "KDUMP_SMTP_SERVER" => system.smtp_server = some(value),
-                "KDUMP_SMTP_USER" | "KDUMP_SMTP_PASSWORD" => {
-                    // Only its being there counts, so that the password is not kept.
-                    let there = some(value).map(|given| Given { value: name, origin: given.origin });
-                    system.smtp_secret = there.or(system.smtp_secret);
+                "KDUMP_SMTP_USER" => system.smtp_user = some(value),
+                "KDUMP_SMTP_PASSWORD" => {
+                    let secret = |Given { value, origin }| Given { value: Password(Some(value)), origin };
+                    system.smtp_password = some(value).map(secret);
                 }
                 "KDUMP_NOTIFICATION_TO" => system.notification_to = some(value),
                 "KDUMP_NOTIFICATION_CC" => system.notification_cc = some(value),

@@ -48,6 +48,14 @@ impl Programs {
         Ok(Programs { init: init?, capture: capture?, dirs })
     }
 
+    /// Where a program of ours is.
+    ///
+    /// # Errors
+    /// It is missing.
+    pub fn place(&self, name: &str) -> anyhow::Result<PathBuf> {
+        find(&self.dirs, name)
+    }
+
     /// One that not every image has, as entries.
     ///
     /// # Errors

@@ -8,8 +8,12 @@
 
 use super::Machine;
 use crate::config::{Config, TargetLine, notify};
+use crate::gather::programs::Programs;
 use crate::host::{Tree, sysfs};
-use kdump_hooks::notify::{MARK, News, Notice};
+use anyhow::Context;
+use kdump_hooks::notify::tls::Lender;
+use kdump_hooks::notify::{MARK, News, Notice, Notify};
+use kdump_hooks::remote::{AUTHORITIES, PROGRAM};
 use kdump_init::dump::{DumpDir, Place};
 use kdump_init::status::{self, Status};
 use kdump_init::sys::LinuxNet;
@@ -36,13 +40,17 @@ pub(super) fn run(machine: &Machine) {
         Ok(None) => return,
         Err(error) => return log::warn!("{error:#}"),
     };
+    let lender = match lender(machine, &notify) {
+        Ok(lender) => lender,
+        Err(error) => return log::warn!("nobody can be told: {error:#}"),
+    };
     let mut news: Vec<(PathBuf, News)> =
         directories(&config, &machine.tree).iter().flat_map(|dir| unheard(dir)).collect();
     news.sort_by(|a, b| a.0.cmp(&b.0));
     for (dump, news) in news.iter().take(MOST) {
         let mut status = whole(&news.status);
         let known = status.as_ref().map(|status| status.notices.as_slice()).unwrap_or_default();
-        let notices = notify.tell(news, known, &mut LinuxNet::default(), LIMIT);
+        let notices = notify.tell(news, known, &mut LinuxNet::default(), &lender, LIMIT);
         let failures = Notice::failures(&notices);
         if let Some(status) = &mut status {
             Notice::settle(&mut status.notices, notices);
@@ -60,6 +68,18 @@ pub(super) fn run(machine: &Machine) {
             Err(error) => return log::warn!("{}: {error:#}; trying again at the next start", dump.display()),
         }
     }
+}
+
+/// What is needed to tell over TLS, if anybody is to be told so.
+fn lender(machine: &Machine, notify: &Notify) -> anyhow::Result<Lender> {
+    if !notify.needs_tls() {
+        return Ok(Lender::of_image());
+    }
+    let own = || AUTHORITIES.iter().map(PathBuf::from).find(|file| machine.tree.path(relative(file)).is_file());
+    let authorities = notify.authorities.clone().or_else(own);
+    let authorities = authorities.context("no file says who vouches for servers; name one as [notify] authorities")?;
+    let program = Programs::find(machine.programs.as_deref())?.place(PROGRAM)?;
+    Ok(Lender { program, authorities: machine.tree.path(relative(&authorities)) })
 }
 
 /// A status of which nothing is lost when it is written once more.

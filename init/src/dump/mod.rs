@@ -49,6 +49,7 @@ use crate::run::{Run, act, act_knowing};
 use crate::status::{Outcome, Status, TargetReport};
 use anyhow::Context;
 use kdump_hooks::kernel::KernelLog;
+use kdump_hooks::notify::tls::Lender;
 use kdump_hooks::notify::{News, Notice};
 use kdump_hooks::{Machine, Next, Stage, Target};
 use log::{info, warn};
@@ -180,7 +181,7 @@ fn notify(run: &mut Run, config: &ImageConfig, machine: &mut dyn Machine, status
         return notify.untold(&news, "there is no network here; kdumpctl start tells it after the reboot");
     }
     run.pulse.beat(Beat::Still(NOTIFYING + config.limits.stage()));
-    let notices = notify.tell(&news, &[], machine.network(), NOTIFYING);
+    let notices = notify.tell(&news, &[], machine.network(), &Lender::of_image(), NOTIFYING);
     match Notice::failures(&notices) {
         None => info!("those who are to know have been told"),
         Some(failures) => warn!("{failures}"),
