@@ -4,7 +4,7 @@
 
 use crate::config::{Config, Sysconfig, TargetLine};
 use crate::host::{Tree, known_hosts};
-use kdump_hooks::remote::{Login, Remote};
+use kdump_hooks::remote::{Login, Remote, certificate_of};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -91,7 +91,7 @@ pub fn sources(config: &Config, tree: &Tree) -> Vec<PathBuf> {
     }
     let key = identity(config, tree, &mut Vec::new());
     // One who talks to other hosts changes the file of known hosts all the time; the key of the target is in the image.
-    vec![tree.path(key)]
+    vec![tree.path(&key), tree.path(certificate_of(&key))]
 }
 
 /// The machines to which dumps go by ssh or sftp.

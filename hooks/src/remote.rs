@@ -24,6 +24,8 @@ pub const PROGRAM: &str = "kdump-send";
 pub const NOBODY: i32 = 2;
 /// How long the server is tried again while it does not answer, such as while a switch learns our address.
 const BETWEEN_TRIES: Duration = Duration::from_secs(2);
+/// What the name of a key's certificate ends in, beside the key.
+const CERTIFICATE: &str = "-cert.pub";
 /// Where the secrets are in an image.
 const SECRETS: &str = "/etc/kdump/send";
 /// Who vouches for servers, as distributions have them.
@@ -231,6 +233,13 @@ impl FromStr for Remote {
     }
 }
 
+/// Where the certificate of a private key is, if it has one.
+pub fn certificate_of(key: &Path) -> PathBuf {
+    let mut certificate = key.as_os_str().to_owned();
+    certificate.push(CERTIFICATE);
+    certificate.into()
+}
+
 /// The machine's own file of those who vouch for servers.
 pub(crate) fn authorities(host: &dyn Host, server: &str) -> anyhow::Result<&'static Path> {
     let known = AUTHORITIES.iter().map(Path::new).find(|file| host.has_file(file));
@@ -267,6 +276,11 @@ impl Hook for Remote {
                     format!("the target {self} needs a private key; `kdumpctl propagate` makes and installs one")
                 })?;
                 secret("key", key, "private key");
+                let certificate = certificate_of(identity);
+                if host.has_file(&certificate) {
+                    let bytes = host.read(&certificate)?;
+                    secret(&format!("key{CERTIFICATE}"), bytes, "certificate of the private key");
+                }
                 if !self.any_host {
                     if self.login.host_keys.is_empty() {
                         bail!(
@@ -411,6 +425,9 @@ mod tests {
         assert_eq!(ours[0].0, PROGRAM);
         target.any_host = true;
         assert_eq!(target.gather(&host).unwrap().files.len(), 1);
+        host.files.insert("/root/.ssh/key-cert.pub".into(), b"CERT".to_vec());
+        let names: Vec<PathBuf> = target.gather(&host).unwrap().files.into_iter().map(|file| file.path).collect();
+        assert_eq!(names, ["/etc/kdump/send/sftp-nas.key", "/etc/kdump/send/sftp-nas.key-cert.pub"].map(PathBuf::from));
     }
 
     #[test]

@@ -165,6 +165,18 @@ fn ssh(place: &Path, servers: &Path, port: u16) -> Result<Vec<String>> {
     ] {
         keygen(&place.join(file), kind, passphrase)?;
     }
+    keygen(&place.join("authority"), "ed25519", "")?;
+    for (file, kind, valid) in [
+        ("certified-ed25519", "ed25519", "+1d"),
+        ("certified-ecdsa", "ecdsa", "+1d"),
+        ("certified-rsa", "rsa", "+1d"),
+        ("expired", "ed25519", "20200101:20200102"),
+    ] {
+        keygen(&place.join(file), kind, "")?;
+        let mut sign = tools::command("ssh-keygen");
+        sign.args(["-q", "-I", "kdump", "-n", "root", "-V", valid, "-s"]).arg(place.join("authority"));
+        tools::run(sign.arg(place.join(file).with_extension("pub")))?;
+    }
     let public = |name: &str| fs::read_to_string(place.join(name).with_extension("pub"));
     let two_words = |text: &str| text.split(' ').take(2).collect::<Vec<_>>().join(" ");
     let authorized = ["ed25519", "ecdsa", "rsa", "locked"].map(public).into_iter().collect::<Result<String, _>>()?;
@@ -178,9 +190,10 @@ fn ssh(place: &Path, servers: &Path, port: u16) -> Result<Vec<String>> {
     let shown = |name: &str| place.join(name).display().to_string();
     let conf = format!(
         "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\nStrictModes no\nUsePAM no\n\
-         PermitRootLogin yes\nPidFile none\nMaxStartups 100\nSubsystem sftp {}\n",
+         TrustedUserCAKeys {}\nPermitRootLogin yes\nPidFile none\nMaxStartups 100\nSubsystem sftp {}\n",
         shown("host"),
         shown("authorized"),
+        shown("authority.pub"),
         servers.join("usr/lib/openssh/sftp-server").display()
     );
     fs::write(place.join("sshd_config"), conf)?;

@@ -41,7 +41,8 @@ but their owner.
 
 Options:
   --identity FILE       the private key for ssh and sftp, without a passphrase
-                        (id_ed25519, id_ecdsa or id_rsa in ~/.ssh if not given)
+                        (id_ed25519, id_ecdsa or id_rsa in ~/.ssh if not given);
+                        a certificate for it is FILE-cert.pub
   --known-hosts FILE    the hosts that are known (~/.ssh/known_hosts)
   --any-host            believe that HOST is who it says it is: whoever is in
                         between can read the dump
