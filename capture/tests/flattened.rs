@@ -279,9 +279,10 @@ proptest! {
 
 #[test]
 fn a_stream_says_on_its_way_how_much_of_it_has_come() {
+    type Known = Vec<Option<(u64, u64)>>;
     /// What is known after each record.
     #[derive(Default)]
-    struct Follows(Mutex<(Share, Vec<Option<(u64, u64)>>)>);
+    struct Follows(Mutex<(Share, Known)>);
     impl Output for Follows {
         fn write_at(&self, at: FileOffset, bytes: &[u8]) -> io::Result<usize> {
             let (share, known) = &mut *self.0.lock().unwrap();

@@ -24,10 +24,12 @@ pub const PROGRAM: &str = "kdump-send";
 pub const NOBODY: i32 = 2;
 /// How long the server is tried again while it does not answer, such as while a switch learns our address.
 const BETWEEN_TRIES: Duration = Duration::from_secs(2);
+/// What the name of a key's certificate ends in, beside the key.
+const CERTIFICATE: &str = "-cert.pub";
 /// Where the secrets are in an image.
 const SECRETS: &str = "/etc/kdump/send";
 /// Who vouches for servers, as distributions have them.
-const AUTHORITIES: [&str; 3] =
+pub const AUTHORITIES: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem"];
 
 /// How the server is spoken to.
@@ -238,6 +240,19 @@ impl FromStr for Remote {
     }
 }
 
+/// Where the certificate of a private key is, if it has one.
+pub fn certificate_of(key: &Path) -> PathBuf {
+    let mut certificate = key.as_os_str().to_owned();
+    certificate.push(CERTIFICATE);
+    certificate.into()
+}
+
+/// The machine's own file of those who vouch for servers.
+pub(crate) fn authorities(host: &dyn Host, server: &str) -> anyhow::Result<&'static Path> {
+    let known = AUTHORITIES.iter().map(Path::new).find(|file| host.has_file(file));
+    known.with_context(|| format!("no file says who vouches for {server}: {} are not there", AUTHORITIES.join(", ")))
+}
+
 /// Whether it can be the name or the address of a host.
 pub fn is_host(text: &str) -> bool {
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | ':');
@@ -268,6 +283,11 @@ impl Hook for Remote {
                     format!("the target {self} needs a private key; `kdumpctl propagate` makes and installs one")
                 })?;
                 secret("key", key, "private key");
+                let certificate = certificate_of(identity);
+                if host.has_file(&certificate) {
+                    let bytes = host.read(&certificate)?;
+                    secret(&format!("key{CERTIFICATE}"), bytes, "certificate of the private key");
+                }
                 if !self.any_host {
                     if self.login.host_keys.is_empty() {
                         bail!(
@@ -291,14 +311,7 @@ impl Hook for Remote {
                     secret("password", format!("{password}\n").into_bytes(), "password");
                 }
                 if self.protocol == Protocol::Ftps {
-                    let known = AUTHORITIES.iter().map(Path::new).find(|file| host.has_file(file));
-                    let file = known.with_context(|| {
-                        format!(
-                            "no file says who vouches for {}: {} are not there",
-                            self.server,
-                            AUTHORITIES.join(", ")
-                        )
-                    })?;
+                    let file = authorities(host, &self.server)?;
                     secret("authorities", host.read(file)?, "authorities for the server");
                 }
             }
@@ -422,6 +435,9 @@ mod tests {
         assert_eq!(ours[0].0, PROGRAM);
         target.any_host = true;
         assert_eq!(target.gather(&host).unwrap().files.len(), 1);
+        host.files.insert("/root/.ssh/key-cert.pub".into(), b"CERT".to_vec());
+        let names: Vec<PathBuf> = target.gather(&host).unwrap().files.into_iter().map(|file| file.path).collect();
+        assert_eq!(names, ["/etc/kdump/send/sftp-nas.key", "/etc/kdump/send/sftp-nas.key-cert.pub"].map(PathBuf::from));
     }
 
     #[test]

@@ -125,7 +125,7 @@
 //! [hooks.notify]
 //! host = "web1"
 //! webhook = "http://monitor.example:8080/kdump"
-//! mail = { host = "mail.example", port = 25, from = "root@web1", to = ["root@example.com"] }
+//! mail = { host = "mail.example", port = 25, tls = "starttls", from = "root@web1", to = ["root@example.com"] }
 //! ```
 //!
 //! Layers of storage stand in the order in which they are put together; `mdraid` and `multipath` are the others. Those

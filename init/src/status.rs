@@ -4,6 +4,7 @@ use crate::config::FailureAction;
 use crate::dump::{Address, SpaceReport};
 use crate::modules::Report;
 use kdump_hooks::Stage;
+use kdump_hooks::notify::Notice;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::Path;
@@ -38,6 +39,10 @@ pub struct Status {
     pub space: Option<SpaceReport>,
     /// The files of the dump directory.
     pub files: Vec<FileReport>,
+    /// What became of each notice, once somebody was to be told. Written into the file when it is known, which is after
+    /// the dump is safe.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<Notice>,
     /// Memory of the capture environment, KiB.
     pub memory: Memory,
     /// What the capture kernel does in the end.
@@ -118,6 +123,7 @@ impl Status {
             vmcore: None,
             space: None,
             files: Vec::new(),
+            notices: Vec::new(),
             memory: Memory::default(),
             ending: None,
         }

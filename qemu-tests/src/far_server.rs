@@ -169,6 +169,18 @@ fn ssh(place: &Path, servers: &Path, port: u16) -> Result<Vec<String>> {
     ] {
         keygen(&place.join(file), kind, passphrase)?;
     }
+    keygen(&place.join("authority"), "ed25519", "")?;
+    for (file, kind, valid) in [
+        ("certified-ed25519", "ed25519", "+1d"),
+        ("certified-ecdsa", "ecdsa", "+1d"),
+        ("certified-rsa", "rsa", "+1d"),
+        ("expired", "ed25519", "20200101:20200102"),
+    ] {
+        keygen(&place.join(file), kind, "")?;
+        let mut sign = tools::command("ssh-keygen");
+        sign.args(["-q", "-I", "kdump", "-n", "root", "-V", valid, "-s"]).arg(place.join("authority"));
+        tools::run(sign.arg(place.join(file).with_extension("pub")))?;
+    }
     let public = |name: &str| fs::read_to_string(place.join(name).with_extension("pub"));
     let two_words = |text: &str| text.split(' ').take(2).collect::<Vec<_>>().join(" ");
     let authorized = ["ed25519", "ecdsa", "rsa", "locked"].map(public).into_iter().collect::<Result<String, _>>()?;
@@ -180,10 +192,22 @@ fn ssh(place: &Path, servers: &Path, port: u16) -> Result<Vec<String>> {
     let hash = tools::text(tools::command("openssl").args(["passwd", "-6", PASSWORD]))?;
     fs::write(place.join("shadow"), format!("root:{}:20000::::::\n", hash.trim()))?;
     let conf = format!(
-        "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {} .ssh/authorized_keys\nStrictModes no\nUsePAM no\n\
-         PermitRootLogin yes\nPidFile none\nMaxStartups 100\nSubsystem sftp {}\n",
+        "Port {port}
+ListenAddress 127.0.0.1
+HostKey {}
+AuthorizedKeysFile {} .ssh/authorized_keys
+StrictModes no
+UsePAM no
+\
+         TrustedUserCAKeys {}
+PermitRootLogin yes
+PidFile none
+MaxStartups 100
+Subsystem sftp {}
+",
         shown("host"),
         shown("authorized"),
+        shown("authority.pub"),
         servers.join("usr/lib/openssh/sftp-server").display()
     );
     fs::write(place.join("sshd_config"), conf)?;

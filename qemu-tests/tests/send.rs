@@ -155,6 +155,24 @@ fn a_dump_arrives_whole_by_every_protocol_and_is_what_the_report_says() -> Resul
 }
 
 #[test]
+fn a_certificate_beside_the_key_opens_unless_it_is_out_of_date() -> Result<()> {
+    let server = serve("certificates", Speaks::Ssh)?;
+    let check = |key: &str| -> Result<Command> {
+        let mut command = command(&server, "ssh", "certified", &["--identity", &server.file(key)])?;
+        command.arg("check");
+        Ok(command)
+    };
+    for kind in ["ed25519", "ecdsa", "rsa"] {
+        let key = format!("certified-{kind}");
+        succeed(check(&key)?, b"").with_context(|| key.clone())?;
+        // The key alone is not known there.
+        fs::rename(server.place.join(format!("{key}-cert.pub")), server.place.join("away"))?;
+        fail(check(&key)?, b"", 1, &["does not let root in"])?;
+    }
+    fail(check("expired")?, b"", 1, &["does not let root in", "nor with its certificate"])
+}
+
+#[test]
 fn keys_of_every_kind_open_and_others_do_not() -> Result<()> {
     let server = serve("keys", Speaks::Ssh)?;
     for protocol in ["ssh", "sftp"] {

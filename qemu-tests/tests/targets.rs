@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use qemu_tests::folders;
 use qemu_tests::nfs_server::NfsServer;
 use qemu_tests::prelude::*;
-use qemu_tests::sink::Sink;
+use qemu_tests::sink::{Identity, Sink};
 use qemu_tests::smb_server::{PASSWORD, SmbServer};
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -52,15 +52,16 @@ fn cifs(port: u16, credentials: &str) -> String {
 }
 
 /// A server that is absent and a wrong password are told; the right one opens the same share, sealed, and the dump is there. A mail and a request tell of
-/// it.
+/// it, over TLS.
 #[test]
 fn a_share_refuses_a_wrong_password_and_takes_the_dump_with_the_right_one() -> Result<()> {
     let server = SmbServer::start(&place("cifs")?)?;
     let wrong = cifs(server.port, "/etc/kdump/wrong").replace("/crash", "/other");
-    let (mail, web) = (Sink::mail()?, Sink::web()?);
+    let identity = Identity::of("10.0.2.2", &place("told")?)?;
+    let (mail, web) = (Sink::mail_after_starttls(&identity)?, Sink::secure_web(&identity)?);
     let notify = format!(
-        "[notify]\nwebhook = \"http://10.0.2.2:{}/hook?key=value\"\n[notify.mail]\nserver = \"10.0.2.2:{}\"\n\
-         to = [\"root@example.com\"]\ncredentials = \"/etc/kdump/mail\"\nclear = true\n",
+        "[notify]\nwebhook = \"https://10.0.2.2:{}/hook?key=value\"\nauthorities = \"/etc/kdump/vouches\"\n\
+         [notify.mail]\nserver = \"10.0.2.2:{}\"\nto = [\"root@example.com\"]\ncredentials = \"/etc/kdump/mail\"\n",
         web.port, mail.port
     );
     // Nobody listens on the first port.
@@ -72,6 +73,7 @@ fn a_share_refuses_a_wrong_password_and_takes_the_dump_with_the_right_one() -> R
         GuestFile::text("/etc/kdump/wrong", &server.credentials("not it")),
         GuestFile::text("/etc/kdump/right", &server.credentials(PASSWORD)),
         GuestFile::text("/etc/kdump/mail", "username=kdump\npassword=letter\n"),
+        GuestFile::text("/etc/kdump/vouches", &identity.certificate),
     ];
     let outcome = crash(&scenario)?;
     let dump = server.dump().with_context(|| format!("the console said last:\n{}", tail(&outcome.console)))?;
@@ -94,6 +96,10 @@ fn a_share_refuses_a_wrong_password_and_takes_the_dump_with_the_right_one() -> R
     ensure!(requests[0].starts_with("POST /hook?key=value HTTP/1.1\r\n"), "the request is {}", requests[0]);
     ensure!(requests[0].contains("\"outcome\": \"complete\""), "the request is {}", requests[0]);
     ensure!(dump.join(".notified").exists(), "the dump does not say that it has been told of");
+    let status = qemu_tests::status::Status::read(&dump.join("status.json"))?;
+    let notices = status.at("/notices")?;
+    let told = |number: usize| notices[number]["to"].is_string() && notices[number]["error"].is_null();
+    ensure!(told(0) && told(1), "the status says of the notices: {notices}");
     ensure!(!outcome.console.contains("top,") && !outcome.console.contains("not it"), "the console shows a password");
     Ok(())
 }

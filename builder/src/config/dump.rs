@@ -100,7 +100,8 @@ impl KdumpConf {
             _ => None,
         });
         let mail = self.notify.iter().filter_map(|notify| notify.value.mail.as_ref()?.credentials.as_deref());
-        targets.chain(mail)
+        let authorities = self.notify.iter().filter_map(|notify| notify.value.authorities.as_deref());
+        targets.chain(mail).chain(authorities)
     }
 
     /// Where something says already where dumps go.

@@ -43,10 +43,18 @@ mod tests {
     }
 
     #[test]
-    fn a_password_that_would_go_in_the_clear_is_refused_and_not_shown() {
+    fn a_password_only_goes_over_tls_and_is_not_shown() {
         let text = "KDUMP_SMTP_SERVER=mail\nKDUMP_SMTP_PASSWORD=topsecret\nKDUMP_NOTIFICATION_TO=a@x\n";
         let error = of(text).unwrap_err().to_string();
-        assert!(error.contains("kdump:2: KDUMP_SMTP_PASSWORD is not followed") && !error.contains("topsecret"));
+        assert!(error.contains("kdump:2: KDUMP_SMTP_PASSWORD needs KDUMP_SMTP_USER"), "{error}");
+        let notify = of(&format!("{text}KDUMP_SMTP_USER=u\n")).unwrap().unwrap();
+        assert!(!format!("{notify:?}").contains("topsecret"));
+        let mail = notify.mail.unwrap();
+        assert_eq!(
+            (mail.tls, mail.login.unwrap().password.as_str()),
+            (kdump_hooks::notify::tls::Tls::Starttls, "topsecret")
+        );
+        assert!(mail.credentials.is_some(), "it is in the image");
         let error = of("KDUMP_NOTIFICATION_TO=a@x").unwrap_err().to_string();
         assert!(error.contains("kdump:1: KDUMP_NOTIFICATION_TO needs KDUMP_SMTP_SERVER"), "{error}");
         let error = of("KDUMP_SMTP_SERVER=mail\nKDUMP_NOTIFICATION_TO=\"a<x\"\n").unwrap_err().to_string();

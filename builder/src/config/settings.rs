@@ -16,6 +16,7 @@ use clap::ValueEnum;
 use kdump_hooks::net::{Method, NetConfig, Source};
 use kdump_hooks::notify::Notify;
 use kdump_hooks::notify::smtp::Mail;
+use kdump_hooks::notify::tls::Tls;
 use kdump_hooks::remote::Remote;
 use kdump_init::config::Limits;
 use std::path::Path;
@@ -326,7 +327,7 @@ fn of_image(list: &mut List, image: &Image) {
 }
 
 fn of_notify(list: &mut List, notify: &Notify, origin: &Origin) {
-    let Notify { host: _, mail, webhook } = notify;
+    let Notify { host: _, mail, webhook, authorities } = notify;
     if let Some(webhook) = webhook {
         // Who knows the path of such an address may post to it.
         list.push("notify", "webhook", string(&format!("{webhook}{}", webhook.path)), origin);
@@ -334,9 +335,13 @@ fn of_notify(list: &mut List, notify: &Notify, origin: &Origin) {
             last.secret = webhook.path.len() > 1;
         }
     }
-    let Some(Mail { host, port, from, to, cc, credentials }) = mail else { return };
+    if let Some(authorities) = authorities {
+        list.push("notify", "authorities", text(authorities), origin);
+    }
+    let Some(Mail { host, port, from, to, cc, tls, credentials, login }) = mail else { return };
     let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-    list.push("notify.mail", "server", string(&format!("{host}:{port}")), origin);
+    let scheme = if *tls == Tls::On { "smtps://" } else { "" };
+    list.push("notify.mail", "server", string(&format!("{scheme}{host}:{port}")), origin);
     list.push("notify.mail", "to", strings(to), origin);
     if !cc.is_empty() {
         list.push("notify.mail", "cc", strings(cc), origin);
@@ -344,9 +349,15 @@ fn of_notify(list: &mut List, notify: &Notify, origin: &Origin) {
     if !from.is_empty() {
         list.push("notify.mail", "from", string(from), origin);
     }
-    if let Some(credentials) = credentials {
-        list.push("notify.mail", "credentials", text(credentials), origin);
-        list.push("notify.mail", "clear", Value::Boolean(true), origin);
+    match (login, credentials) {
+        (Some(_), _) => list.secret("notify.mail", "password", origin),
+        (None, Some(credentials)) => list.push("notify.mail", "credentials", text(credentials), origin),
+        (None, None) => {}
+    }
+    match tls {
+        Tls::Starttls => list.push("notify.mail", "starttls", Value::Boolean(true), origin),
+        Tls::Off if credentials.is_some() => list.push("notify.mail", "clear", Value::Boolean(true), origin),
+        Tls::Off | Tls::On => {}
     }
 }
 

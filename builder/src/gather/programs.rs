@@ -54,6 +54,14 @@ impl Programs {
         [self.init.clone(), self.capture.clone()].into_iter().chain(send).collect()
     }
 
+    /// Where a program of ours is.
+    ///
+    /// # Errors
+    /// It is missing.
+    pub fn place(&self, name: &str) -> anyhow::Result<PathBuf> {
+        find(&self.dirs, name)
+    }
+
     /// One that not every image has, as entries.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 //!
 //! In: the text, and the host's name as it stands there (`nas`, `[nas]:2222`). Out: its keys. May surprise: names may be
 //! hashed, patterns, or excluded by a `!`; of the lines with a mark, those that revoke a key take it away again, and
-//! those of certificate authorities are passed over: kdump-send does not know certificates.
+//! those of certificate authorities are passed over: kdump-send does not know certificates of hosts.
 
 use sha1::{Digest, Sha1};
 use std::collections::BTreeSet;

@@ -1,12 +1,21 @@
 //! Tells of the dumps that the capture environment could not tell of: those on a disk of this machine.
 //!
-//! In: dump directories without the mark. Out: mail and requests, and the mark where they went through. What goes wrong
-//! is told and tried again at the next start; it changes nothing else.
+//! In: dump directories without the mark. Out: mail and requests, what became of each in the dump's `status.json`, and the
+//! mark where all went through. What goes wrong is told and tried again at the next start; it changes nothing else.
+//!
+//! May surprise: a `status.json` in which there is something that this version does not know stays as it is, since it
+//! would be lost.
 
 use super::Machine;
 use crate::config::{Config, TargetLine, notify};
+use crate::gather::programs::Programs;
 use crate::host::{Tree, sysfs};
-use kdump_hooks::notify::{MARK, News, date};
+use anyhow::Context;
+use kdump_hooks::notify::tls::Lender;
+use kdump_hooks::notify::{MARK, News, Notice, Notify};
+use kdump_hooks::remote::{AUTHORITIES, PROGRAM};
+use kdump_init::dump::{DumpDir, Place};
+use kdump_init::status::{self, Status};
 use kdump_init::sys::LinuxNet;
 use std::fs;
 use std::io::Read;
@@ -27,11 +36,24 @@ pub(super) fn run(machine: &Machine) {
     let Ok(config) = Config::read(&machine.files) else { return };
     let host = machine.tree.line("proc/sys/kernel/hostname").unwrap_or_default();
     let Some(notify) = notify::resolve(&config, &host) else { return };
+    let lender = match lender(machine, &notify) {
+        Ok(lender) => lender,
+        Err(error) => return log::warn!("nobody can be told: {error:#}"),
+    };
     let mut news: Vec<(PathBuf, News)> =
         directories(&config, &machine.tree).iter().flat_map(|dir| unheard(dir)).collect();
     news.sort_by(|a, b| a.0.cmp(&b.0));
     for (dump, news) in news.iter().take(MOST) {
-        let told = notify.tell(news, &mut LinuxNet::default(), LIMIT);
+        let mut status = whole(&news.status);
+        let known = status.as_ref().map(|status| status.notices.as_slice()).unwrap_or_default();
+        let notices = notify.tell(news, known, &mut LinuxNet::default(), &lender, LIMIT);
+        let failures = Notice::failures(&notices);
+        if let Some(status) = &mut status {
+            Notice::settle(&mut status.notices, notices);
+            let noted = DumpDir::existing(dump.clone()).replace(status::FILE, status.json());
+            noted.unwrap_or_else(|error| log::warn!("who has been told is not in {}: {error:#}", status::FILE));
+        }
+        let told = failures.map_or(Ok(()), |failures| Err(anyhow::Error::msg(failures)));
         let marked = told.and_then(|()| {
             let mark = fs::File::options().create(true).append(true).mode(0o600).open(dump.join(MARK));
             Ok(mark.map(drop)?)
@@ -42,6 +64,25 @@ pub(super) fn run(machine: &Machine) {
             Err(error) => return log::warn!("{}: {error:#}; trying again at the next start", dump.display()),
         }
     }
+}
+
+/// What is needed to tell over TLS, if anybody is to be told so.
+fn lender(machine: &Machine, notify: &Notify) -> anyhow::Result<Lender> {
+    if !notify.needs_tls() {
+        return Ok(Lender::of_image());
+    }
+    let own = || AUTHORITIES.iter().map(PathBuf::from).find(|file| machine.tree.path(relative(file)).is_file());
+    let authorities = notify.authorities.clone().or_else(own);
+    let authorities = authorities.context("no file says who vouches for servers; name one as [notify] authorities")?;
+    let program = Programs::find(machine.programs.as_deref())?.place(PROGRAM)?;
+    Ok(Lender { program, authorities: machine.tree.path(relative(&authorities)) })
+}
+
+/// A status of which nothing is lost when it is written once more.
+fn whole(text: &str) -> Option<Status> {
+    let status: Status = serde_json::from_str(text).ok()?;
+    let again: serde_json::Value = serde_json::from_slice(&status.json()).ok()?;
+    (serde_json::from_str::<serde_json::Value>(text).ok()? == again).then_some(status)
 }
 
 /// Where dumps are on the disks of this machine.
@@ -81,7 +122,7 @@ fn unheard(dir: &Path) -> Vec<(PathBuf, News)> {
             fs::File::open(dump.join("status.json")).ok()?.take(LONGEST).read_to_string(&mut status).ok()?;
             let read: serde_json::Value = serde_json::from_str(&status).ok()?;
             let outcome = read.get("outcome")?.as_str()?.to_owned();
-            Some((dump, News { outcome, status, date: date(now) }))
+            Some((dump, News { outcome, status, time: now, by: "kdumpctl start".to_owned() }))
         })
         .collect()
 }
@@ -102,7 +143,8 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         };
-        for (dump, status) in [("b", "{\"outcome\": \"failed\"}"), ("a", "{\"outcome\": \"complete\"}"), ("c", "{}")] {
+        let ours = String::from_utf8(Status::new("6.1".into()).json()).unwrap();
+        for (dump, status) in [("b", &*ours), ("a", "{\"outcome\": \"complete\"}"), ("c", "{}")] {
             write(&format!("var/crash/{dump}/status.json"), status);
         }
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -119,13 +161,13 @@ mod tests {
             answers.map(|answer| {
                 let mut stream = BufReader::new(server.accept().unwrap().0);
                 let mut heard = String::new();
-                while !heard.ends_with('}') {
+                while !heard.trim_end().ends_with('}') {
                     let bytes = stream.fill_buf().unwrap().to_owned();
                     stream.consume(bytes.len());
                     heard.push_str(&String::from_utf8_lossy(&bytes));
                 }
                 stream.get_mut().write_all(format!("HTTP/1.1 {answer}\r\n\r\n").as_bytes()).unwrap();
-                heard.lines().last().unwrap().to_owned()
+                heard
             })
         });
         run(&machine);
@@ -135,6 +177,12 @@ mod tests {
         let heard = serving.join().unwrap();
         assert!(heard[0].contains("complete") && heard[1].contains("complete") && heard[2].contains("failed"));
         assert!(["a", "b"].iter().all(|dump| root.path().join("var/crash").join(dump).join(MARK).exists()));
+        let noted: Status =
+            serde_json::from_slice(&fs::read(root.path().join("var/crash/b/status.json")).unwrap()).unwrap();
+        assert_eq!((noted.notices.len(), noted.notices[0].by.as_str()), (1, "kdumpctl start"));
+        assert_eq!(noted.notices[0].error, None);
+        let other = fs::read_to_string(root.path().join("var/crash/a/status.json")).unwrap();
+        assert_eq!(other, "{\"outcome\": \"complete\"}", "nothing of another's is lost");
         assert!(!root.path().join("var/crash/c").join(MARK).exists(), "that is no dump of ours");
     }
 }

@@ -26,6 +26,9 @@ but their owner.
          sftp    to OpenSSH's or another sftp; a dump is ready to be opened
          ftp     in the clear, without a user as anonymous; stays flattened
          ftps    the same with TLS, which is asked for before anything else
+         tls     whatever is spoken, over TLS; to talk to
+         smtp    a mail server, which is asked for TLS before anything else; to
+                 talk to
 
   check                     log in, and make PATH
   mkdir DIR                 make PATH/DIR, with .1, .2 and so on behind it if that
@@ -34,17 +37,21 @@ but their owner.
   put --flattened DIR/NAME  store a flattened dump (kdump-capture -F, makedumpfile
                             -F): as a dump where the far side can seek, else as
                             NAME.flat. A stream that ends early gets no final name
+  talk                      with tls and smtp: send standard input, and print what
+                            HOST says, until it has said its last word
 
 Options:
   --identity FILE       the private key for ssh and sftp, without a passphrase
-                        (id_ed25519, id_ecdsa or id_rsa in ~/.ssh if not given)
+                        (id_ed25519, id_ecdsa or id_rsa in ~/.ssh if not given);
+                        a certificate for it is FILE-cert.pub
   --known-hosts FILE    the hosts that are known (~/.ssh/known_hosts)
   --any-host            believe that HOST is who it says it is: whoever is in
                         between can read the dump
   --host-name NAME      the name of HOST among the known hosts, or in its
                         certificate, where HOST is an address
   --password-file FILE  the password for ftp, in a file that only its owner reads
-  --ca-file FILE        who vouches for an ftps server, or its own certificate; PEM
+  --ca-file FILE        who vouches for a server with TLS, or its own certificate;
+                        PEM
   --timeout SECONDS     without progress for so long it has failed (60)
   --report FILE         write what was made to FILE, as JSON: its name, and of a
                         file also its bytes and sha256
@@ -68,6 +75,8 @@ pub enum Verb {
         /// Whether it is a flattened dump.
         flattened: bool,
     },
+    /// Pass on what both sides say.
+    Talk,
 }
 
 /// How one logs in.
@@ -77,6 +86,17 @@ pub enum Login {
     Ssh(ssh::Credentials),
     /// With a password.
     Ftp(ftp::Credentials),
+    /// Not at all, or in the course of the talk.
+    Talk(Trust),
+}
+
+/// Who may vouch for a server, as whom.
+#[derive(Clone, Debug)]
+pub struct Trust {
+    /// The certificates of those who vouch for it, or its own.
+    pub ca_file: Option<PathBuf>,
+    /// The name in its certificate, where the host is an address.
+    pub host_name: Option<String>,
 }
 
 /// What is meant.
@@ -162,31 +182,36 @@ fn meant(typed: Typed, home: Option<&Path>) -> anyhow::Result<Options> {
     let words: Vec<&str> = typed.words.iter().map(String::as_str).collect();
     let (url, verb) = match words.as_slice() {
         [] => bail!("where to? see --help"),
-        [_] => bail!("what is to be done there? write check, mkdir or put; see --help"),
+        [_] => bail!("what is to be done there? write check, mkdir, put or talk; see --help"),
+        [url, "talk"] => (url, Verb::Talk),
         [url, "check"] => (url, Verb::Check),
         [url, "mkdir", dir] => (url, Verb::Mkdir(relative(dir)?)),
         [url, "put", name] => (url, Verb::Put { name: relative(name)?, flattened: typed.flattened }),
         [_, verb @ ("mkdir" | "put"), ..] => bail!("{verb} takes one name; see --help"),
-        [_, verb, ..] => bail!("`{verb}` is none of check, mkdir and put; see --help"),
+        [_, verb, ..] => bail!("`{verb}` is none of check, mkdir, put and talk; see --help"),
     };
     if typed.flattened && !matches!(verb, Verb::Put { .. }) {
         bail!("--flattened goes with put");
     }
     let url: Url = url.parse()?;
-    let ssh = url.protocol.is_ssh();
+    let (ssh, talk) = (url.protocol.is_ssh(), url.protocol.is_talk());
+    if talk != (verb == Verb::Talk) {
+        bail!("talk goes with tls:// and smtp://, and nothing else does; see --help");
+    }
     let idle = [
         (!ssh && typed.identity.is_some(), "--identity"),
         (!ssh && typed.known_hosts.is_some(), "--known-hosts"),
         (!ssh && typed.any_host, "--any-host"),
-        (ssh && typed.password_file.is_some(), "--password-file"),
-        (url.protocol != Protocol::Ftps && typed.ca_file.is_some(), "--ca-file"),
+        ((ssh || talk) && typed.password_file.is_some(), "--password-file"),
+        (!talk && url.protocol != Protocol::Ftps && typed.ca_file.is_some(), "--ca-file"),
     ];
     if let Some((_, option)) = idle.iter().find(|(idle, _)| *idle) {
         bail!("{option} does not go with {}://; see --help", url.protocol);
     }
-    let login = match ssh {
-        true => Login::Ssh(key(&typed, home)?),
-        false => Login::Ftp(ftp::Credentials {
+    let login = match url.protocol {
+        Protocol::Ssh | Protocol::Sftp => Login::Ssh(key(&typed, home)?),
+        Protocol::Tls | Protocol::Smtp => Login::Talk(Trust { ca_file: typed.ca_file, host_name: typed.host_name }),
+        Protocol::Ftp | Protocol::Ftps => Login::Ftp(ftp::Credentials {
             password: typed.password_file.as_deref().map(password).transpose()?,
             ca_file: typed.ca_file,
             host_name: typed.host_name,
@@ -258,7 +283,10 @@ mod tests {
         for (line, words) in [
             ("", "where to?"),
             ("ssh://nas", "what is to be done"),
-            ("ssh://nas get x", "none of check, mkdir and put"),
+            ("ssh://nas get x", "none of check, mkdir, put and talk"),
+            ("ssh://nas talk", "talk goes with"),
+            ("tls://nas check", "talk goes with"),
+            ("smtp://nas talk --password-file f", "does not go with smtp://"),
             ("ssh://nas put", "one name"),
             ("ssh://nas check", "no private key"),
             ("ftp://nas put /x", "below the directory"),

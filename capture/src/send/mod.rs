@@ -11,7 +11,8 @@
 //!                             └──── wire: limits ──┘
 //! ```
 //!
-//! How much is to come, a dump says itself as it passes: `share`.
+//! How much is to come, a dump says itself as it passes: `share`. Beside all that, `talk` lends its TLS to those who
+//! have none and tell people of a dump.
 //!
 //! | noun | is |
 //! |---|---|
@@ -31,12 +32,14 @@ pub mod far;
 pub mod ftp;
 pub mod share;
 pub mod ssh;
+pub mod talk;
+mod trust;
 pub mod url;
 pub mod wire;
 
 use crate::pipeline::console;
 use crate::progress::{Messages, Meter};
-use anyhow::Context;
+use anyhow::{Context, bail};
 use cli::{Login, Options, Verb};
 use far::Far;
 use std::io::{self, Read};
@@ -51,7 +54,10 @@ const PIPE: usize = 1 << 20;
 /// # Errors
 /// Why the far side does not have it.
 pub fn run(options: &Options) -> anyhow::Result<String> {
-    let Options { url, verb, messages, .. } = options;
+    let Options { url, verb, login, messages, .. } = options;
+    if let Login::Talk(trusted) = login {
+        return talk::run(options, trusted).map(|()| String::new()).with_context(|| format!("cannot talk to {url}"));
+    }
     let mut far = reach(options).with_context(|| format!("cannot reach {url}"))?;
     let far = &mut *far;
     let (name, flattened) = match verb {
@@ -64,6 +70,7 @@ pub fn run(options: &Options) -> anyhow::Result<String> {
             return Ok(format!("{made}\n"));
         }
         Verb::Put { name, flattened } => (name, *flattened),
+        Verb::Talk => bail!("{url} is not to be talked to"),
     };
     // A stream tells by itself how much is to come; a file has its length.
     let length = nix::sys::stat::fstat(io::stdin().as_fd()).ok().and_then(|stat| u64::try_from(stat.st_size).ok());
@@ -94,6 +101,7 @@ fn reach(options: &Options) -> anyhow::Result<Box<dyn Far>> {
             }
         }
         Login::Ftp(credentials) => Box::new(ftp::Ftp::connect(url, credentials, *patience)?),
+        Login::Talk(_) => bail!("{url} stores nothing"),
     })
 }
 

@@ -20,18 +20,35 @@ pub enum Protocol {
     Ftp,
     /// FTP that asks for TLS before it says anything else.
     Ftps,
+    /// Anything, over TLS; only to talk.
+    Tls,
+    /// A mail server that is asked for TLS first; only to talk.
+    Smtp,
 }
 
 impl Protocol {
-    const ALL: [(&str, Protocol); 4] =
-        [("ssh", Protocol::Ssh), ("sftp", Protocol::Sftp), ("ftp", Protocol::Ftp), ("ftps", Protocol::Ftps)];
+    const ALL: [(&str, Protocol); 6] = [
+        ("ssh", Protocol::Ssh),
+        ("sftp", Protocol::Sftp),
+        ("ftp", Protocol::Ftp),
+        ("ftps", Protocol::Ftps),
+        ("tls", Protocol::Tls),
+        ("smtp", Protocol::Smtp),
+    ];
 
     /// The port if none is given. Explicit TLS begins on the port of FTP.
     pub fn port(self) -> u16 {
         match self {
             Protocol::Ssh | Protocol::Sftp => 22,
             Protocol::Ftp | Protocol::Ftps => 21,
+            Protocol::Tls => 443,
+            Protocol::Smtp => 25,
         }
+    }
+
+    /// Whether it is one of the two that are only talked to.
+    pub fn is_talk(self) -> bool {
+        matches!(self, Protocol::Tls | Protocol::Smtp)
     }
 
     /// Whether it is one of the two that run over SSH.

@@ -1,6 +1,7 @@
 //! A POST to a web server (RFC 9112).
 
-use super::{News, host_and_port};
+use super::tls::Tls;
+use super::{News, Server, host_and_port};
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -10,7 +11,7 @@ use std::str::FromStr;
 /// A longer first line is no answer.
 const LONGEST: u64 = 1024;
 
-/// Where the request goes: `http://HOST[:PORT]/PATH`.
+/// Where the request goes: `http://HOST[:PORT]/PATH`, or `https://`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Webhook {
@@ -20,27 +21,27 @@ pub struct Webhook {
     pub port: u16,
     /// Path and query.
     pub path: String,
+    /// Whether it goes there over TLS.
+    pub secure: bool,
 }
 
 impl FromStr for Webhook {
     type Err = String;
 
     fn from_str(url: &str) -> Result<Self, String> {
-        if url.starts_with("https://") {
-            return Err(format!(
-                "`{url}`: https is not supported, since PID 1 of the image has no TLS; write the http:// address of a \
-                 server nearby that passes it on"
-            ));
-        }
-        let wrong = || format!("`{url}` is not a web address; write http://HOST[:PORT]/PATH");
-        let rest = url.strip_prefix("http://").ok_or_else(wrong)?;
+        let wrong =
+            || format!("`{url}` is not a web address; write http://HOST[:PORT]/PATH or https://HOST[:PORT]/PATH");
+        let (secure, rest) = match url.strip_prefix("https://") {
+            Some(rest) => (true, rest),
+            None => (false, url.strip_prefix("http://").ok_or_else(wrong)?),
+        };
         let (place, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        let (host, port) = host_and_port(place, 80).ok_or_else(wrong)?;
+        let (host, port) = host_and_port(place, if secure { 443 } else { 80 }).ok_or_else(wrong)?;
         let path = if path.is_empty() { "/" } else { path };
         if !path.chars().all(|c| c.is_ascii_graphic()) {
             return Err(wrong());
         }
-        Ok(Webhook { host, port, path: path.to_owned() })
+        Ok(Webhook { host, port, path: path.to_owned(), secure })
     }
 }
 
@@ -54,18 +55,22 @@ impl TryFrom<String> for Webhook {
 
 impl From<Webhook> for String {
     fn from(webhook: Webhook) -> String {
-        format!("http://{}{}", webhook.place(), webhook.path)
+        format!("{webhook}{}", webhook.path)
     }
 }
 
 /// Without path and query, which may be as good as a password.
 impl fmt::Display for Webhook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}", self.place())
+        write!(f, "{}://{}", if self.secure { "https" } else { "http" }, self.place())
     }
 }
 
 impl Webhook {
+    pub(super) fn server(&self) -> Server<'_> {
+        Server { host: &self.host, port: self.port, tls: if self.secure { Tls::On } else { Tls::Off } }
+    }
+
     fn place(&self) -> String {
         match self.host.contains(':') {
             true => format!("[{}]:{}", self.host, self.port),
@@ -108,13 +113,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn web_addresses_are_read_and_https_is_refused_with_the_reason() {
+    fn web_addresses_are_read() {
         let hook: Webhook = "http://[fec0::2]:8080/a?b=c".parse().unwrap();
         assert_eq!((hook.host.as_str(), hook.port, hook.path.as_str()), ("fec0::2", 8080, "/a?b=c"));
         assert_eq!(String::from(hook.clone()), "http://[fec0::2]:8080/a?b=c");
         assert_eq!(hook.to_string(), "http://[fec0::2]:8080");
         assert_eq!("http://h".parse::<Webhook>().unwrap().path, "/");
-        assert!("https://h/".parse::<Webhook>().unwrap_err().contains("PID 1 of the image has no TLS"));
+        let hook: Webhook = "https://h/x".parse().unwrap();
+        assert_eq!((hook.port, hook.secure, String::from(hook.clone()).as_str()), (443, true, "https://h:443/x"));
         for url in ["", "ftp://h/", "http://", "http://h/a b", "http://u:p@h/", "http://h/\r\nX: y"] {
             assert!(url.parse::<Webhook>().is_err(), "{url}");
         }

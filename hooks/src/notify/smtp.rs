@@ -2,7 +2,8 @@
 //!
 //! May surprise: without TLS a password is only sent if the configuration says `clear`, and never to be read by accident.
 
-use super::{News, host_and_port};
+use super::tls::Tls;
+use super::{News, Server, date, host_and_port};
 use crate::cifs::Credentials;
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
@@ -29,9 +30,16 @@ pub struct Mail {
     /// Who gets a copy.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cc: Vec<String>,
-    /// The file with user and password, on the host and in the image. What is in it is sent in the clear.
+    /// How the server is spoken to.
+    #[serde(default, skip_serializing_if = "Tls::is_off")]
+    pub tls: Tls,
+    /// The file with user and password, in the image and, without `login`, on the host. Without TLS what is in it is sent
+    /// in the clear.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials: Option<PathBuf>,
+    /// User and password, where they are in no file on the host.
+    #[serde(skip)]
+    pub login: Option<Credentials>,
 }
 
 impl fmt::Display for Mail {
@@ -40,17 +48,18 @@ impl fmt::Display for Mail {
     }
 }
 
-/// `HOST[:PORT]`, with or without `smtp://`.
+/// `HOST[:PORT]`, with or without `smtp://`; or `smtps://HOST[:PORT]`, with TLS from the start.
 ///
 /// # Errors
 /// What to write instead.
-pub fn server(text: &str) -> Result<(String, u16), String> {
-    if text.starts_with("smtps://") {
-        return Err(format!("`{text}`: PID 1 of the image has no TLS; name a mail server that takes mail without"));
-    }
-    let place = text.strip_prefix("smtp://").unwrap_or(text);
-    let found = host_and_port(place.trim_end_matches('/'), 25);
-    found.ok_or_else(|| format!("`{text}` is not a mail server; write HOST or HOST:PORT"))
+pub fn server(text: &str) -> Result<(String, u16, Tls), String> {
+    let (place, port, tls) = match text.strip_prefix("smtps://") {
+        Some(place) => (place, 465, Tls::On),
+        None => (text.strip_prefix("smtp://").unwrap_or(text), 25, Tls::Off),
+    };
+    let found = host_and_port(place.trim_end_matches('/'), port);
+    let (host, port) = found.ok_or_else(|| format!("`{text}` is not a mail server; write HOST or HOST:PORT"))?;
+    Ok((host, port, tls))
 }
 
 /// The addresses of a list, divided by commas or blanks.
@@ -140,6 +149,10 @@ impl<S: Read + Write> Talk<S> {
 }
 
 impl Mail {
+    pub(super) fn server(&self) -> Server<'_> {
+        Server { host: &self.host, port: self.port, tls: self.tls }
+    }
+
     /// Hands the mail over.
     pub(super) fn tell(
         &self,
@@ -149,7 +162,9 @@ impl Mail {
         line: impl Read + Write,
     ) -> anyhow::Result<()> {
         let mut talk = Talk { line: BufReader::new(line) };
-        talk.hear("greeting", 220)?;
+        if self.tls != Tls::Starttls {
+            talk.hear("greeting", 220)?;
+        }
         let name: String = host.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.')).collect();
         let name = if name.is_empty() { "localhost".to_owned() } else { name };
         let extensions = talk.say("EHLO", &format!("EHLO {name}"), 250)?;
@@ -185,7 +200,8 @@ impl Mail {
             talk.say("the user's name", &base64(user.as_bytes()), 334)?;
             talk.say("the password", &base64(password.as_bytes()), 235)?;
         } else {
-            bail!("the server takes neither AUTH PLAIN nor AUTH LOGIN without TLS");
+            let without = if self.tls.is_off() { " without TLS" } else { "" };
+            bail!("the server takes neither AUTH PLAIN nor AUTH LOGIN{without}");
         }
         Ok(())
     }
@@ -199,7 +215,7 @@ impl Mail {
              The kernel of {host} has crashed. This is what became of the dump:\n\n{}\n",
             self.from,
             self.to.join(", "),
-            news.date,
+            date(news.time),
             news.outcome,
             news.status.trim_end()
         );
@@ -273,13 +289,15 @@ mod tests {
             from: "root@web1".into(),
             to: vec!["a@x".into()],
             cc: vec!["b@x".into()],
+            tls: Tls::Off,
             credentials: None,
+            login: None,
         }
     }
 
     fn tell(says: &str, credentials: Option<&Credentials>) -> (anyhow::Result<()>, String) {
         let mut script = Script { says: says.bytes().collect(), heard: Vec::new() };
-        let news = News { outcome: "complete".into(), status: "{\n.\n}".into(), date: "today".into() };
+        let news = News { outcome: "complete".into(), status: "{\n.\n}".into(), ..News::default() };
         let told = mail().tell("web1", &news, credentials, &mut script);
         (told, String::from_utf8(script.heard).unwrap())
     }
@@ -312,8 +330,8 @@ mod tests {
 
     #[test]
     fn servers_and_addresses_are_read_and_nothing_slips_into_a_command() {
-        assert_eq!(server("smtp://mail:587"), Ok(("mail".into(), 587)));
-        assert!(server("smtps://mail").unwrap_err().contains("no TLS"));
+        assert_eq!(server("smtp://mail:587"), Ok(("mail".into(), 587, Tls::Off)));
+        assert_eq!(server("smtps://mail"), Ok(("mail".into(), 465, Tls::On)));
         assert_eq!(addresses("a@x, b@y c").unwrap(), ["a@x", "b@y", "c"]);
         assert!(addresses("a@x>\r\nDATA").is_err());
     }

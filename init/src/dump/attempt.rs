@@ -10,7 +10,7 @@ use crate::rehearsal;
 use crate::status::{self, Outcome};
 use crate::within::{Late, within};
 use anyhow::{Context, anyhow, bail};
-use kdump_hooks::notify::MARK;
+use kdump_hooks::notify::{MARK, Notice};
 use kdump_hooks::{Destination, Next, Stage, Target};
 use log::{info, warn};
 use std::fs;
@@ -214,9 +214,16 @@ impl Story<'_> {
             let is_safe = written.is_ok() && matches!(came, Ok(Came::Complete));
             written.unwrap_or_else(|error| warn!("{error:#}"));
             rehearsal::tell(&status);
-            if is_safe && notify(run, config, machine, &status) {
-                let marked = place.write(MARK, &mut std::iter::empty());
-                marked.unwrap_or_else(|error| warn!("{error:#}"));
+            if is_safe {
+                status.notices = notify(run, config, machine, &status);
+                if !status.notices.is_empty() {
+                    let noted = place.replace(status::FILE, status.json());
+                    noted.unwrap_or_else(|error| warn!("who has been told is not in {}: {error:#}", status::FILE));
+                }
+                if !status.notices.is_empty() && Notice::failures(&status.notices).is_none() {
+                    let marked = place.write(MARK, &mut std::iter::empty());
+                    marked.unwrap_or_else(|error| warn!("{error:#}"));
+                }
             }
             match place.is_lost() {
                 true => {

@@ -203,6 +203,15 @@ impl Place for DumpDir {
         self.finish(name)
     }
 
+    fn replace(&mut self, name: &str, text: Vec<u8>) -> anyhow::Result<()> {
+        let replaced = self.write(name, &mut std::iter::once(text));
+        if replaced.is_err() {
+            // What is half of it is of no use beside what it was.
+            let _ = fs::remove_file(self.pending(name));
+        }
+        replaced
+    }
+
     fn outcome(&self) -> Outcome {
         match (self.path.join(VMCORE).exists(), self.pending(VMCORE).exists()) {
             (true, _) => Outcome::Complete,

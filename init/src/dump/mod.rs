@@ -49,7 +49,8 @@ use crate::run::{Run, act, act_knowing};
 use crate::status::{Outcome, Status, TargetReport};
 use anyhow::Context;
 use kdump_hooks::kernel::KernelLog;
-use kdump_hooks::notify::News;
+use kdump_hooks::notify::tls::Lender;
+use kdump_hooks::notify::{News, Notice};
 use kdump_hooks::{Machine, Next, Stage, Target};
 use log::{info, warn};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -166,27 +167,26 @@ fn report_on(target: &Target, came: &anyhow::Result<Came>) -> TargetReport {
     TargetReport::new(target.to_string(), error)
 }
 
-/// Tells those whom the configuration names, if there is a network; whether they could be told. Nothing else depends on
+/// Tells those whom the configuration names, if there is a network; what became of each notice. Nothing else depends on
 /// it.
-fn notify(run: &mut Run, config: &ImageConfig, machine: &mut dyn Machine, status: &Status) -> bool {
-    let Some(notify) = config.hooks.notify.as_ref().filter(|_| config.hooks.network.is_some()) else { return false };
-    run.pulse.beat(Beat::Still(NOTIFYING + config.limits.stage()));
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+fn notify(run: &mut Run, config: &ImageConfig, machine: &mut dyn Machine, status: &Status) -> Vec<Notice> {
+    let Some(notify) = &config.hooks.notify else { return Vec::new() };
     let news = News {
         outcome: status.outcome.to_string(),
         status: String::from_utf8_lossy(&status.json()).into_owned(),
-        date: kdump_hooks::notify::date(seconds),
+        time: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+        by: "capture kernel".to_owned(),
     };
-    match notify.tell(&news, machine.network(), NOTIFYING) {
-        Ok(()) => {
-            info!("those who are to know have been told");
-            true
-        }
-        Err(error) => {
-            warn!("{error:#}");
-            false
-        }
+    if config.hooks.network.is_none() {
+        return notify.untold(&news, "there is no network here; kdumpctl start tells it after the reboot");
     }
+    run.pulse.beat(Beat::Still(NOTIFYING + config.limits.stage()));
+    let notices = notify.tell(&news, &[], machine.network(), &Lender::of_image(), NOTIFYING);
+    match Notice::failures(&notices) {
+        None => info!("those who are to know have been told"),
+        Some(failures) => warn!("{failures}"),
+    }
+    notices
 }
 
 /// Puts the log of the capture environment itself beside the dump.
@@ -378,9 +378,28 @@ mod tests {
         rehearsal.config.hooks.notify = Some(kdump_hooks::notify::Notify { webhook, ..Default::default() });
         rehearsal.config.hooks.network = Some(kdump_hooks::net::Network::default());
         assert_eq!(rehearsal.run().outcome, Outcome::Complete);
-        let (names, _) = rehearsal.files();
+        let (names, status) = rehearsal.files();
         assert!(names.contains(&kdump_hooks::notify::MARK.to_owned()), "{names:?}");
-        assert!(hearing.join().unwrap().contains("\"outcome\": \"complete\""));
+        let heard = hearing.join().unwrap();
+        assert!(heard.contains("\"outcome\": \"complete\"") && !heard.contains("notices"), "{heard}");
+        let notices = &status["notices"];
+        assert_eq!((&notices[0]["by"], &notices[0]["error"]), (&"capture kernel".into(), &serde_json::Value::Null));
+        assert!(url.starts_with(notices[0]["to"].as_str().unwrap()), "{notices}");
+    }
+
+    #[test]
+    fn who_could_not_be_told_is_in_the_status_with_the_reason() {
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        for (network, why) in [(true, "cannot connect"), (false, "kdumpctl start tells it after the reboot")] {
+            let mut rehearsal = Rehearsal::new("echo data > $out").with_device("first");
+            let webhook = Some(format!("http://{nobody}/").parse().unwrap());
+            rehearsal.config.hooks.notify = Some(kdump_hooks::notify::Notify { webhook, ..Default::default() });
+            rehearsal.config.hooks.network = network.then(kdump_hooks::net::Network::default);
+            assert_eq!(rehearsal.run().outcome, Outcome::Complete);
+            let (names, status) = rehearsal.files();
+            assert_eq!(names, ["status.json", "vmcore", "vmcore-dmesg.txt"], "nobody has been told");
+            assert!(status["notices"][0]["error"].as_str().unwrap().contains(why), "{status}");
+        }
     }
 
     #[test]

@@ -105,6 +105,12 @@ impl Place for Patient {
         self.access(&what, move |mut dir| dir.write(&name, &mut pieces.into_iter()))
     }
 
+    fn replace(&mut self, name: &str, text: Vec<u8>) -> anyhow::Result<()> {
+        self.check()?;
+        let (name, what) = (name.to_owned(), format!("writing {name} once more"));
+        self.access(&what, move |mut dir| dir.replace(&name, text))
+    }
+
     fn outcome(&self) -> Outcome {
         self.access("looking for the dump", |dir| Ok(dir.outcome())).unwrap_or(Outcome::Failed)
     }

@@ -29,6 +29,12 @@ pub trait Place: fmt::Debug {
     /// It could not be written, flushed or renamed.
     fn write(&mut self, name: &str, pieces: &mut dyn Iterator<Item = Vec<u8>>) -> anyhow::Result<()>;
 
+    /// Writes a file once more, in the place of what it was. Where that fails it stays what it was.
+    ///
+    /// # Errors
+    /// As [`Place::write`]; or nothing can be written twice here.
+    fn replace(&mut self, name: &str, text: Vec<u8>) -> anyhow::Result<()>;
+
     /// How much of the dump is there.
     fn outcome(&self) -> Outcome;
 

@@ -95,6 +95,10 @@ impl Place for Pstore {
         Ok(())
     }
 
+    fn replace(&mut self, _name: &str, _text: Vec<u8>) -> anyhow::Result<()> {
+        Ok(())
+    }
+
     fn outcome(&self) -> Outcome {
         Outcome::Failed
     }

@@ -203,6 +203,11 @@ impl Place for Sender {
         })
     }
 
+    /// The other machine takes a file in the place of one that is there.
+    fn replace(&mut self, name: &str, text: Vec<u8>) -> anyhow::Result<()> {
+        self.write(name, &mut std::iter::once(text))
+    }
+
     fn outcome(&self) -> Outcome {
         let delivered = self.delivered();
         let whole = |file: &FileReport| file.name == VMCORE || file.name.strip_prefix(VMCORE) == Some(".flat");

@@ -97,6 +97,7 @@ pub(super) struct Fence {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Notify {
     pub(super) webhook: Text,
+    pub(super) authorities: Text,
     pub(super) mail: Option<MailTable>,
 }
 
@@ -111,6 +112,8 @@ pub(super) struct MailTable {
     pub(super) credentials: Text,
     #[serde(default)]
     pub(super) clear: bool,
+    #[serde(default)]
+    pub(super) starttls: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]

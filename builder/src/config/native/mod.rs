@@ -81,15 +81,16 @@
 //! args = "-p 7410 -i 10"
 //!
 //! [notify]
-//! webhook = "http://monitor.example:8080/kdump"
+//! webhook = "https://monitor.example/kdump"
+//! authorities = "/etc/kdump/authorities.pem"   # who vouches for servers, if not whom this machine believes
 //!
 //! [notify.mail]
 //! server = "mail.example:25"
 //! to = ["root@example.com"]
 //! cc = ["oncall@example.com"]
 //! from = "kdump@web1.example"
-//! credentials = "/etc/kdump/mail.credentials"
-//! clear = true                            # nothing else sends that password, which anybody on the way can read
+//! credentials = "/etc/kdump/mail.credentials"  # only sent over TLS, for which the server is asked (STARTTLS)
+//! # starttls = true, without credentials; or smtps:// before the server; or clear = true, without any TLS
 //!
 //! [kernel]                                # each in the place of its variable of /etc/sysconfig/kdump
 //! release = "6.1.0-18-amd64"
@@ -128,6 +129,7 @@ use file::{File, MailTable, Text};
 use kdump_hooks::net::NetConfig;
 use kdump_hooks::notify::Notify;
 use kdump_hooks::notify::smtp::{self, Mail};
+use kdump_hooks::notify::tls::Tls;
 use kdump_init::config::Limits;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -324,12 +326,18 @@ impl Reader<'_> {
         let origins = [mail.as_ref().map(|given| &given.origin), webhook.as_ref().map(|given| &given.origin)];
         let Some(origin) = origins.into_iter().flatten().min().cloned() else { return Ok(None) };
         let (mail, webhook) = (mail.map(|given| given.value), webhook.map(|given| given.value));
-        Ok(Some(Given { value: Notify { host: String::new(), mail, webhook }, origin }))
+        let authorities = self.optional("authorities", &table.authorities, program)?;
+        let notify = Notify { host: String::new(), mail, webhook, authorities: None };
+        if let Some(given) = authorities.as_ref().filter(|_| !notify.needs_tls()) {
+            bail!("{}: `authorities` is for servers with TLS, and none is told so; take the line out", given.origin);
+        }
+        let authorities = authorities.map(|given| given.value);
+        Ok(Some(Given { value: Notify { authorities, ..notify }, origin }))
     }
 
     fn mail(&self, table: &MailTable) -> anyhow::Result<Given<Mail>> {
         let server = self.made("server", &table.server, |text| smtp::server(text).map_err(anyhow::Error::msg))?;
-        let (host, port) = server.value;
+        let (host, port, tls) = server.value;
         let address = |name: &str, text: &Spanned<String>| {
             let made = self.made(name, text, |text| smtp::addresses(text).map_err(anyhow::Error::msg));
             made.map(|given| given.value)
@@ -339,23 +347,22 @@ impl Reader<'_> {
         };
         let from = table.from.as_ref().map(|from| address("from", from)).transpose()?.unwrap_or_default();
         let credentials = self.optional("credentials", &table.credentials, program)?;
-        if let Some(credentials) = credentials.as_ref().filter(|_| !table.clear) {
-            bail!(
-                "{}: credentials: without TLS, which PID 1 of the image has not, anybody on the way to {host} can read \
-                 the password; write clear = true if that is as it should be, or take the line out",
-                credentials.origin
-            );
+        if table.clear && (table.starttls || tls == Tls::On) {
+            bail!("{}: clear = true is without TLS, and smtps:// or starttls with it; keep one", server.origin);
         }
+        if table.starttls && tls == Tls::On {
+            bail!("{}: smtps:// has TLS from the start; take starttls out", server.origin);
+        }
+        let asks = tls.is_off() && !table.clear && (table.starttls || credentials.is_some());
+        let tls = if asks { Tls::Starttls } else { tls };
         let to = all("to", &table.to)?;
         if to.is_empty() {
             bail!("{}: `to` names nobody; name somebody or take [notify.mail] out", server.origin);
         }
         let from = from.into_iter().next().unwrap_or_default();
-        let credentials = credentials.map(|file| file.value);
-        Ok(Given {
-            value: Mail { host, port, from, to, cc: all("cc", &table.cc)?, credentials },
-            origin: server.origin,
-        })
+        let (cc, credentials) = (all("cc", &table.cc)?, credentials.map(|file| file.value));
+        let value = Mail { host, port, from, to, cc, tls, credentials, login: None };
+        Ok(Given { value, origin: server.origin })
     }
 
     fn limits(&self, table: &BTreeMap<String, Spanned<u64>>) -> anyhow::Result<Given<Limits>> {
@@ -494,6 +501,7 @@ mod tests {
         assert_eq!(dump.limits.value, Limits::default());
         let mail = dump.notify.as_ref().unwrap().value.mail.as_ref().unwrap();
         assert_eq!((mail.host.as_str(), mail.to.len(), mail.cc.len()), ("mail.example", 1, 1));
+        assert_eq!((mail.tls, dump.notify.as_ref().unwrap().value.needs_tls()), (Tls::Starttls, true));
         assert_eq!(dump.kdump_post.as_ref().unwrap().value, Path::new("/usr/local/sbin/after-the-dump"));
         assert_eq!((dump.extra_modules.len(), dump.extra_bins.len(), dump.forbid_modules.len()), (1, 1, 1));
         assert!(dump.image.integrity.as_ref().unwrap().value && dump.image.modsign.as_ref().unwrap().value);
@@ -542,12 +550,16 @@ mod tests {
             (target("kind = \"remote\"\nurl = \"nfs://nas/x\""), "kdump.toml:4: url: write an address such as"),
             ("[fence]\nnodes = []".to_owned(), "kdump.toml:2: `nodes` names none"),
             (
-                "[notify]\nwebhook = \"https://h/\"".to_owned(),
-                "kdump.toml:2: webhook: `https://h/`: https is not supported, since PID 1 of the image has no TLS",
+                "[notify]\nwebhook = \"http://h/\"\nauthorities = \"/ca\"".to_owned(),
+                "kdump.toml:3: `authorities` is for servers with TLS",
             ),
             (
-                "[notify.mail]\nserver = \"h\"\nto = [\"a@x\"]\ncredentials = \"/c\"".to_owned(),
-                "kdump.toml:4: credentials: without TLS",
+                "[notify.mail]\nserver = \"smtps://h\"\nto = [\"a@x\"]\nclear = true".to_owned(),
+                "kdump.toml:2: clear = true is without TLS",
+            ),
+            (
+                "[notify.mail]\nserver = \"smtps://h\"\nto = [\"a@x\"]\nstarttls = true".to_owned(),
+                "kdump.toml:2: smtps:// has TLS from the start",
             ),
             (target("tag = \"x\""), "kdump.toml:2: the target has no `kind`; write one of filesystem, virtiofs"),
             (target("kind = \"tape\""), "kdump.toml:3: there is no kind of target `tape`; write one of"),

@@ -6,7 +6,8 @@
 use super::settings;
 use crate::config::{Config, Dialect, Given, Origin, TargetLine, Wanted};
 use crate::kexec::cmdline::{usual_append, usual_remove};
-use anyhow::bail;
+use anyhow::Context;
+use kdump_hooks::cifs::Credentials;
 use std::path::{Path, PathBuf};
 
 /// A file that a converted configuration names.
@@ -35,14 +36,7 @@ pub fn convert(config: &Config, secrets: Option<&Path>) -> anyhow::Result<(Strin
     let mut found = Vec::new();
     for (number, target) in (1..).zip(&mut config.dump.targets) {
         let Some((kind, bytes)) = secret(&target.value) else { continue };
-        let Some(dir) = secrets else {
-            bail!(
-                "{}: there is a password; name a directory with --secrets DIR, in which it gets a file that only root \
-                 can read",
-                target.origin
-            );
-        };
-        let path = dir.join(format!("target{number}.{kind}"));
+        let path = place(secrets, &target.origin)?.join(format!("target{number}.{kind}"));
         match &mut target.value.line {
             TargetLine::Cifs(cifs) => (cifs.given, cifs.credentials) = (None, Some(path.clone())),
             TargetLine::Remote(remote) => {
@@ -52,7 +46,31 @@ pub fn convert(config: &Config, secrets: Option<&Path>) -> anyhow::Result<(Strin
         }
         found.push(Secret { path, bytes });
     }
+    if let Some(Given { value, origin }) = &mut config.dump.notify
+        && let Some(mail) = &mut value.mail
+        && let Some(login) = mail.login.take()
+    {
+        let path = place(secrets, origin)?.join("mail.credentials");
+        mail.credentials = Some(path.clone());
+        found.push(Secret { path, bytes: credentials(&login) });
+    }
     Ok((written(&config), found))
+}
+
+/// The directory for a secret.
+fn place<'a>(secrets: Option<&'a Path>, origin: &Origin) -> anyhow::Result<&'a Path> {
+    secrets.with_context(|| {
+        format!(
+            "{origin}: there is a password; name a directory with --secrets DIR, in which it gets a file that only root \
+             can read"
+        )
+    })
+}
+
+/// A file with user and password, as a target on a share has one and a mail server.
+fn credentials(login: &Credentials) -> Vec<u8> {
+    let domain = login.domain.as_ref().map_or(String::new(), |domain| format!("domain={domain}\n"));
+    format!("username={}\npassword={}\n{domain}", login.user, login.password).into_bytes()
 }
 
 /// Says what is usual in the dialect and not in a `kdump.toml`.
@@ -71,14 +89,7 @@ fn spell_out(config: &mut Config) {
 /// What of a target must not be in the text, and what kind of file it makes.
 fn secret(target: &Wanted) -> Option<(&'static str, Vec<u8>)> {
     match &target.line {
-        TargetLine::Cifs(cifs) => {
-            let given = cifs.given.as_ref()?;
-            let domain = given.domain.as_ref().map_or(String::new(), |domain| format!("domain={domain}\n"));
-            Some((
-                "credentials",
-                format!("username={}\npassword={}\n{domain}", given.user, given.password).into_bytes(),
-            ))
-        }
+        TargetLine::Cifs(cifs) => Some(("credentials", credentials(cifs.given.as_ref()?))),
         TargetLine::Remote(remote) => {
             Some(("password", format!("{}\n", remote.login.password.0.as_ref()?).into_bytes()))
         }

@@ -13,9 +13,11 @@ use super::assignments::Variables;
 use super::collector::{Collector, OURS};
 use super::{Dialect, Given, KdumpConf, Origin, Sysconfig, append, fence, values};
 use anyhow::{Context, bail};
+use kdump_hooks::cifs::Credentials;
 use kdump_hooks::net::NetConfig;
 use kdump_hooks::notify::Notify;
 use kdump_hooks::notify::smtp::{self, Mail};
+use kdump_hooks::notify::tls::Tls;
 use std::path::PathBuf;
 
 /// Those that no other dialect has.
@@ -53,6 +55,9 @@ pub(super) const VARIABLES: [&str; 32] = [
     "KDUMPTOOL_FLAGS",
     "KDUMP_COPY_KERNEL",
 ];
+
+/// Where an image has what the variables say of user and password of the mail server.
+const CREDENTIALS: &str = "/etc/kdump/mail.credentials";
 
 /// Bits of KDUMP_VERBOSE that make kdumpctl itself say more.
 const TALKATIVE: u32 = 1 | 4 | 8 | 16;
@@ -243,22 +248,22 @@ fn mail(variables: &mut Variables) -> Option<Given<Notify>> {
     let addresses = |text: &str| smtp::addresses(text).map_err(anyhow::Error::msg);
     let to = variables.made("KDUMP_NOTIFICATION_TO", addresses);
     let cc = variables.made("KDUMP_NOTIFICATION_CC", addresses);
-    // Only its being there counts, so that the password is not kept.
-    let secrets = ["KDUMP_SMTP_USER", "KDUMP_SMTP_PASSWORD"].map(|name| (name, variables.text(name)));
+    let (user, password) = (variables.text("KDUMP_SMTP_USER"), variables.text("KDUMP_SMTP_PASSWORD"));
     variables.note("KDUMP_SMTP_TIMEOUT", "mail has a limit of its own");
     let to = to?;
-    for (name, secret) in secrets {
-        if let Some(Given { origin, .. }) = secret {
-            variables.complaints.error(
-                &origin,
-                format!(
-                    "{name} is not followed: SUSE sends it over TLS, which PID 1 of the image has not, and in the clear \
-                     anybody on the way could read it; let the server take mail from this network without, or write \
-                     [notify.mail] with `credentials` and `clear = true` into /etc/kdump/kdump.toml"
-                ),
-            );
+    // As SUSE has it, both together mean that the server is asked for TLS.
+    let login = match (user, password) {
+        (Some(user), Some(password)) => Some(Credentials { user: user.value, password: password.value, domain: None }),
+        (None, None) => None,
+        (Some(Given { origin, .. }), None) => {
+            variables.complaints.error(&origin, "KDUMP_SMTP_USER needs KDUMP_SMTP_PASSWORD");
+            None
         }
-    }
+        (None, Some(Given { origin, .. })) => {
+            variables.complaints.error(&origin, "KDUMP_SMTP_PASSWORD needs KDUMP_SMTP_USER");
+            None
+        }
+    };
     let Some(server) = server else {
         variables.complaints.error(
             &to.origin,
@@ -266,10 +271,18 @@ fn mail(variables: &mut Variables) -> Option<Given<Notify>> {
         );
         return None;
     };
-    let (host, port) = server.value;
-    let cc = cc.map(|cc| cc.value).unwrap_or_default();
-    let mail = Mail { host, port, from: String::new(), to: to.value, cc, credentials: None };
-    Some(Given { value: Notify { host: String::new(), mail: Some(mail), webhook: None }, origin: to.origin })
+    let (host, port, tls) = server.value;
+    let mail = Mail {
+        host,
+        port,
+        from: String::new(),
+        to: to.value,
+        cc: cc.map(|cc| cc.value).unwrap_or_default(),
+        tls: if login.is_some() && tls.is_off() { Tls::Starttls } else { tls },
+        credentials: login.is_some().then(|| CREDENTIALS.into()),
+        login,
+    };
+    Some(Given { value: Notify { mail: Some(mail), ..Notify::default() }, origin: to.origin })
 }
 
 /// Whether the file is SUSE's.

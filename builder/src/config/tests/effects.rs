@@ -137,10 +137,13 @@ const SUSE: &[Row] = &[
     ("KDUMP_SMTP_SERVER=m:25\nKDUMP_NOTIFICATION_TO=a@x", Is("notify.mail.to", "[\"a@x\"]")),
     ("KDUMP_NOTIFICATION_TO=a@x\nKDUMP_SMTP_SERVER=m", Is("notify.mail.server", "\"m:25\"")),
     ("KDUMP_NOTIFICATION_TO=a@x\nKDUMP_SMTP_SERVER=m\nKDUMP_NOTIFICATION_CC=b@x", Is("notify.mail.cc", "[\"b@x\"]")),
-    ("KDUMP_SMTP_SERVER=m\nKDUMP_NOTIFICATION_TO=a@x\nKDUMP_SMTP_USER=u", No("KDUMP_SMTP_USER is not followed")),
     (
-        "KDUMP_SMTP_SERVER=m\nKDUMP_NOTIFICATION_TO=a@x\nKDUMP_SMTP_PASSWORD=p",
-        No("KDUMP_SMTP_PASSWORD is not followed"),
+        "KDUMP_SMTP_SERVER=m\nKDUMP_NOTIFICATION_TO=a@x\nKDUMP_SMTP_USER=u",
+        No("KDUMP_SMTP_USER needs KDUMP_SMTP_PASSWORD"),
+    ),
+    (
+        "KDUMP_SMTP_SERVER=m\nKDUMP_NOTIFICATION_TO=a@x\nKDUMP_SMTP_USER=u\nKDUMP_SMTP_PASSWORD=p",
+        Is("notify.mail.password", "\"(set)\""),
     ),
     ("KDUMP_SMTP_TIMEOUT=3", Notes("KDUMP_SMTP_TIMEOUT: mail has a limit of its own")),
     ("KDUMP_HOST_KEY=\"ssh-rsa A\"", Is("remote.host_key", "\"ssh-rsa A\"")),

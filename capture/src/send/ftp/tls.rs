@@ -10,9 +10,8 @@
 
 #![expect(unsafe_code, reason = "see # Safety")]
 
-use anyhow::Context;
-use openssl::ssl::{SslConnector, SslMethod, SslSession, SslSessionCacheMode, SslStream};
-use openssl::x509::verify::X509VerifyFlags;
+use crate::send::trust;
+use openssl::ssl::{SslConnector, SslSession, SslSessionCacheMode, SslStream};
 use std::fmt;
 use std::io;
 use std::net::TcpStream;
@@ -35,14 +34,7 @@ impl fmt::Debug for Connector {
 impl Connector {
     /// One that believes the certificates in `ca_file`, be they of authorities or of the server itself.
     pub(super) fn new(ca_file: Option<&Path>) -> anyhow::Result<Connector> {
-        let mut builder = SslConnector::builder(SslMethod::tls_client()).context("cannot begin TLS")?;
-        if let Some(file) = ca_file {
-            builder.set_ca_file(file).with_context(|| format!("cannot read certificates from {}", file.display()))?;
-            builder
-                .verify_param_mut()
-                .set_flags(X509VerifyFlags::PARTIAL_CHAIN)
-                .context("cannot trust a server's own certificate")?;
-        }
+        let mut builder = trust::connector(ca_file)?;
         let session = Arc::new(Mutex::new(None));
         let kept = session.clone();
         builder.set_session_cache_mode(SslSessionCacheMode::CLIENT | SslSessionCacheMode::NO_INTERNAL);

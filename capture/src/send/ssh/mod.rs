@@ -1,7 +1,9 @@
 //! An SSH session: connected, the host known, logged in with a key.
 //!
-//! In: an address, the file of known hosts, a private key. Out: a session of libssh2. May surprise: there is no agent,
-//! no configuration file and nobody to be asked: what is not in the two files is refused, with what to do about it.
+//! In: an address, the file of known hosts, a private key, and the certificate beside it if there is one (`KEY-cert.pub`,
+//! as ssh has it). Out: a session of libssh2. May surprise: there is no agent, no configuration file and nobody to be
+//! asked: what is not in these files is refused, with what to do about it. Where a certificate is of no use, the key
+//! alone may be.
 
 mod exec;
 mod host_key;
@@ -62,6 +64,7 @@ impl Ssh {
     /// Nobody answers, somebody else does, or the key is refused.
     pub fn connect(url: &Url, credentials: &Credentials, patience: Patience) -> anyhow::Result<Ssh> {
         let key = private_key(&credentials.identity)?;
+        let certificate = certificate(&credentials.identity)?;
         let socket = wire::connect(&wire::resolve(&url.host, url.port())?, patience)?;
         let mut session = Session::new().context("cannot begin an SSH session")?;
         session.set_timeout(wire::milliseconds(patience.0));
@@ -83,17 +86,23 @@ impl Ssh {
             known.check(&ssh.session)?;
         }
         let user = url.user.as_deref().unwrap_or("root");
+        let mut also = String::new();
+        if let Some(certificate) = &certificate {
+            match ssh.session.userauth_pubkey_memory(user, Some(certificate), &key, None) {
+                Ok(()) => return Ok(ssh),
+                Err(error) if is_of_the_connection(&error) => return Err(ssh.explain(error).into()),
+                Err(error) => also = format!(", nor with its certificate ({})", error.message()),
+            }
+        }
         ssh.session.userauth_pubkey_memory(user, None, &key, None).map_err(|error| match error.code() {
             ErrorCode::Session(code) if REFUSED.contains(&code) => anyhow!(
-                "{name} does not let {user} in with the key {}: {}; put the public key into ~{user}/.ssh/authorized_keys \
-                 there, as `kdumpctl propagate` does",
+                "{name} does not let {user} in with the key {}: {}{also}; put the public key into \
+                 ~{user}/.ssh/authorized_keys there, as `kdumpctl propagate` does",
                 credentials.identity.display(),
                 error.message()
             ),
-            _ => anyhow!(ssh.explain(error)).context(format!(
-                "cannot log in to {name} with the key {}",
-                credentials.identity.display()
-            )),
+            _ => anyhow!(ssh.explain(error))
+                .context(format!("cannot log in to {name} with the key {}", credentials.identity.display())),
         })?;
         Ok(ssh)
     }
@@ -164,6 +173,17 @@ fn private_key(file: &Path) -> anyhow::Result<String> {
         );
     }
     Ok(text)
+}
+
+/// The certificate beside a private key, if there is one.
+fn certificate(key: &Path) -> anyhow::Result<Option<String>> {
+    let mut file = key.as_os_str().to_owned();
+    file.push("-cert.pub");
+    match fs::read_to_string(&file) {
+        Ok(text) => Ok(Some(text.trim().to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read the certificate {}", Path::new(&file).display())),
+    }
 }
 
 /// Whether a key is encrypted: by a header of PEM, or by the name of a cipher that begins OpenSSH's own format
