@@ -33,6 +33,7 @@
 //! - [`nfs_server`] with its [`portmapper`], [`smb_server`], [`iscsi_server`], [`nvme_server`], [`far_server`], [`sink`],
 //!   [`switch`] with a [`dhcp6_server`]: what a guest finds on its network; [`small_disk`]: what a server runs out of.
 //! - [`machine`], [`monitor`], [`console`], [`disk`], [`mod@accel`]: QEMU and what is around it.
+//! - [`efi_variables`]: what an EFI machine keeps over a reboot.
 //! - [`target_disk`], [`write_log`]: a disk for dumps that may fail, and what a power loss leaves of it.
 //! - [`source`], [`collector`], [`damage`]: kept memory, what is asked of it, and what is done to it.
 //! - [`oracle`], [`judge`], [`status`], [`initramfs`]: whether the dump, or the image, is right.
@@ -45,6 +46,7 @@ pub mod crash;
 pub mod damage;
 pub mod dhcp6_server;
 pub mod disk;
+pub mod efi_variables;
 mod emulation;
 pub mod far_server;
 pub mod folders;
