@@ -67,8 +67,8 @@ mod tests {
         let name: Vec<u8> = name.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect();
         let mut bytes = vec![0; HEADER];
         bytes[..3].copy_from_slice(&[BEGIN[0], BEGIN[1], state]);
-        bytes[36..40].copy_from_slice(&(name.len() as u32).to_le_bytes());
-        bytes[40..44].copy_from_slice(&(data.len() as u32).to_le_bytes());
+        bytes[36..40].copy_from_slice(&u32::try_from(name.len()).unwrap().to_le_bytes());
+        bytes[40..44].copy_from_slice(&u32::try_from(data.len()).unwrap().to_le_bytes());
         bytes.extend(name);
         bytes.extend(data);
         bytes.resize(bytes.len().next_multiple_of(4), 0xff);
