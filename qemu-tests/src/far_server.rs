@@ -34,6 +34,8 @@ pub const PASSWORD: &str = "kdump@";
 pub enum Speaks {
     /// SSH, and SFTP.
     Ssh,
+    /// SFTP by SSH, without a shell.
+    SftpAlone,
     /// FTP in the clear.
     Ftp,
     /// FTP with TLS, for commands and for data.
@@ -64,7 +66,8 @@ impl FarServer {
         let port =
             TcpListener::bind(("127.0.0.1", 0)).and_then(|free| free.local_addr()).context("no free port")?.port();
         let program = match speaks {
-            Speaks::Ssh => ssh(place, &servers, port)?,
+            Speaks::Ssh => ssh(place, &servers, port, "")?,
+            Speaks::SftpAlone => ssh(place, &servers, port, "ForceCommand internal-sftp\n")?,
             Speaks::Ftp | Speaks::Ftps => ftp(place, &servers, port, speaks == Speaks::Ftps)?,
         };
         let libraries =
@@ -157,8 +160,8 @@ fn descendants(root: u32) -> Vec<u32> {
     found.split_off(1)
 }
 
-/// Makes keys of every kind, and sshd's configuration; gives its command line.
-fn ssh(place: &Path, servers: &Path, port: u16) -> Result<Vec<String>> {
+/// Makes keys of every kind, and sshd's configuration with further lines; gives its command line.
+fn ssh(place: &Path, servers: &Path, port: u16, further: &str) -> Result<Vec<String>> {
     for (file, kind, passphrase) in [
         ("host", "ed25519", ""),
         ("ed25519", "ed25519", ""),
@@ -192,19 +195,8 @@ fn ssh(place: &Path, servers: &Path, port: u16) -> Result<Vec<String>> {
     let hash = tools::text(tools::command("openssl").args(["passwd", "-6", PASSWORD]))?;
     fs::write(place.join("shadow"), format!("root:{}:20000::::::\n", hash.trim()))?;
     let conf = format!(
-        "Port {port}
-ListenAddress 127.0.0.1
-HostKey {}
-AuthorizedKeysFile {} .ssh/authorized_keys
-StrictModes no
-UsePAM no
-\
-         TrustedUserCAKeys {}
-PermitRootLogin yes
-PidFile none
-MaxStartups 100
-Subsystem sftp {}
-",
+        "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {} .ssh/authorized_keys\nStrictModes no\nUsePAM no\n\
+         TrustedUserCAKeys {}\nPermitRootLogin yes\nPidFile none\nMaxStartups 100\nSubsystem sftp {}\n{further}",
         shown("host"),
         shown("authorized"),
         shown("authority.pub"),

@@ -35,6 +35,7 @@
 //!   [`switch`] with a [`dhcp6_server`]: what a guest finds on its network; [`small_disk`]: what a server runs out of.
 //! - [`machine`], [`monitor`], [`console`], [`disk`], [`mod@accel`]: QEMU and what is around it.
 //! - [`mod@dist`]: the packages, as `cargo dist` makes them.
+//! - [`efi_variables`]: what an EFI machine keeps over a reboot.
 //! - [`target_disk`], [`write_log`]: a disk for dumps that may fail, and what a power loss leaves of it.
 //! - [`source`], [`collector`], [`damage`]: kept memory, what is asked of it, and what is done to it.
 //! - [`oracle`], [`judge`], [`status`], [`initramfs`]: whether the dump, or the image, is right.
@@ -48,6 +49,7 @@ pub mod damage;
 pub mod dhcp6_server;
 pub mod disk;
 pub mod dist;
+pub mod efi_variables;
 mod emulation;
 pub mod far_server;
 pub mod folders;

@@ -13,23 +13,25 @@ use qemu_tests::far_server::{FarServer, PASSWORD, Speaks, kdump_send, root_at, w
 use qemu_tests::programs::programs;
 use qemu_tests::{folders, tools};
 
-/// The near side: a server to hand a key to, and root's home here.
+/// The near side: a server to hand a key to, the target on it, and root's home here.
 struct Near {
     server: FarServer,
+    target: String,
     home: PathBuf,
 }
 
 impl Near {
-    fn new(name: &str) -> Result<Near> {
+    fn new(name: &str, speaks: Speaks) -> Result<Near> {
         let place = folders::qemu().join("far").join(name);
         folders::fresh(&place)?;
-        let server = FarServer::start(&place, Speaks::Ssh)?;
+        let server = FarServer::start(&place, speaks)?;
         let home = place.join("near");
         fs::create_dir(&home)?;
         fs::write(server.file("near-passwd"), with_users(&[&root_at(&home)])?)?;
-        let savedir = format!("ssh://root@127.0.0.1:{}{}", server.port, server.far.display());
-        fs::write(server.file("sysconfig"), format!("KDUMP_SAVEDIR={savedir}\n"))?;
-        let near = Near { server, home };
+        let protocol = if speaks == Speaks::Ssh { "ssh" } else { "sftp" };
+        let target = format!("{protocol}://root@127.0.0.1:{}{}", server.port, server.far.display());
+        fs::write(server.file("sysconfig"), format!("KDUMP_SAVEDIR={target}\n"))?;
+        let near = Near { server, target, home };
         near.answers(PASSWORD)?;
         near.key_is_called("kdump_id_ed25519")?;
         Ok(near)
@@ -74,9 +76,8 @@ impl Near {
     fn check(&self, key: &str) -> Result<Command> {
         let key = self.home.join("keys").join(key).display().to_string();
         let known = self.home.join(".ssh/known_hosts").display().to_string();
-        let url = format!("ssh://root@127.0.0.1:{}{}", self.server.port, self.server.far.display());
         let with = ["--identity", &key, "--known-hosts", &known];
-        let mut command = kdump_send(&self.server, &programs()?.path("kdump-send"), &url, &with);
+        let mut command = kdump_send(&self.server, &programs()?.path("kdump-send"), &self.target, &with);
         command.arg("check");
         Ok(command)
     }
@@ -88,7 +89,7 @@ fn said(output: &Output) -> String {
 
 #[test]
 fn a_key_is_made_and_let_in_for_a_password_and_kdump_send_gets_in_with_it() -> Result<()> {
-    let near = Near::new("propagate")?;
+    let near = Near::new("propagate", Speaks::Ssh)?;
     for (name, kind) in [("kdump_id_ed25519", "ssh-ed25519"), ("id_ecdsa", "ecdsa-sha2-nistp256"), ("key", "ssh-rsa")] {
         near.key_is_called(name)?;
         near.answers(PASSWORD)?;
@@ -115,8 +116,18 @@ fn a_key_is_made_and_let_in_for_a_password_and_kdump_send_gets_in_with_it() -> R
 }
 
 #[test]
+fn a_server_of_files_that_gives_no_shell_lets_the_key_in_by_sftp() -> Result<()> {
+    let near = Near::new("propagate-sftp", Speaks::SftpAlone)?;
+    let output = near.propagate()?;
+    ensure!(output.status.success(), "{}\n{}", said(&output), near.server.log());
+    ensure!(near.asked()? == (1, 1), "this was asked: {:?}", near.asked()?);
+    tools::run(&mut near.check("kdump_id_ed25519")?).context("the key does not open")?;
+    Ok(())
+}
+
+#[test]
 fn a_wrong_password_and_a_host_that_has_changed_are_failures_and_nothing_is_let_in() -> Result<()> {
-    let near = Near::new("propagate-refused")?;
+    let near = Near::new("propagate-refused", Speaks::Ssh)?;
     near.answers("guessed")?;
     let output = near.propagate()?;
     ensure!(output.status.code() == Some(1), "it ended with {}: {}", output.status, said(&output));

@@ -8,6 +8,7 @@ use super::Machine;
 use crate::config::{Config, Origin};
 use crate::remote;
 use anyhow::{Context, bail};
+use kdump_hooks::remote::Protocol;
 use std::fs::DirBuilder;
 use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
@@ -41,12 +42,22 @@ pub(super) fn run(machine: &Machine, out: &mut dyn Write) -> anyhow::Result<()> 
     for target in targets {
         let user = target.user.as_deref().unwrap_or("root");
         let mut copy = Command::new("ssh-copy-id");
+        if target.protocol == Protocol::Sftp && copies_by_sftp() {
+            copy.arg("-s");
+        }
         copy.arg("-i").arg(file.with_added_extension("pub"));
         copy.args(target.port.map(|port| format!("-p{port}"))).arg(format!("{user}@{}", target.server));
         done(&mut copy, "have the far side let the key in")?;
         writeln!(out, "{} lets {user} in with the key {}", target.server, key.display())?;
     }
     Ok(())
+}
+
+/// Whether ssh-copy-id can do without a shell on the far side, which one who takes files by sftp may not give. Older
+/// ones cannot.
+fn copies_by_sftp() -> bool {
+    let usage = Command::new("ssh-copy-id").arg("-h").output();
+    usage.is_ok_and(|usage| String::from_utf8_lossy(&usage.stderr).contains("-s: use sftp"))
 }
 
 /// A directory that nobody else can look into, if it is not there yet.

@@ -13,7 +13,7 @@ use common::live::{Addresses, MEMORY};
 use common::{Era, Leaf, Machine, RAM, virt};
 use kdump_capture::fake::MemCore;
 use kdump_capture::live_patches::in_memory;
-use kdump_capture::paging::{Mapped, Tables, Translate, Virtual, WalkError};
+use kdump_capture::paging::{Entry, Layout, Mapped, Tables, Translate, Virtual, WalkError};
 use kdump_capture::units::{PhysAddr, VirtAddr};
 use kdump_capture::vmcoreinfo::Facts;
 use libfuzzer_sys::fuzz_target;
@@ -38,6 +38,15 @@ impl Translate for Shifted {
 
     fn is_kernel(&self, _: VirtAddr) -> bool {
         true
+    }
+
+    // Nobody walks tables here.
+    fn layout(&self) -> Layout {
+        Layout { root: PhysAddr(0), shift: 12, levels: 4, covers: 48 }
+    }
+
+    fn entry(&self, _: u32, _: u64) -> Entry {
+        Entry::Nothing
     }
 }
 
