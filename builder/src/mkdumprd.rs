@@ -8,6 +8,7 @@ use crate::{image, inspect};
 use anyhow::Context;
 use std::fs;
 use std::io::{ErrorKind, Write};
+use std::path::Path;
 
 /// Builds an image; the line to print about it.
 ///
@@ -33,6 +34,14 @@ pub fn run(typed: &Mkdumprd) -> anyhow::Result<String> {
     })?;
     for warning in &built.warnings {
         log::warn!("{warning}");
+    }
+    let canonical = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let folder = canonical(typed.output.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new(".")));
+    if typed.livepatch && !folder.starts_with(canonical(&typed.sysroot.join("boot"))) {
+        log::warn!(
+            "{} is not below /boot: kpatch will not find it there, and its live patches stay those of today",
+            typed.output.display()
+        );
     }
     for entry in built.plan.entries() {
         log::debug!("{:>8} /{}: {}", entry.size(), entry.path, entry.reason);
