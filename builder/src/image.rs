@@ -192,7 +192,7 @@ mod tests {
         let error =
             format!("{:#}", write(&plan("x"), Packing::None, &[], &dir.path().join("no/image"), false).unwrap_err());
         assert!(error.contains("make the directory first"), "{error}");
-        let error = format!("{:#}", write(&plan("x"), Packing::None, dir.path(), true).unwrap_err());
+        let error = format!("{:#}", write(&plan("x"), Packing::None, &[], dir.path(), true).unwrap_err());
         assert!(error.contains("is not a file"), "{error}");
     }
 }
