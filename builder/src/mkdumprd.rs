@@ -7,6 +7,7 @@ use crate::image;
 use crate::normal::Options;
 use crate::report::{self, Budget};
 use std::io::Write;
+use std::path::Path;
 
 /// Builds an image and says so, or prints its plan.
 ///
@@ -49,8 +50,23 @@ pub fn run(typed: &Mkdumprd, out: &mut dyn Write) -> anyhow::Result<()> {
         budget.check(&estimate)?;
     }
     if let Some(output) = output.filter(|_| !typed.plan) {
+        if typed.livepatch {
+            warn_elsewhere(output, &typed.sysroot);
+        }
         built.plan.lines().for_each(|line| log::debug!("{line}"));
         writeln!(out, "{}", build::write(&built, output, typed.force)?)?;
     }
     Ok(())
+}
+
+/// kpatch keeps up to date what it finds.
+fn warn_elsewhere(output: &Path, sysroot: &Path) {
+    let canonical = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let folder = output.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+    if !canonical(folder).starts_with(canonical(&sysroot.join("boot"))) {
+        log::warn!(
+            "{} is not below /boot: kpatch will not find it there, and its live patches stay those of today",
+            output.display()
+        );
+    }
 }

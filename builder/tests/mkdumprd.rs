@@ -388,6 +388,41 @@ fn an_image_for_a_normal_boot_has_what_the_root_needs_and_no_collector() {
 }
 
 #[test]
+fn a_normal_image_brings_the_installed_live_patches_along_and_kpatch_keeps_them_up_to_date() {
+    use kdump_hooks::livepatch::{Identity, Store, overlay};
+    let (_dir, system) = system();
+    let patch = ["name=kpatch_1", "livepatch=Y", "vermagic=6.1-test SMP", "depends=virtio"];
+    system.write("root/kpatch-1.ko", &object(&patch)).unwrap();
+    let store = Store::below(&system.root);
+    let installed = store.install(&Identity::read(&system.root.join("root/kpatch-1.ko")).unwrap(), RELEASE).unwrap();
+    fs::create_dir_all(system.root.join("boot/efi")).unwrap();
+    let image = system.root.join("boot/efi/normal.img");
+    let arguments = ["--normal", "--livepatch", "--compress", "zstd", "boot/efi/normal.img"];
+    let output = mkdumprd(&system, &arguments);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && said.contains("kpatch-booted.service is not enabled"), "{said}");
+    let list = lsinitrd(&[&image]);
+    let path = format!("var/lib/kpatch/{RELEASE}/kpatch-1.ko");
+    assert!(list.contains(&path) && list.contains("kernel/virtio/virtio.ko"), "{list}");
+    let toml = lsinitrd(&[&image, Path::new("etc/kdump/image.toml")]);
+    assert!(toml.contains("[hooks.livepatch]"), "{toml}");
+
+    let (before, plain) = (fs::read(&image).unwrap(), lsinitrd(&[&image, Path::new("etc/kdump/manifest")]));
+    store.uninstall(&installed).unwrap();
+    assert_eq!(overlay::refresh(&system.root, &store, RELEASE).unwrap(), std::slice::from_ref(&image));
+    assert!(!lsinitrd(&[&image]).contains("kpatch-1") && fs::read(&image).unwrap().len() < before.len());
+    assert_eq!(lsinitrd(&[&image, Path::new("etc/kdump/manifest")]), plain);
+
+    let foreign = ["name=kpatch_2", "livepatch=Y", "vermagic=6.2-other SMP"];
+    system.write(&path, &object(&foreign)).unwrap();
+    let output = mkdumprd(&system, &["--normal", "--livepatch", "out/image"]);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && error.contains("was built for kernel 6.2-other; uninstall it"), "{error}");
+    let output = mkdumprd(&system, &["--livepatch", "out/image"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--normal"));
+}
+
+#[test]
 fn a_normal_image_brings_the_capture_kernel_and_sysctl_files_along_on_demand() {
     let (_dir, system) = system();
     system.write("etc/sysctl.d/10-x.conf", b"kernel.panic = 9\n").unwrap();
@@ -414,7 +449,7 @@ fn a_normal_image_brings_the_capture_kernel_and_sysctl_files_along_on_demand() {
 #[test]
 fn bad_input_gives_one_error_with_place_and_remedy_and_leaves_nothing() {
     type Spoil = fn(&FakeSystem) -> std::io::Result<()>;
-    let cases: [(&str, Spoil, &[&str], &[&str]); 15] = [
+    let cases: [(&str, Spoil, &[&str], &[&str]); 16] = [
         (
             "unknown directive",
             |s| s.write("etc/kdump.conf", b"\npth /x\n"),
@@ -465,6 +500,16 @@ fn bad_input_gives_one_error_with_place_and_remedy_and_leaves_nothing() {
             |s| s.write("etc/kdump.conf", b"ext4 LABEL=x\nextra_modules foreign\n"),
             &["out/image"],
             &["foreign.ko is for kernel 6.2-other", "--kver"],
+        ),
+        (
+            "live patch",
+            |s| {
+                let patch = ["livepatch=Y", "vermagic=6.1-test SMP"];
+                s.write("lib/modules/6.1-test/kernel/net/unrelated.ko", &object(&patch))?;
+                s.write("etc/kdump.conf", b"ext4 LABEL=x\nextra_modules unrelated\n")
+            },
+            &["out/image"],
+            &["unrelated (extra_modules", "etc/kdump.conf:2", "is a live patch", "a capture kernel never does"],
         ),
         (
             "damaged module",

@@ -191,6 +191,7 @@ fn a_barred_patch_is_told_by_the_service_and_loaded_by_name_which_clears_it() {
     machine.run(&format!("install {file}")).unwrap();
     let digest = fs::read_to_string(machine.root.path().join("var/lib/kpatch/6.1/bad.ko.sha256")).unwrap();
     machine.kernel.firmware = Some(format!("bad {} 3\n", &digest[..16]));
+    assert!(machine.run("list --json").unwrap().contains("\"barred\": true"));
     let error = machine.run("load --all").unwrap_err();
     assert!(error.contains("did not finish its last 2 boots") && error.contains("`kpatch load bad`"), "{error}");
     assert_eq!(machine.states(), ["<NO_RESULT>"]);
@@ -289,6 +290,28 @@ fn a_patch_that_replaces_the_others_says_which() {
     let file = machine.module("new", &["replace=Y"]);
     assert!(machine.run(&format!("load {file}")).unwrap().ends_with("new is enabled and has replaced old\n"));
     assert_eq!(machine.states(), ["new [enabled]"]);
+}
+
+#[test]
+fn what_has_been_replaced_is_not_put_above_its_successor_by_loading_all_once_more() {
+    let mut machine = Rehearsal::new();
+    for (name, more) in [("p1", &[][..]), ("p2", &["replace=Y"][..]), ("p3", &[][..])] {
+        let file = machine.module(name, more);
+        machine.run(&format!("install {file}")).unwrap();
+    }
+    machine.run("load --all").unwrap();
+    assert_eq!(machine.states(), ["p2 [enabled]", "p3 [enabled]"]);
+    let said = machine.run("load --all").unwrap();
+    assert!(said.contains("p1 has been loaded, and p2 after it, which has replaced it"), "{said}");
+    assert_eq!(machine.states(), ["p2 [enabled]", "p3 [enabled]"]);
+    // Once nothing is above it, it is loaded as at the first time.
+    machine.run("unload --all").unwrap();
+    machine.run("load --all").unwrap();
+    assert_eq!(machine.states(), ["p2 [enabled]", "p3 [enabled]"]);
+    machine.run("unload p2").unwrap();
+    machine.run("unload p3").unwrap();
+    machine.run("load p1").unwrap();
+    assert_eq!(machine.states(), ["p1 [enabled]"]);
 }
 
 #[test]

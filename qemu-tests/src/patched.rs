@@ -137,7 +137,7 @@ impl System {
 
     /// The image as it is on the disk now.
     pub fn image(&self) -> Result<PathBuf> {
-        let folder = self.folder.join("image");
+        let folder = self.folder.join("taken-off");
         folders::fresh(&folder)?;
         disk::take_off(&self.folder.join("vda.img"), "/boot", &folder)?;
         Ok(folder.join(IMAGE))

@@ -76,7 +76,8 @@ impl Actions<'_> {
     }
 
     /// Loads every patch that is installed for the running kernel, by name; goes on behind one that fails. None, if the
-    /// kernel command line has `kpatch.enable=0`.
+    /// kernel command line has `kpatch.enable=0`. One that has been loaded before and is gone because a later one has
+    /// replaced it is not put above that one.
     ///
     /// # Errors
     /// Which ones were not loaded, and why.
@@ -87,7 +88,10 @@ impl Actions<'_> {
         let release = self.release()?;
         let accounts = self.accounts().unwrap_or_default();
         let mut failed = Vec::new();
-        for patch in self.store.of(&release)? {
+        let installed = self.store.of(&release)?;
+        // As things are before the first one is loaded.
+        let replaced: Vec<Option<ModuleName>> = installed.iter().map(|patch| self.replaced_by(&patch.name)).collect();
+        for (patch, replaced) in installed.into_iter().zip(replaced) {
             let file = patch.file.display().to_string();
             if Identity::read(&patch.file).is_ok_and(|patch| accounts.is_barred(&patch))
                 && !self.is_enabled(&patch.name)
@@ -95,7 +99,17 @@ impl Actions<'_> {
                 failed.push(guard::told(&patch.name));
                 continue;
             }
-            match self.load(&file) {
+            if let Some(later) = replaced {
+                (self.tell)(&format!("{} has been loaded, and {later} after it, which has replaced it", patch.name));
+                continue;
+            }
+            let loaded = self.load(&file);
+            if let Ok(Loaded::Now(_)) = loaded
+                && let Err(error) = self.store.note_loaded(&patch.name)
+            {
+                (self.tell)(&format!("{error:#}"));
+            }
+            match loaded {
                 Ok(loaded) => (self.tell)(&told(&patch.name, &loaded)),
                 Err(error) => failed.push(format!("{}: {error:#}", patch.name)),
             }
@@ -191,6 +205,13 @@ impl Actions<'_> {
             (self.tell)("kpatch.enable=0 is on the kernel command line: no patch is loaded");
         }
         off
+    }
+
+    /// A patch that was loaded after that one and is enabled, while that one is not.
+    fn replaced_by(&self, name: &ModuleName) -> Option<ModuleName> {
+        let loaded = self.store.loaded();
+        let at = loaded.iter().position(|other| other == name).filter(|_| !self.is_enabled(name))?;
+        loaded.get(at + 1..)?.iter().find(|later| self.is_enabled(later)).cloned()
     }
 
     fn accounts(&self) -> std::io::Result<Accounts> {

@@ -1,6 +1,7 @@
 //! What was typed, and what is printed: kpatch's words.
 
 use super::actions::{Actions, told};
+use super::guard::Accounts;
 use super::identity::Identity;
 use super::kernel::Kernel;
 use super::overlay;
@@ -204,10 +205,15 @@ fn release(named: Option<&String>, kernel: &dyn Kernel) -> anyhow::Result<String
 fn list(store: &Store, kernel: &dyn Kernel, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
     let (loaded, installed) = (patches(kernel)?, store.all()?);
     if json {
+        let accounts = kernel.remembered().map(|text| Accounts::parse(&text)).unwrap_or_default();
+        let is_barred = |file: &Path| Identity::read(file).is_ok_and(|patch| accounts.is_barred(&patch));
         let loaded: Vec<_> = loaded.iter().map(describe).collect();
         let installed: Vec<_> = installed
             .iter()
-            .map(|patch| json!({ "name": patch.name, "kernel": patch.release, "file": patch.file }))
+            .map(|patch| {
+                let barred = is_barred(&patch.file);
+                json!({ "name": patch.name, "kernel": patch.release, "file": patch.file, "barred": barred })
+            })
             .collect();
         let all = json!({ "kernel": kernel.release()?, "loaded": loaded, "installed": installed });
         return Ok(writeln!(out, "{all:#}")?);

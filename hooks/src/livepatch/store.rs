@@ -1,7 +1,7 @@
 //! Where patches are installed: `/var/lib/kpatch/RELEASE/*.ko`, as kpatch lays it out.
 //!
 //! May surprise: beside each patch that was installed here lies its checksum, `NAME.ko.sha256`, as sha256sum(1) writes
-//! it. A patch that a package has put there has none, and is taken as it is.
+//! it. A patch that a package has put there has none, and is taken as it is. The order of loading is kept in memory.
 
 use super::identity::Identity;
 use super::patch::name_of;
@@ -15,10 +15,14 @@ use std::path::{Path, PathBuf};
 /// Where it is on every machine.
 const DIRECTORY: &str = "/var/lib/kpatch";
 
+/// In which order they were loaded since the machine was started, a name to a line.
+const LOADED: &str = "/run/kpatch/loaded";
+
 /// The installed patches.
 #[derive(Clone, Debug)]
 pub struct Store {
     directory: PathBuf,
+    loaded: PathBuf,
 }
 
 /// An installed patch.
@@ -35,7 +39,29 @@ pub struct Installed {
 impl Store {
     /// The store of the machine whose root is `root`.
     pub fn below(root: &Path) -> Store {
-        Store { directory: root.join(DIRECTORY.trim_start_matches('/')) }
+        let place = |path: &str| root.join(path.trim_start_matches('/'));
+        Store { directory: place(DIRECTORY), loaded: place(LOADED) }
+    }
+
+    /// The patches that have been loaded as installed ones since the machine was started, the last one last.
+    pub fn loaded(&self) -> Vec<ModuleName> {
+        fs::read_to_string(&self.loaded).unwrap_or_default().lines().map(ModuleName::from).collect()
+    }
+
+    /// Notes that a patch has been loaded, after all others.
+    ///
+    /// # Errors
+    /// The note cannot be written.
+    pub fn note_loaded(&self, name: &ModuleName) -> anyhow::Result<()> {
+        let mut all = self.loaded();
+        all.retain(|other| other != name);
+        all.push(name.clone());
+        let text: String = all.iter().map(|name| format!("{name}\n")).collect();
+        let write = || {
+            fs::create_dir_all(self.loaded.parent().unwrap_or(Path::new("/")))?;
+            fs::write(&self.loaded, text)
+        };
+        write().with_context(|| format!("cannot write {}", self.loaded.display()))
     }
 
     /// Every installed patch, by kernel and name.

@@ -1,8 +1,8 @@
 //! The normal boot: what happens in an image until the system's own init takes over.
 //!
 //! ```text
-//!   worker:      early ▶ modules ▶ devices ▶ network ▶ root: wait, mount on /sysroot, /usr in it, its init ─▶ `ready INIT`
-//!   supervisor:  ◀── the same beats and limits as in a capture boot ──────────────────────────────────────────┘
+//!   worker:      early ▶ modules: live patches ▶ devices ▶ network ▶ root: wait, mount, /usr, its init ─▶ `ready INIT`
+//!   supervisor:  ◀── the same beats and limits as in a capture boot ──────────────────────────────────────┘
 //!                └▶ PID 1: /dev /proc /sys /run move ▶ the image's files go ▶ /sysroot becomes / ▶ exec INIT
 //! ```
 //!
