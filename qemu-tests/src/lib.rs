@@ -32,6 +32,7 @@
 //!   [`live`]: one that runs commands; [`normal`]: a whole system boots, and may crash.
 //! - [`nfs_server`] with its [`portmapper`], [`smb_server`], [`iscsi_server`], [`nvme_server`], [`far_server`], [`sink`],
 //!   [`switch`] with a [`dhcp6_server`]: what a guest finds on its network.
+//! - [`signer`]: keys of our own, and what is signed and encrypted with them.
 //! - [`machine`], [`monitor`], [`console`], [`disk`], [`mod@accel`]: QEMU and what is around it.
 //! - [`target_disk`], [`write_log`]: a disk for dumps that may fail, and what a power loss leaves of it.
 //! - [`source`], [`collector`], [`damage`]: kept memory, what is asked of it, and what is done to it.
@@ -65,6 +66,7 @@ pub mod programs;
 pub mod progress;
 pub mod provision;
 pub mod scenario;
+pub mod signer;
 pub mod sink;
 pub mod smb_server;
 pub mod source;

@@ -43,6 +43,9 @@ pub enum Word {
         #[arg(long)]
         json: bool,
     },
+    /// Say of every module of the image whether the kernel would accept it, and why not: exit 1 if it would refuse one
+    /// that the image cannot do without
+    Modules,
     /// Make a key for a target by ssh or sftp, and have the other machine let it in
     Propagate,
 }

@@ -6,6 +6,7 @@
 
 pub(crate) mod kernel;
 mod keys;
+mod modules;
 mod notify;
 mod propagate;
 pub mod recover;
@@ -57,6 +58,9 @@ pub fn run(typed: &Kdumpctl, tree: Tree, kexec: &dyn Kexec, out: &mut dyn Write)
         // The device is locked; nothing else of the machine is touched.
         return recovery::run(&machine, device.as_deref(), to.as_deref(), *json, out);
     }
+    if typed.word == Word::Modules {
+        return modules::run(&machine, out).map(|()| ExitCode::SUCCESS);
+    }
     if typed.word == Word::Propagate {
         return propagate::run(&machine, out).map(|()| ExitCode::SUCCESS);
     }
@@ -69,7 +73,7 @@ pub fn run(typed: &Kdumpctl, tree: Tree, kexec: &dyn Kexec, out: &mut dyn Write)
             ("Starting", started)
         }
         Word::Stop => ("Stopping", stop::run(&machine)),
-        Word::Status | Word::Propagate | Word::Recover { .. } => return status::run(&machine, out),
+        Word::Status | Word::Propagate | Word::Modules | Word::Recover { .. } => return status::run(&machine, out),
     };
     match done {
         Ok(()) => writeln!(out, "{what} kdump: [OK]")?,

@@ -106,16 +106,22 @@ fn bring_up_to_date(machine: &Machine, config: &Config, disk: &OnDisk) -> anyhow
     if let Some(dir) = disk.image.parent() {
         fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     }
-    let request = Request {
-        kver: Some(disk.release.clone()),
+    build::plan(&request(machine, &disk.release))
+        .map(Some)
+        .with_context(|| format!("cannot build {}", disk.image.display()))
+}
+
+/// The image for that kernel, as the configuration has it.
+pub(super) fn request(machine: &Machine, release: &str) -> Request {
+    Request {
+        kver: Some(release.to_owned()),
         sysroot: machine.tree.root().to_owned(),
         modules_dir: None,
         files: machine.files.clone(),
         programs: machine.programs.clone(),
         packing: None,
         normal: None,
-    };
-    build::plan(&request).map(Some).with_context(|| format!("cannot build {}", disk.image.display()))
+    }
 }
 
 fn has_modules(machine: &Machine, disk: &OnDisk) -> bool {

@@ -155,7 +155,8 @@ fn load_master(master: &MasterKey, machine: &mut dyn Machine) -> anyhow::Result<
     let MasterKey { kind, path, pcrlock } = master;
     let bytes = read(path, machine)?;
     let payload = match kind {
-        super::MasterKind::User => bytes,
+        // As a shell would read it: a line end at the end of the file is not part of the key.
+        super::MasterKind::User => without_line_end(bytes),
         super::MasterKind::Trusted => {
             load(machine, &["tpm_tis", "tpm_crb", "trusted"]);
             let text = String::from_utf8_lossy(&bytes);
@@ -169,6 +170,13 @@ fn load_master(master: &MasterKey, machine: &mut dyn Machine) -> anyhow::Result<
         .with_context(|| format!("the kernel does not take the master key in {}", path.display()))?;
     debug!("the master key {} is loaded", kind.description());
     Ok(())
+}
+
+fn without_line_end(mut bytes: Vec<u8>) -> Vec<u8> {
+    while bytes.last() == Some(&b'\n') {
+        bytes.pop();
+    }
+    bytes
 }
 
 fn load_evm_key(path: &Path, machine: &mut dyn Machine) -> anyhow::Result<KeyId> {
@@ -304,7 +312,7 @@ mod tests {
     fn machine(rings: &[&str]) -> FakeMachine {
         let mut machine = FakeMachine { keys: FakeKeys::with_rings(rings), ..FakeMachine::default() };
         for (path, text) in [
-            ("/keys/kmk", "secret"),
+            ("/keys/kmk", "secret\n"),
             ("/keys/evm", "default user:kmk-user 32 00\n"),
             ("/keys/x509_evm.der", "E"),
             ("/keys/ima/a.der", "I"),
