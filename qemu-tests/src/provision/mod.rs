@@ -12,7 +12,6 @@
 //! | Samba, as SMB server | the machine's apt, downloaded | `target/qemu/samba/` |
 //! | OpenSSH's server, vsftpd | the machine's apt, downloaded | `target/qemu/servers/` |
 //! | modules of our own, live patches among them | built with the kernel's headers, from the machine's apt | `target/qemu/{headers,modules}/` |
-//! | OVMF, a firmware with variables | the machine's apt, downloaded | `target/qemu/ovmf/` |
 //! | busybox, for guests with scripts or a shell | the machine's apt, downloaded | `target/qemu/busybox/` |
 //! | a newer cloud kernel, a newer makedumpfile | later suites of the same archive, private apt state | `target/qemu/{kernels,oracle}/` |
 //! | a small Debian with systemd | the machine's archive, by debootstrap | `target/qemu/debian-root/` |
@@ -23,7 +22,6 @@
 mod apt;
 mod busybox;
 mod debian_root;
-mod firmware;
 mod ganesha;
 mod kernels;
 mod later;
@@ -39,7 +37,6 @@ mod tgt;
 
 pub use busybox::busybox;
 pub use debian_root::debian_root;
-pub use firmware::{Firmware, firmware};
 pub use ganesha::ganesha;
 pub use kernels::{Kernel, Suite, debug_vmlinux, generic_kernel, kernel};
 pub use makedumpfile::{Codec, Makedumpfile, ORACLE_IN_GUEST, makedumpfile};
