@@ -46,6 +46,23 @@ impl Machine {
 }
 
 #[test]
+fn modules_says_of_each_what_the_kernel_would_make_of_it() {
+    let machine = Machine::new();
+    let (result, out) = machine.run("modules");
+    result.unwrap();
+    assert!(out.contains("cannot be told"), "{out}");
+    machine.system.write("sys/module/module/parameters/sig_enforce", b"N\n").unwrap();
+    let (result, out) = machine.run("modules");
+    result.unwrap();
+    assert!(out.contains("ext4: taints the kernel: it has no signature\n"), "{out}");
+    machine.system.write("sys/module/module/parameters/sig_enforce", b"Y\n").unwrap();
+    let (result, _) = machine.run("modules");
+    let error = format!("{:#}", result.unwrap_err());
+    assert!(error.contains("would refuse the module") && error.contains("signatures are enforced"), "{error}");
+    assert!(!machine.image().exists() && machine.kexec.journal.borrow().is_empty());
+}
+
+#[test]
 fn start_builds_what_is_missing_and_loads_it() {
     let machine = Machine::new();
     machine

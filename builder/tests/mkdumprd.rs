@@ -99,6 +99,75 @@ fn an_image_that_sends_its_dump_has_the_program_a_key_and_the_host_s_keys() {
 }
 
 #[test]
+fn a_module_that_the_kernel_would_refuse_is_as_good_as_missing() {
+    let (_dir, system) = system();
+    let enforce = |word: &str| system.write("sys/module/module/parameters/sig_enforce", word.as_bytes()).unwrap();
+    enforce("N\n");
+    let output = mkdumprd(&system, &["out/image"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("tainted by them: it has no signature") && said.contains("crc16, crc32c, ext4"), "{said}");
+    enforce("Y\n");
+    let output = mkdumprd(&system, &["-f", "out/image"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success(), "{said}");
+    for expected in
+        ["would refuse the module", "ext4", "no signature", "module.sig_enforce", "install the signed package"]
+    {
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+}
+
+#[test]
+fn keys_and_policy_come_along_on_demand_and_secrets_are_for_root_alone() {
+    let (_dir, system) = system();
+    let certificate = include_bytes!("data/module-signer.der");
+    for (path, bytes) in [
+        ("etc/sysconfig/masterkey", &b"MASTERKEYTYPE=user\n"[..]),
+        ("etc/keys/kmk-user.blob", b"master"),
+        ("etc/keys/evm-trusted.blob", b"default user:kmk-user 64 00"),
+        ("etc/keys/ima/ours.der", certificate),
+        ("etc/keys/modsign/ours.der", certificate),
+        ("etc/sysconfig/ima-policy", b"measure func=BPRM_CHECK\n"),
+    ] {
+        system.write(path, bytes).unwrap();
+    }
+    for (conf, options) in [
+        ("", &["--normal", "--integrity", "--modsign", "out/image"][..]),
+        (
+            "[[target]]\nkind = \"filesystem\"\ntype = \"ext4\"\ndevice = \"LABEL=crash\"\n[image]\nintegrity = true\nmodsign = true\n",
+            &["-f", "out/image"],
+        ),
+    ] {
+        if !conf.is_empty() {
+            system.write("etc/kdump/kdump.toml", conf.as_bytes()).unwrap();
+        }
+        built(&system, options);
+        let image = system.root.join("out/image");
+        let list = lsinitrd(&[&image]);
+        for (mode, name) in [
+            ("-rw-------", "etc/keys/kmk-user.blob"),
+            ("-rw-------", "etc/keys/evm-trusted.blob"),
+            ("-rw-r--r--", "etc/keys/ima/ours.der"),
+            ("-rw-r--r--", "etc/keys/modsign/ours.der"),
+        ] {
+            assert!(list.lines().any(|line| line.starts_with(mode) && line.contains(name)), "{mode} {name}: {list}");
+        }
+        let toml = lsinitrd(&[&image, Path::new("etc/kdump/image.toml")]);
+        assert!(toml.contains("policy = \"/etc/sysconfig/ima-policy\""), "{toml}");
+        assert!(!toml.contains("master\""), "{toml}");
+        assert_eq!(fs::metadata(&image).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+    system.write("etc/sysconfig/ima", b"IMAPOLICY=/none\n").unwrap();
+    let output = mkdumprd(&system, &["-f", "out/image"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        said.contains("kdump.toml:6: integrity") && said.contains("ima:1: IMAPOLICY: there is no file /none"),
+        "{said}"
+    );
+}
+
+#[test]
 fn an_image_has_what_its_target_needs_and_says_why() {
     let (_dir, system) = system();
     built(&system, &["out/image"]);

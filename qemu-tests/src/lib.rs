@@ -33,6 +33,7 @@
 //!   again, from its live patches; [`packaged`]: one has the package installed.
 //! - [`nfs_server`] with its [`portmapper`], [`smb_server`], [`iscsi_server`], [`nvme_server`], [`far_server`], [`sink`],
 //!   [`switch`] with a [`dhcp6_server`]: what a guest finds on its network; [`small_disk`]: what a server runs out of.
+//! - [`signer`]: keys of our own, and what is signed and encrypted with them.
 //! - [`machine`], [`monitor`], [`console`], [`disk`], [`mod@accel`]: QEMU and what is around it.
 //! - [`mod@dist`]: the packages, as `cargo dist` makes them.
 //! - [`efi_variables`]: what an EFI machine keeps over a reboot.
@@ -72,6 +73,7 @@ pub mod programs;
 pub mod progress;
 pub mod provision;
 pub mod scenario;
+pub mod signer;
 pub mod sink;
 pub mod small_disk;
 pub mod smb_server;

@@ -11,6 +11,7 @@ use crate::emulation;
 use crate::folders;
 use crate::provision::{Codec, Kernel};
 use crate::stack::Stack;
+use crate::tools;
 
 /// The label of the guest's disk.
 pub const LABEL: &str = "guest-disk";
@@ -86,6 +87,10 @@ pub enum Content {
     Script(String),
     /// A symbolic link.
     Link(String),
+    /// Bytes that are read.
+    Bytes(Vec<u8>),
+    /// What is at that place here, with all that is below.
+    Copy(PathBuf),
 }
 
 impl GuestFile {
@@ -142,6 +147,11 @@ impl GuestFile {
         }
         let mode = match &self.content {
             Content::Link(to) => return Ok(std::os::unix::fs::symlink(to, &place)?),
+            Content::Copy(from) => {
+                return tools::run(tools::command("cp").arg("-a").arg("--no-target-directory").arg(from).arg(&place))
+                    .map(drop);
+            }
+            Content::Bytes(bytes) => fs::write(&place, bytes).map(|()| 0o644)?,
             Content::Text(text) => fs::write(&place, text).map(|()| 0o644)?,
             Content::Script(text) => fs::write(&place, text).map(|()| 0o755)?,
         };

@@ -68,6 +68,9 @@ pub enum Word {
         /// Where to, as systemd gives it
         dir: PathBuf,
     },
+    /// Say of every module of the image whether the kernel would accept it, and why not: exit 1 if it would refuse one
+    /// that the image cannot do without
+    Modules(Told),
     /// Make a key for a target by ssh or sftp, and have the other machine let it in
     Propagate,
     /// Say how much memory is reserved for the capture kernel

@@ -14,6 +14,7 @@ mod kexec;
 mod keys;
 mod load;
 mod lock;
+mod modules;
 mod notify;
 mod propagate;
 mod rebuild;
@@ -73,6 +74,7 @@ pub fn run(typed: &Kdumpctl, tree: Tree, kexec: &dyn Kexec, out: &mut dyn Write)
         Word::Recover { device, to, json } => recovery::run(&machine, device.as_deref(), to.as_deref(), *json, out),
         Word::Config { word } => config::run(&machine, word, out),
         Word::Generator { dir } => generator::run(&machine.files, dir).map(|()| ExitCode::SUCCESS),
+        Word::Modules(how) => modules::run(&machine, how.json, out).map(|()| ExitCode::SUCCESS),
         Word::Propagate => propagate::run(&machine, out).map(|()| ExitCode::SUCCESS),
         Word::Showmem(how) => showmem::run(&machine, how.json, out).map(|()| ExitCode::SUCCESS),
         Word::Estimate(how) => estimate::run(&machine, how.json, out).map(|()| ExitCode::SUCCESS),

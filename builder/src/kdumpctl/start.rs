@@ -119,18 +119,22 @@ pub(super) fn build(machine: &Machine, disk: &OnDisk) -> anyhow::Result<Built> {
     if let Some(dir) = disk.image.parent() {
         fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     }
-    let request = Request {
-        kver: Some(disk.release.clone()),
+    let what = format!("planning {}", disk.image.display());
+    waiting::while_saying(&what, || build::plan(&request(machine, &disk.release)))
+        .with_context(|| format!("cannot build {}", disk.image.display()))
+}
+
+/// The image for that kernel, as the configuration has it.
+pub(super) fn request(machine: &Machine, release: &str) -> Request {
+    Request {
+        kver: Some(release.to_owned()),
         sysroot: machine.tree.root().to_owned(),
         modules_dir: None,
         files: machine.files.clone(),
         programs: machine.programs.clone(),
         packing: None,
         normal: None,
-    };
-    let what = format!("planning {}", disk.image.display());
-    waiting::while_saying(&what, || build::plan(&request))
-        .with_context(|| format!("cannot build {}", disk.image.display()))
+    }
 }
 
 fn has_modules(machine: &Machine, disk: &OnDisk) -> bool {

@@ -41,20 +41,26 @@ pub struct Judge<'a> {
     host: &'a SystemHost,
     policy: Option<Policy>,
     modsign: Option<&'a Modsign>,
+    is_thorough: bool,
     keys: OnceCell<Keys>,
 }
 
 impl<'a> Judge<'a> {
     /// For the modules of an image; `cmdline` is what is known of its kernel command line, `modsign` what it brings along.
     pub fn new(host: &'a SystemHost, cmdline: &Cmdline, modsign: Option<&'a Modsign>) -> Judge<'a> {
-        Judge { host, policy: Policy::of(host, cmdline), modsign, keys: OnceCell::new() }
+        Judge { host, policy: Policy::of(host, cmdline), modsign, is_thorough: false, keys: OnceCell::new() }
+    }
+
+    /// Looks for the keys of signed modules even where they only decide whether the kernel is tainted.
+    pub fn thorough(self) -> Judge<'a> {
+        Judge { is_thorough: true, ..self }
     }
 
     /// What the kernel would make of a module that is signed like this; nothing can be said of the kernel of a machine
     /// that is not here.
     pub fn verdict(&self, signature: &Signature) -> Option<Verdict> {
         let policy = self.policy.as_ref()?;
-        if policy.enforced.is_none() && matches!(signature, Signature::By(_)) {
+        if !self.is_thorough && policy.enforced.is_none() && matches!(signature, Signature::By(_)) {
             // An unknown key would taint at most, which is not worth unpacking a kernel for.
             return Some(Verdict::Accepted);
         }

@@ -67,10 +67,7 @@ pub fn verdict(signature: &Signature, keys: &Keys, policy: &Policy) -> Verdict {
                 "enrol the certificate of that key with `mokutil --import`, or install the package that belongs to this \
                  kernel",
             ),
-            Known::CannotTell(why) => match policy.enforced {
-                Some(_) => return Verdict::Unknown(why),
-                None => return Verdict::Accepted,
-            },
+            Known::CannotTell(why) => return Verdict::Unknown(why),
         },
     };
     match &policy.enforced {
@@ -122,7 +119,7 @@ mod tests {
         (Signed::Well, At::In(Ring::Machine), "accepted", "accepted"),
         (Signed::Well, At::In(Ring::Platform), "taints the kernel: its key", "refused: its key"),
         (Signed::Well, At::Blacklist, "refused: its key, that of us", "refused: its key, that of us"),
-        (Signed::Well, At::Dark, "accepted", "cannot be told: the certificate of its key"),
+        (Signed::Well, At::Dark, "cannot be told: the certificate of", "cannot be told: the certificate of"),
     ];
 
     /// Each of them enforces; secure boot does by the lockdown that comes with it.

@@ -23,6 +23,10 @@ const EVM_INIT_HMAC: u32 = 1;
 const EVM_INIT_X509: u32 = 2;
 const EVM_SETUP_COMPLETE: u32 = 0x8000_0000;
 
+/// The first kernel whose EVM looks whether a security module has named an attribute at all before it reads the name
+/// (6bcdfd2cac55, "security: Allow all LSMs to provide xattrs for inode_init_security hook").
+const SPARES_THE_NAMELESS: (u32, u32) = (6, 6);
+
 /// Gives the kernel what the image has.
 ///
 /// # Errors
@@ -35,7 +39,7 @@ pub(super) fn activate(given: &Integrity, moment: &Moment, machine: &mut dyn Mac
     let mut tried = |step: anyhow::Result<()>| problems.extend(step.err().map(|error| format!("{error:#}")));
     if integrity.evm_key.is_some() || !integrity.evm_certificates.is_empty() {
         match machine.has_file(Path::new(EVM)) {
-            true => enable_evm(&integrity, machine, &mut tried),
+            true => enable_evm(&integrity, &moment.kernel_release, machine, &mut tried),
             false => {
                 tried(Err(anyhow!("this kernel has no EVM: it was built without CONFIG_EVM, or lsm= leaves it out")))
             }
@@ -99,13 +103,18 @@ fn mount(machine: &mut dyn Machine) -> anyhow::Result<()> {
 }
 
 /// Keys and certificates first: the bits say which of them EVM is to use.
-fn enable_evm(integrity: &Integrity, machine: &mut dyn Machine, tried: &mut dyn FnMut(anyhow::Result<()>)) {
+fn enable_evm(
+    integrity: &Integrity,
+    release: &str,
+    machine: &mut dyn Machine,
+    tried: &mut dyn FnMut(anyhow::Result<()>),
+) {
     let mut bits = 0;
     let mut key = None;
     let master = integrity.master.as_ref().map_or(Ok(()), |master| load_master(master, machine));
     match (&integrity.evm_key, master) {
         (_, Err(error)) => tried(Err(error)),
-        (Some(path), Ok(())) => match load_evm_key(path, machine) {
+        (Some(path), Ok(())) => match survives(release, machine).and_then(|()| load_evm_key(path, machine)) {
             Ok(id) => {
                 key = Some(id);
                 bits |= EVM_INIT_HMAC;
@@ -155,7 +164,8 @@ fn load_master(master: &MasterKey, machine: &mut dyn Machine) -> anyhow::Result<
     let MasterKey { kind, path, pcrlock } = master;
     let bytes = read(path, machine)?;
     let payload = match kind {
-        super::MasterKind::User => bytes,
+        // As a shell would read it: a line end at the end of the file is not part of the key.
+        super::MasterKind::User => without_line_end(bytes),
         super::MasterKind::Trusted => {
             load(machine, &["tpm_tis", "tpm_crb", "trusted"]);
             let text = String::from_utf8_lossy(&bytes);
@@ -169,6 +179,34 @@ fn load_master(master: &MasterKey, machine: &mut dyn Machine) -> anyhow::Result<
         .with_context(|| format!("the kernel does not take the master key in {}", path.display()))?;
     debug!("the master key {} is loaded", kind.description());
     Ok(())
+}
+
+fn without_line_end(mut bytes: Vec<u8>) -> Vec<u8> {
+    while bytes.last() == Some(&b'\n') {
+        bytes.pop();
+    }
+    bytes
+}
+
+/// Whether the kernel lives on with EVM's HMAC. The BPF LSM names no attribute of a new file, and EVM read the name before
+/// 6.6: the first file that is made is the last.
+fn survives(release: &str, machine: &mut dyn Machine) -> anyhow::Result<()> {
+    let modules = machine.ask_kernel(&Path::new(SECURITYFS).join("lsm")).unwrap_or_default();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse().ok());
+    let version = (numbers.next().unwrap_or(u32::MAX), numbers.next().unwrap_or(0));
+    let has = |name: &str| modules.split(',').any(|module| module == name);
+    // These name one, and the BPF LSM leaves it as it is.
+    if version >= SPARES_THE_NAMELESS || !has("bpf") || has("selinux") || has("smack") {
+        return Ok(());
+    }
+    let others: Vec<&str> = modules.split(',').filter(|module| !matches!(*module, "bpf" | "capability")).collect();
+    bail!(
+        "EVM's key is not loaded: beside the BPF LSM, a kernel before {}.{} with that key crashes when the next file is \
+         made; boot with lsm={}",
+        SPARES_THE_NAMELESS.0,
+        SPARES_THE_NAMELESS.1,
+        others.join(",")
+    )
 }
 
 fn load_evm_key(path: &Path, machine: &mut dyn Machine) -> anyhow::Result<KeyId> {
@@ -304,7 +342,7 @@ mod tests {
     fn machine(rings: &[&str]) -> FakeMachine {
         let mut machine = FakeMachine { keys: FakeKeys::with_rings(rings), ..FakeMachine::default() };
         for (path, text) in [
-            ("/keys/kmk", "secret"),
+            ("/keys/kmk", "secret\n"),
             ("/keys/evm", "default user:kmk-user 32 00\n"),
             ("/keys/x509_evm.der", "E"),
             ("/keys/ima/a.der", "I"),
@@ -396,6 +434,31 @@ mod tests {
         let error = format!("{:#}", act(&everything(), &mut machine).unwrap_err());
         assert!(error.contains("too many keys") && error.contains("no X.509 certificate"), "{error}");
         assert!(!told(&machine).iter().any(|line| line.ends_with("/evm")));
+    }
+
+    #[test]
+    fn a_kernel_that_the_key_would_crash_is_spared_and_gets_the_certificates_alone() {
+        for (release, lsm, is_spared) in [
+            ("6.1.0-56-cloud-amd64", "lockdown,capability,integrity,bpf", true),
+            ("5.14.0-427.el9.x86_64", "capability,bpf", true),
+            ("6.1.0-56-cloud-amd64", "lockdown,capability,integrity", false),
+            ("5.14.0-427.el9.x86_64", "capability,selinux,bpf", false),
+            ("6.6.1", "lockdown,bpf", false),
+            ("6.12.117+deb13-cloud-amd64", "lockdown,bpf", false),
+            ("7.0-rc1", "bpf", false),
+        ] {
+            let mut machine = machine(&[".ima", ".evm"]);
+            machine.files.insert("/sys/kernel/security/lsm".into(), lsm.to_owned());
+            let moment = Moment { kernel_release: release.into(), ..Moment::at(Stage::Switch, Duration::from_secs(9)) };
+            let done = activate(&everything(), &moment, &mut machine);
+            let bits = if is_spared { EVM_SETUP_COMPLETE | 2 } else { EVM_SETUP_COMPLETE | 3 };
+            assert!(machine.journal.contains(&format!("write {bits} to {EVM}")), "{release} {lsm}");
+            assert_eq!(machine.keys.journal.iter().any(|line| line.contains("evm-key")), !is_spared, "{release} {lsm}");
+            match is_spared {
+                true => assert!(format!("{:#}", done.unwrap_err()).contains("boot with lsm=")),
+                false => done.unwrap(),
+            }
+        }
     }
 
     #[test]

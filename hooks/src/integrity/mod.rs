@@ -13,7 +13,8 @@
 //! May surprise: what the kernel refuses stops nothing else and is told with what is missing. A policy that appraises is
 //! at work from then on for everybody; a capture image is in memory without any signatures, so a policy for it has to pass
 //! over tmpfs and ramfs (`dont_appraise fsmagic=0x01021994`, `0x858458f6`). Files of a cpio have no `security.ima`, so a
-//! kernel that takes only signed policies is shown the root's own file.
+//! kernel that takes only signed policies is shown the root's own file. EVM's key is kept from kernels before 6.6 that have
+//! the BPF LSM at work and no SELinux, as Debian's do: they crash with it.
 
 mod boot;
 

@@ -36,6 +36,11 @@ pub(super) fn for_servers() -> Result<()> {
     ensure(&[("ssh-keygen", "openssh-client"), ("openssl", "openssl"), ("unshare", "util-linux")])
 }
 
+/// Sees to it that keys and certificates can be made.
+pub fn openssl() -> Result<()> {
+    ensure(&[("openssl", "openssl")])
+}
+
 /// Sees to it that there is what makes a whole Debian system.
 pub(super) fn for_debian_root() -> Result<()> {
     ensure(&[("debootstrap", "debootstrap")])
