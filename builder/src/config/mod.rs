@@ -125,13 +125,7 @@ impl Config {
 
     /// The native configuration, and what the others have to say beside it.
     fn with_native(path: &Path, text: &str, files: &Files, complaints: &mut Complaints) -> anyhow::Result<Config> {
-        let native = match Native::parse(text, path) {
-            Ok(native) => native,
-            Err(problem) => {
-                complaints.stop(problem);
-                Native::default()
-            }
-        };
+        let native = Native::examine(text, path, complaints);
         // What is in the other files does not matter, but for its being there.
         for other in [&files.kdump_conf, &files.debian] {
             let text = read_text(other).ok().flatten().unwrap_or_default();
