@@ -143,7 +143,8 @@ impl Config {
         let texts = Texts { sysconfig, conf: has_conf.map(|_| String::new()), debian: None };
         let mut config = Config { dialect: Dialect::Native, sources: vec![path.to_owned()], ..Config::default() };
         config.system(&texts, files, complaints);
-        for origin in [config.dump.place_said(), Some(&config.dump.collector.origin)].into_iter().flatten() {
+        let log_only = config.dump.log_only.as_ref().map(|given| &given.origin);
+        for origin in [config.dump.place_said(), Some(&config.dump.collector.origin), log_only].into_iter().flatten() {
             if matches!(origin, Origin::Line(..)) {
                 let words = format!("what it says of the dump has no effect: {} is here and wins", path.display());
                 complaints.warn(origin, words);

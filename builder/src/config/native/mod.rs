@@ -4,6 +4,7 @@
 //! path = "/var/crash"                     # in every target that has no path of its own
 //! sshkey = "/root/.ssh/kdump_id_ed25519"   # for all targets by ssh and sftp
 //! collector = "kdump-capture -z -d 31"
+//! log_only = false                        # true: the kernel's log, and no dump
 //! failure_action = "reboot"
 //! final_action = "reboot"
 //! shell_first = false                     # true: a shell before the final action
@@ -279,6 +280,7 @@ impl Reader<'_> {
             _ => bail!("`{when}` is neither always nor never"),
         });
         conf.auto_reset_crashkernel = self.plain(&file.auto_reset_crashkernel);
+        conf.log_only = self.plain(&file.log_only);
         conf.raw_force = self.plain(&file.raw_force);
         conf.when_short = self.plain(&file.room.when_short);
         conf.sshkey = self.optional("sshkey", &file.sshkey, program);

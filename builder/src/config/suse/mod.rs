@@ -144,13 +144,16 @@ fn collector(variables: &mut Variables, dump: &mut KdumpConf) {
         "zstd" => Ok("-z"),
         // All of memory as it is: an ELF file without a filter.
         "raw" => Ok("-E -d 0"),
-        "none" => {
-            bail!("none: the log is never saved alone; write zstd, and KDUMP_DUMPLEVEL=31 for the least of pages")
-        }
-        other => bail!("`{other}` is not a format; write ELF, compressed, lzo, snappy, zstd or raw"),
+        "none" => Ok(""),
+        other => bail!("`{other}` is not a format; write ELF, compressed, lzo, snappy, zstd, raw or none"),
     });
     let level = variables.number("KDUMP_DUMPLEVEL", 31);
     let options = variables.text("MAKEDUMPFILE_OPTIONS");
+    if let Some(none) = format.as_ref().filter(|format| format.value.is_empty()) {
+        // Levels and options stand in the file as shipped, too.
+        dump.log_only = Some(Given::at(true, &none.origin));
+        return;
+    }
     let places = [
         format.as_ref().map(|given| &given.origin),
         level.as_ref().map(|given| &given.origin),

@@ -64,7 +64,7 @@ const TARGETS: [&str; 10] = [
     "dracut_args --mount \"//h/s /m cifs credentials=/c,vers=3\" --install 'x /y' --include /a /b --no-hostonly -o watchdog",
 ];
 
-const VARIABLES: [&str; 33] = [
+const VARIABLES: [&str; 34] = [
     "KDUMP_KERNELVER=6.1",
     "KDUMP_KERNELVER=/boot/vmlinuz-6.1",
     "KDUMP_COMMANDLINE='a \"b\"'",
@@ -86,6 +86,7 @@ const VARIABLES: [&str; 33] = [
     "KDUMP_FREE_DISK_SIZE=7",
     "KDUMP_DUMPLEVEL=1",
     "KDUMP_DUMPFORMAT=raw",
+    "KDUMP_DUMPFORMAT=none",
     "MAKEDUMPFILE_OPTIONS=-X",
     "KDUMP_REQUIRED_PROGRAMS='a /b'",
     "KDUMP_PRESCRIPT='/a -b'",
