@@ -247,6 +247,27 @@ mod tests {
     }
 
     #[test]
+    fn every_key_changes_something_or_says_why_not() {
+        for (key, word) in KEYS {
+            let value = match word {
+                Word::AddModules => "lvm",
+                Word::OmitModules => "watchdog",
+                Word::Compress => "zstd",
+                Word::Hostonly => "no",
+                Word::Firmware | Word::Install | Word::InstallOptional | Word::SshKey => "/a",
+                _ => "a",
+            };
+            let (asked, complaints) = asked(&format!("{key}=\"{value}\""));
+            let told = [complaints.errors(), complaints.notes].concat();
+            let is_named = told.iter().any(|line| line.starts_with("/etc/dracut.conf:1: "));
+            assert!(asked != Asked::default() || is_named, "{key}");
+        }
+        for (at, (key, _)) in KEYS.iter().enumerate() {
+            assert!(!KEYS.get(at + 1..).unwrap().iter().any(|(other, _)| other == key), "{key} is there twice");
+        }
+    }
+
+    #[test]
     fn what_is_about_other_images_is_noted_and_shell_is_an_error() {
         let (asked_for, complaints) =
             asked("compress=lzop\nearly_microcode=yes\nadd_dracutmodules+=\" fips \"\nmine=1\n");
