@@ -29,8 +29,6 @@ pub struct Rhel {
     pub dracut: dracut::Asked,
     /// Whether dracut.conf counts.
     pub dracut_conf: Option<Given<bool>>,
-    /// The first directive, if there is one.
-    pub first: Option<Given<String>>,
     force_rebuild: Option<Given<bool>>,
     force_no_rebuild: Option<Given<bool>>,
 }
@@ -47,7 +45,6 @@ impl Rhel {
             }
             let (name, value) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
             let place = Origin::Line(file.to_owned(), number);
-            conf.first.get_or_insert_with(|| Given::at(name.to_owned(), &place));
             let key = match name {
                 "default" => "failure_action",
                 name if is_target(name) => "a dump target",
