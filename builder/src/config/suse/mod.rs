@@ -16,7 +16,6 @@ use anyhow::{Context, bail};
 use kdump_hooks::net::NetConfig;
 use kdump_hooks::notify::Notify;
 use kdump_hooks::notify::smtp::{self, Mail};
-use std::path::PathBuf;
 
 /// Those that no other dialect has.
 pub(super) const VARIABLES: [&str; 32] = [
@@ -67,8 +66,8 @@ pub(super) fn follow(variables: &mut Variables, dump: &mut KdumpConf, system: &m
 
 /// What is about the capture kernel and its reserved memory.
 fn loading(variables: &mut Variables, system: &mut Sysconfig, alone: bool) {
-    if let Some(path) = system.kernelver.take_if(|given| given.value.starts_with('/')) {
-        system.kernel_file = Some(path.map(PathBuf::from));
+    if let Some(Given { value, origin }) = system.kernelver.take_if(|given| given.value.starts_with('/')) {
+        system.kernel_file = variables.complaints.take("KDUMP_KERNELVER", &origin, values::program(&value));
     }
     let cpus = variables.number("KDUMP_CPUS", u32::MAX);
     system.append = append::compose(system.append.take(), alone && system.commandline.is_none(), cpus.as_ref());
@@ -209,8 +208,9 @@ fn programs(variables: &mut Variables, dump: &mut KdumpConf, system: &mut Syscon
         }
     }
     if let Some(Given { value, origin }) = variables.text("KDUMP_REQUIRED_PROGRAMS") {
-        let program = |path: &str| Given::at(PathBuf::from(path), &origin);
-        system.required_programs = value.split_whitespace().map(program).collect();
+        let mut program =
+            |name: &str| variables.complaints.take("KDUMP_REQUIRED_PROGRAMS", &origin, values::program_or_name(name));
+        system.required_programs = value.split_whitespace().filter_map(&mut program).collect();
     }
     system.immediate_reboot = variables.switch("KDUMP_IMMEDIATE_REBOOT");
     system.continue_on_error = variables.switch("KDUMP_CONTINUE_ON_ERROR");

@@ -160,6 +160,48 @@ proptest! {
     }
 }
 
+/// Every error names the file; what has none comes back.
+fn holds(config: &Config, complaints: &Complaints, text: &str) {
+    let errors = complaints.errors();
+    assert!(errors.iter().all(|error| error.starts_with("file:")), "{text}\n{errors:?}");
+    if errors.is_empty() {
+        comes_back(config);
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_value_of_any_variable_is_refused_with_its_place_or_read_back(
+        lines in proptest::collection::vec((any::<proptest::sample::Index>(), "[a-z0-9/:@.,=\\[\\]%é -]{0,14}"), 0..6),
+        alone: bool,
+    ) {
+        let file = Path::new("file");
+        let names: Vec<&str> = super::super::rhel::VARIABLES.iter().chain(&super::super::suse::VARIABLES).copied().collect();
+        let write = |names: &[&str]| -> String {
+            lines.iter().map(|(name, value)| format!("{}=\"{value}\"\n", name.get(names))).collect()
+        };
+        let (text, mut complaints) = (write(&names), Complaints::default());
+        let config = Config::of_sysconfig(&text, file, alone, &mut complaints);
+        holds(&config, &complaints, &text);
+        let (text, mut complaints) = (write(&super::super::debian::VARIABLES), Complaints::default());
+        let (dump, system) = debian::parse(&text, file, Path::new("/nowhere"), &mut complaints);
+        holds(&Config { dump, system, ..Config::default() }, &complaints, &text);
+    }
+
+    #[test]
+    fn any_value_of_any_directive_is_refused_with_its_place_or_read_back(
+        lines in proptest::collection::vec((any::<proptest::sample::Index>(), "[a-z0-9/:@.,=\\[\\]%é\"' -]{0,16}"), 0..6),
+    ) {
+        let words: Vec<&str> = super::super::rhel::words::all().collect();
+        let text: String = lines.iter().map(|(word, value)| format!("{} {value}\n", word.get(&words))).collect();
+        let mut complaints = Complaints::default();
+        let rhel = Rhel::parse(&text, Path::new("file"), &mut complaints);
+        let mut config = Config { dump: rhel.dump, ..Config::default() };
+        rhel.dracut.apply(&mut config.dump, &mut config.system);
+        holds(&config, &complaints, &text);
+    }
+}
+
 #[test]
 fn a_secret_goes_nowhere_unless_a_directory_is_named_for_it() {
     let mut complaints = Complaints::default();
