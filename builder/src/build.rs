@@ -353,6 +353,7 @@ pub(crate) fn image_config(
         kernel_release: host.kernel.release.clone(),
         built_by: concat!("kdump-rs ", env!("CARGO_PKG_VERSION")).to_owned(),
         dump: Dump {
+            log_only: config.dump.log_only.as_ref().is_some_and(|given| given.value),
             keep: config.system.keep.as_ref().map(|given| given.value),
             free: config.system.free.as_ref().map_or(0, |given| given.value),
             when_short: config.dump.when_short.as_ref().map_or_else(Measure::all, |given| given.value.clone()),

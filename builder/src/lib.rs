@@ -11,7 +11,7 @@
 //! # Flow
 //!
 //! ```text
-//!   kdump.conf, sysconfig ─▶ config ─┐
+//!   kdump.conf and its kin ─▶ config ─┐
 //!   sysfs, mountinfo, /lib/modules ─▶ host ─┤─▶ target ─▶ hooks' needs ─▶ gather ─▶ plan ─▶ cpio ─▶ image
 //!                                                                                                    │
 //!   kdumpctl start:  feasible? ─▶ kernel ─▶ image there and new enough? else build ─▶ command line ─▶ kexec
@@ -22,7 +22,7 @@
 //! | module | is |
 //! |---|---|
 //! | [`cli`] | what was typed; [`mkdumprd`](mod@mkdumprd), [`lsinitrd`](mod@lsinitrd) and [`kdumpctl`] are what is done about it |
-//! | [`config`] | `kdump.toml` or `kdump.conf`, and `/etc/sysconfig/kdump`: what is followed, what is refused and with which words |
+//! | [`config`] | the files of RHEL, SUSE and Debian, dracut.conf, and `kdump.toml`: what is followed, what is refused and with which words |
 //! | [`host`] | sysroot, kernel, device chain, mounts |
 //! | [`target`] | where the dump goes |
 //! | [`raw`] | a device without a file system as the target: what it is called, and when it is refused |

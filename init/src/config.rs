@@ -211,6 +211,9 @@ pub struct Dump {
     pub path: PathBuf,
     /// The collector and its arguments. `/proc/vmcore` and the dump's file name are put behind them.
     pub collector: Vec<String>,
+    /// The log is all that is saved: no pages.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub log_only: bool,
     /// How many complete dumps stay on a disk of this machine, the new one among them; all, if it is not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep: Option<NonZeroU32>,
@@ -225,7 +228,7 @@ pub struct Dump {
 impl Dump {
     /// A dump into `path` with `collector`, of which all stay.
     pub fn new(path: PathBuf, collector: Vec<String>) -> Dump {
-        Dump { path, collector, keep: None, free: 0, when_short: Measure::all() }
+        Dump { path, collector, log_only: false, keep: None, free: 0, when_short: Measure::all() }
     }
 }
 

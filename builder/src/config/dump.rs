@@ -26,6 +26,8 @@ pub struct KdumpConf {
     pub sshkey: Option<Given<PathBuf>>,
     /// The program that writes the dump.
     pub collector: Given<Collector>,
+    /// Whether the log is all that is saved.
+    pub log_only: Option<Given<bool>>,
     /// After anything but a complete dump.
     pub failure_action: Given<OnFailure>,
     /// After a complete dump.
@@ -67,6 +69,7 @@ impl Default for KdumpConf {
             when_short: None,
             sshkey: None,
             collector: Given::default(Collector::default()),
+            log_only: None,
             failure_action: Given::default(OnFailure::Action(Ending::Reboot.into())),
             final_action: Given::default(Ending::Reboot),
             kdump_pre: None,

@@ -126,13 +126,7 @@ impl Config {
 
     /// The native configuration, and what the others have to say beside it.
     fn with_native(path: &Path, text: &str, files: &Files, complaints: &mut Complaints) -> anyhow::Result<Config> {
-        let native = match Native::parse(text, path) {
-            Ok(native) => native,
-            Err(problem) => {
-                complaints.stop(problem);
-                Native::default()
-            }
-        };
+        let native = Native::examine(text, path, complaints);
         // What is in the other files does not matter, but for its being there.
         for other in [&files.kdump_conf, &files.debian] {
             let text = read_text(other).ok().flatten().unwrap_or_default();
@@ -150,7 +144,8 @@ impl Config {
         let texts = Texts { sysconfig, conf: has_conf.map(|_| String::new()), debian: None };
         let mut config = Config { dialect: Dialect::Native, sources: vec![path.to_owned()], ..Config::default() };
         config.system(&texts, files, complaints);
-        for origin in [config.dump.place_said(), Some(&config.dump.collector.origin)].into_iter().flatten() {
+        let log_only = config.dump.log_only.as_ref().map(|given| &given.origin);
+        for origin in [config.dump.place_said(), Some(&config.dump.collector.origin), log_only].into_iter().flatten() {
             if matches!(origin, Origin::Line(..)) {
                 let words = format!("what it says of the dump has no effect: {} is here and wins", path.display());
                 complaints.warn(origin, words);

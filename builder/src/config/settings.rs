@@ -175,6 +175,7 @@ fn top(list: &mut List, dump: &KdumpConf, system: &Sysconfig) {
     list.one("", "raw_force", raw_force.as_ref(), |force| Value::Boolean(*force));
     list.one("", "sshkey", sshkey.as_ref(), |key| text(key));
     list.one("", "collector", Some(collector), |collector| string(&collector.argv.join(" ")));
+    list.one("", "log_only", dump.log_only.as_ref(), |log| Value::Boolean(*log));
     list.one("", "failure_action", Some(failure_action), |action| match action {
         OnFailure::Action(action) => string(action),
         OnFailure::DumpToRootfs => string("dump_to_rootfs"),
@@ -202,6 +203,7 @@ fn tables(list: &mut List, dump: &KdumpConf, system: &Sysconfig) {
         when_short,
         sshkey: _,
         collector: _,
+        log_only: _,
         failure_action: _,
         final_action: _,
         kdump_pre,

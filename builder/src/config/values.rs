@@ -150,8 +150,7 @@ pub(super) fn command(value: &str) -> anyhow::Result<Vec<String>> {
     }
     let argv: Vec<String> = value.split_whitespace().map(str::to_owned).collect();
     match argv.first() {
-        Some(program) if program.starts_with('/') => Ok(argv),
-        Some(program) => bail!("`{program}` is not an absolute path; write it from / on"),
+        Some(first) => program(first).map(|_| argv),
         None => bail!("it names no program"),
     }
 }

@@ -105,13 +105,19 @@ impl Story<'_> {
         // collects the dump.
         let ours = [self.run.places.collector.display().to_string(), "--dump-dmesg".to_owned()];
         let log = self.collect(Stage::Log, stage_limit, LOG, &ours, place);
-        let vmcore = self
-            .within_the_room(target, place)
-            .and_then(|theirs| self.collect(Stage::Vmcore, stall + stage_limit, VMCORE, &theirs, place));
-        let saved = vmcore.map_err(|error| error.context("the dump was not saved"));
+        let log_only = self.config.dump.log_only;
+        let (saved, failed_log) = match log_only {
+            true => (log.map_err(|error| error.context("the log was not saved")), None),
+            false => {
+                let vmcore = self
+                    .within_the_room(target, place)
+                    .and_then(|theirs| self.collect(Stage::Vmcore, stall + stage_limit, VMCORE, &theirs, place));
+                (vmcore.map_err(|error| error.context("the dump was not saved")), log.err())
+            }
+        };
         let status = &mut self.run.status;
-        status.outcome = place.outcome();
-        status.reason = saved.as_ref().err().or(log.as_ref().err()).map(|error| format!("{error:#}"));
+        status.outcome = if log_only && saved.is_ok() { Outcome::Complete } else { place.outcome() };
+        status.reason = saved.as_ref().err().or(failed_log.as_ref()).map(|error| format!("{error:#}"));
 
         let outcome = if saved.is_ok() { Outcome::Complete } else { status.outcome };
         let next = crate::run::act_knowing(self.run, self.config, Stage::Post, Some(outcome), self.machine);

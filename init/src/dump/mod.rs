@@ -305,6 +305,22 @@ mod tests {
     }
 
     #[test]
+    fn where_the_log_is_all_that_is_wanted_it_is_complete_without_a_dump() {
+        let mut rehearsal = Rehearsal::new("echo data > $out").with_device("first");
+        rehearsal.config.dump.log_only = true;
+        assert_eq!(rehearsal.run().outcome, Outcome::Complete);
+        let (names, status) = rehearsal.files();
+        assert_eq!(names, ["status.json", "vmcore-dmesg.txt"]);
+        assert_eq!((status["outcome"].as_str(), status["ending"].as_str()), (Some("complete"), Some("reboot")));
+        let mut failing = Rehearsal::new("exit 1").with_device("first");
+        failing.config.dump.log_only = true;
+        let status = failing.run();
+        assert_eq!(status.outcome, Outcome::Failed);
+        let first = &status.targets[0].error;
+        assert!(first.as_ref().unwrap().starts_with("the log was not saved"), "{first:?}");
+    }
+
+    #[test]
     fn a_dump_on_a_server_is_named_after_the_address_that_the_server_sees() {
         let mut rehearsal = Rehearsal::new("echo data > $out");
         rehearsal.config.hooks.targets = vec![Target::Nfs("10.0.2.2:/srv".parse().unwrap())];

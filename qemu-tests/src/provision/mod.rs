@@ -10,6 +10,7 @@
 //! | nfs-ganesha, as NFS server | the machine's apt, downloaded | `target/qemu/ganesha/` |
 //! | tgt, as iSCSI server | the machine's apt, downloaded | `target/qemu/tgt/` |
 //! | Samba, as SMB server | the machine's apt, downloaded | `target/qemu/samba/` |
+//! | kdump-tools, for its configuration | the machine's apt, downloaded | `target/qemu/kdump-tools/` |
 //! | OpenSSH's server, vsftpd | the machine's apt, downloaded | `target/qemu/servers/` |
 //! | modules of our own, live patches among them | built with the kernel's headers, from the machine's apt | `target/qemu/{headers,modules}/` |
 //! | OVMF, firmware with EFI | the machine's apt, downloaded | `target/qemu/ovmf/` |
@@ -24,6 +25,7 @@ mod apt;
 mod busybox;
 mod debian_root;
 mod ganesha;
+mod kdump_tools;
 mod kernels;
 mod later;
 mod makedumpfile;
@@ -40,6 +42,7 @@ mod tgt;
 pub use busybox::busybox;
 pub use debian_root::debian_root;
 pub use ganesha::ganesha;
+pub use kdump_tools::kdump_tools;
 pub use kernels::{Kernel, Suite, debug_vmlinux, generic_kernel, kernel};
 pub use makedumpfile::{Codec, Makedumpfile, ORACLE_IN_GUEST, makedumpfile};
 pub use modules::own_module;

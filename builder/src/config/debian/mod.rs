@@ -135,7 +135,7 @@ pub(super) fn ending(variables: &mut Variables, system: &mut Sysconfig) {
 
 /// `HOST[:PATH]`.
 fn ftp(variables: &mut Variables, dump: &mut KdumpConf) {
-    let user = variables.text("FTP_USER");
+    let user = variables.made("FTP_USER", ftp_user);
     let password = variables.text("FTP_PASSWORD");
     let port = variables.made("FTP_PORT", |port| {
         port.parse::<u16>().ok().filter(|port| *port > 0).with_context(|| format!("`{port}` is not a port"))
@@ -160,6 +160,13 @@ fn ftp(variables: &mut Variables, dump: &mut KdumpConf) {
     };
     let line = Wanted { path: Some(path), ..Wanted::from(TargetLine::Remote(remote)) };
     dump.targets.push(Given { value: line, origin });
+}
+
+fn ftp_user(text: &str) -> anyhow::Result<String> {
+    match text.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, ':' | '/')) {
+        true => bail!("a user's name has neither blanks nor `:` nor `/` in it"),
+        false => Ok(text.to_owned()),
+    }
 }
 
 fn server(text: &str) -> anyhow::Result<(String, PathBuf)> {

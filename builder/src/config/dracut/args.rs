@@ -319,6 +319,35 @@ mod tests {
     }
 
     #[test]
+    fn every_option_changes_something_or_says_why_not() {
+        for (long, short, does) in OPTIONS {
+            let value = match does {
+                Takes(Word::AddModules) => "lvm",
+                Takes(Word::OmitModules) => "watchdog",
+                Takes(Word::Compress) => "zstd",
+                Does::Include => "/a /b",
+                Does::Mount => "'h:/x /m nfs'",
+                Takes(Word::AddDrivers | Word::ForceDrivers | Word::OmitDrivers | Word::Filesystems) => "a",
+                Takes(_) => "/a",
+                Alone(_) | Means(..) => "",
+            };
+            let mut spellings = vec![format!("--{long} {value}")];
+            if !short.is_empty() {
+                spellings.push(format!("-{short} {value}"));
+            }
+            for line in spellings {
+                let word = line.split(' ').next().unwrap();
+                match asked(&line) {
+                    Ok((asked, complaints)) => {
+                        assert!(asked != Asked::default() || complaints.notes.len() == 1, "{line}: {complaints:?}");
+                    }
+                    Err(error) => assert!(format!("{error:#}").starts_with(word), "{line}: {error:#}"),
+                }
+            }
+        }
+    }
+
+    #[test]
     fn no_option_is_there_twice() {
         for (at, (long, short, _)) in OPTIONS.iter().enumerate() {
             let rest = OPTIONS.get(at + 1..).unwrap();

@@ -30,7 +30,8 @@ const KEYS: &[(&str, Word)] = &[
     ("force_drivers", Word::ForceDrivers),
     ("omit_drivers", Word::OmitDrivers),
     ("filesystems", Word::Filesystems),
-    ("install_items", Word::Install),
+    // What is for every image of the machine may be missing in this one.
+    ("install_items", Word::InstallOptional),
     ("install_optional_items", Word::InstallOptional),
     ("fw_dir", Word::Firmware),
     ("add_dracutmodules", Word::AddModules),
@@ -38,7 +39,8 @@ const KEYS: &[(&str, Word)] = &[
     ("omit_dracutmodules", Word::OmitModules),
     ("kernel_cmdline", Word::KernelCmdline),
     ("compress", Word::Compress),
-    ("hostonly", Word::Hostonly),
+    // RHEL's mkdumprd, too, has its own word on that.
+    ("hostonly", Moot("an image for dumps is for this machine; write `dracut_args --no-hostonly` for one that is not")),
     ("sshkey", Word::SshKey),
     (
         "drivers",
@@ -191,7 +193,6 @@ fn merge(asked: &mut Asked, other: Asked) {
     image.include.extend(more.include);
     image.firmware.extend(more.firmware);
     one(&mut image.compress, more.compress);
-    one(&mut image.hostonly, more.hostonly);
     one(&mut image.watchdog, more.watchdog);
     one(&mut asked.sshkey, other.sshkey);
     if let Some(more) = other.kernel_cmdline {
@@ -233,7 +234,7 @@ mod tests {
         assert_eq!(image("force_drivers+=\" a \"").image.force_drivers[0].value, "a");
         assert_eq!(image("omit_drivers=\"nouveau amdgpu\"").image.omit_drivers.len(), 2);
         assert_eq!(image("filesystems+=\" xfs \"").image.filesystems[0].value, "xfs");
-        assert_eq!(image("install_items+=\" /bin/a \"").image.install[0].value, Path::new("/bin/a"));
+        assert_eq!(image("install_items+=\" /bin/a \"").image.install_optional[0].value, Path::new("/bin/a"));
         assert_eq!(image("install_optional_items+=\" vi \"").image.install_optional[0].value, Path::new("vi"));
         assert_eq!(image("fw_dir=/a:/b").image.firmware.len(), 2);
         assert_eq!(
@@ -242,8 +243,28 @@ mod tests {
         );
         assert_eq!(image("kernel_cmdline=\"a\"\nkernel_cmdline+=\" b \"").kernel_cmdline.unwrap().value, "a b");
         assert_eq!(image("compress=\"zstd -19\"").image.compress.unwrap().value, Packing::Zstd);
-        assert!(!image("hostonly=no").image.hostonly.unwrap().value);
+        assert_eq!(image("hostonly=no").image.hostonly, None);
         assert_eq!(image("sshkey=/root/k").sshkey.unwrap().value, Path::new("/root/k"));
+    }
+
+    #[test]
+    fn every_key_changes_something_or_says_why_not() {
+        for (key, word) in KEYS {
+            let value = match word {
+                Word::AddModules => "lvm",
+                Word::OmitModules => "watchdog",
+                Word::Compress => "zstd",
+                Word::Firmware | Word::InstallOptional | Word::SshKey => "/a",
+                _ => "a",
+            };
+            let (asked, complaints) = asked(&format!("{key}=\"{value}\""));
+            let told = [complaints.errors(), complaints.notes].concat();
+            let is_named = told.iter().any(|line| line.starts_with("/etc/dracut.conf:1: "));
+            assert!(asked != Asked::default() || is_named, "{key}");
+        }
+        for (at, (key, _)) in KEYS.iter().enumerate() {
+            assert!(!KEYS.get(at + 1..).unwrap().iter().any(|(other, _)| other == key), "{key} is there twice");
+        }
     }
 
     #[test]

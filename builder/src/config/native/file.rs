@@ -15,6 +15,7 @@ pub(super) struct File {
     pub(super) sshkey: Text,
     pub(super) raw_force: Option<Spanned<bool>>,
     pub(super) collector: Text,
+    pub(super) log_only: Option<Spanned<bool>>,
     pub(super) failure_action: Text,
     pub(super) final_action: Text,
     pub(super) shell_first: Option<Spanned<bool>>,

@@ -4,6 +4,7 @@
 //! path = "/var/crash"                     # in every target that has no path of its own
 //! sshkey = "/root/.ssh/kdump_id_ed25519"   # for all targets by ssh and sftp
 //! collector = "kdump-capture -z -d 31"
+//! log_only = false                        # true: the kernel's log, and no dump
 //! failure_action = "reboot"
 //! final_action = "reboot"
 //! shell_first = false                     # true: a shell before the final action
@@ -121,6 +122,7 @@ use super::collector::Collector;
 use super::values::{
     check_tag, directory, fail_command, from_str, module_name, on_failure, program, program_or_name, raw_device,
 };
+use super::words::nearest;
 use super::{Complaints, Given, KdumpConf, Origin, Rebuild, Savedir, Syscall, Sysconfig, TargetLine, Wanted, fence};
 use crate::cpio::write::Packing;
 use anyhow::{Context, anyhow, bail};
@@ -131,6 +133,7 @@ use kdump_hooks::notify::Notify;
 use kdump_hooks::notify::smtp::{self, Mail};
 use kdump_hooks::notify::tls::Tls;
 use kdump_init::config::Limits;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use toml::Spanned;
@@ -156,12 +159,18 @@ impl Native {
     /// # Errors
     /// The first thing that cannot be followed, as `FILE:LINE`, with the remedy.
     pub fn parse(text: &str, file: &Path) -> anyhow::Result<Native> {
-        let reader = Reader { text, file };
-        let parsed: File = toml::from_str(text).map_err(|error| {
-            let line = reader.line(error.span().map_or(0, |span| span.start));
-            anyhow!("{}:{line}: {}", file.display(), error.message().replace('\n', " "))
-        })?;
-        Ok(Native { dump: reader.dump(&parsed)?, system: reader.system(&parsed)? })
+        let mut complaints = Complaints::default();
+        let native = Native::examine(text, file, &mut complaints);
+        complaints.check()?;
+        Ok(native)
+    }
+
+    /// Parses the text of `file` as far as it can be followed.
+    pub fn examine(text: &str, file: &Path, complaints: &mut Complaints) -> Native {
+        let reader = Reader { text, file, complaints: RefCell::default() };
+        let native = reader.native();
+        reader.complaints.take().into_iter().for_each(|problem| complaints.stop(problem));
+        native
     }
 
     /// Puts what the file says in the place of what `system` says; where both do, that is told.
@@ -185,13 +194,36 @@ impl Native {
     }
 }
 
-/// The text, for lines.
+/// The text, for lines, and what is wrong with it.
 struct Reader<'a> {
     text: &'a str,
     file: &'a Path,
+    /// What cannot be followed.
+    complaints: RefCell<Vec<anyhow::Error>>,
 }
 
 impl Reader<'_> {
+    fn native(&self) -> Native {
+        match toml::from_str::<File>(self.text) {
+            Ok(file) => Native { dump: self.dump(&file), system: self.system(&file) },
+            Err(error) => {
+                let line = self.line(error.span().map_or(0, |span| span.start));
+                let problem = explained(error.message());
+                self.tell(anyhow!("{}:{line}: {problem}", self.file.display()));
+                Native::default()
+            }
+        }
+    }
+
+    fn tell(&self, problem: anyhow::Error) {
+        self.complaints.borrow_mut().push(problem);
+    }
+
+    /// The value, or one complaint more.
+    fn keep<T>(&self, result: anyhow::Result<T>) -> Option<T> {
+        result.map_err(|problem| self.tell(problem)).ok()
+    }
+
     fn line(&self, offset: usize) -> usize {
         self.text.as_bytes().iter().take(offset).filter(|&&byte| byte == b'\n').count() + 1
     }
@@ -215,13 +247,8 @@ impl Reader<'_> {
         Ok(Given { value: make(text).with_context(|| format!("{origin}: {name}"))?, origin })
     }
 
-    fn optional<T>(
-        &self,
-        name: &str,
-        value: &Text,
-        make: impl FnOnce(&str) -> anyhow::Result<T>,
-    ) -> anyhow::Result<Option<Given<T>>> {
-        value.as_ref().map(|value| self.made(name, value, make)).transpose()
+    fn optional<T>(&self, name: &str, value: &Text, make: impl FnOnce(&str) -> anyhow::Result<T>) -> Option<Given<T>> {
+        self.keep(self.made(name, value.as_ref()?, make))
     }
 
     fn given<S, T>(&self, place: &Spanned<S>, value: T) -> Given<T> {
@@ -233,100 +260,96 @@ impl Reader<'_> {
         value.as_ref().map(|value| self.given(value, value.get_ref().clone()))
     }
 
-    fn each<T>(
-        &self,
-        name: &str,
-        list: &[Spanned<String>],
-        make: impl Fn(&str) -> anyhow::Result<T>,
-    ) -> anyhow::Result<Vec<Given<T>>> {
-        list.iter().map(|text| self.made(name, text, &make)).collect()
+    fn each<T>(&self, name: &str, list: &[Spanned<String>], make: impl Fn(&str) -> anyhow::Result<T>) -> Vec<Given<T>> {
+        list.iter().filter_map(|text| self.keep(self.made(name, text, &make))).collect()
     }
 
-    fn dump(&self, file: &File) -> anyhow::Result<KdumpConf> {
+    fn dump(&self, file: &File) -> KdumpConf {
         let mut conf = KdumpConf::default();
-        if let Some(path) = self.optional("path", &file.path, directory)? {
+        if let Some(path) = self.optional("path", &file.path, directory) {
             conf.path = path;
         }
-        if let Some(collector) = self.optional("collector", &file.collector, Collector::parse)? {
+        if let Some(collector) = self.optional("collector", &file.collector, Collector::parse) {
             conf.collector = collector;
         }
-        if let Some(action) = self.optional("failure_action", &file.failure_action, on_failure)? {
+        if let Some(action) = self.optional("failure_action", &file.failure_action, on_failure) {
             conf.failure_action = action;
         }
-        if let Some(action) = self.optional("final_action", &file.final_action, from_str)? {
+        if let Some(action) = self.optional("final_action", &file.final_action, from_str) {
             conf.final_action = action;
         }
         conf.rebuild = self.optional("rebuild", &file.rebuild, |when| match when {
             "always" => Ok(Rebuild::Always),
             "never" => Ok(Rebuild::Never),
             _ => bail!("`{when}` is neither always nor never"),
-        })?;
+        });
         conf.auto_reset_crashkernel = self.plain(&file.auto_reset_crashkernel);
+        conf.log_only = self.plain(&file.log_only);
         conf.raw_force = self.plain(&file.raw_force);
         conf.when_short = self.plain(&file.room.when_short);
-        conf.sshkey = self.optional("sshkey", &file.sshkey, program)?;
-        conf.kdump_pre = self.optional("pre", &file.programs.pre, program)?;
-        conf.kdump_post = self.optional("post", &file.programs.post, program)?;
-        conf.kdump_emergency = self.optional("emergency", &file.programs.emergency, program)?;
-        self.image(&file.image, &mut conf)?;
+        conf.sshkey = self.optional("sshkey", &file.sshkey, program);
+        conf.kdump_pre = self.optional("pre", &file.programs.pre, program);
+        conf.kdump_post = self.optional("post", &file.programs.post, program);
+        conf.kdump_emergency = self.optional("emergency", &file.programs.emergency, program);
+        self.image(&file.image, &mut conf);
         if let Some(fence) = &file.fence {
             let origin = self.origin(&fence.nodes);
             if fence.nodes.get_ref().is_empty() {
-                bail!("{origin}: `nodes` names none; name one or take [fence] out");
+                self.tell(anyhow!("{origin}: `nodes` names none; name one or take [fence] out"));
             }
             conf.fence_nodes = Some(Given { value: fence.nodes.get_ref().clone(), origin });
-            conf.fence_args = self.optional("args", &fence.args, fence::Options::parse)?;
+            conf.fence_args = self.optional("args", &fence.args, fence::Options::parse);
         }
-        conf.limits = self.limits(&file.limits)?;
-        conf.notify = self.notify(&file.notify)?;
+        conf.limits = self.limits(&file.limits);
+        conf.notify = self.keep(self.notify(&file.notify)).flatten();
         for table in &file.target {
-            let target = self.target(table)?;
+            let Some(target) = self.keep(self.target(table)) else { continue };
             let origin = target.origin.clone();
             if let Some(last) = conf.targets.iter().find(|other| other.value.line == TargetLine::Pstore) {
-                bail!("{}: pstore takes the log alone; put it behind all other targets", last.origin);
+                self.tell(anyhow!("{}: pstore takes the log alone; put it behind all other targets", last.origin));
             }
-            conf.add_target(target).with_context(|| origin.to_string())?;
+            self.keep(conf.add_target(target).with_context(|| origin.to_string()));
         }
-        Ok(conf)
+        conf
     }
 
     /// What is in the image.
-    fn image(&self, file: &file::Image, conf: &mut KdumpConf) -> anyhow::Result<()> {
-        conf.extra_modules = self.each("modules", &file.modules, module_name)?;
-        conf.extra_bins = self.each("files", &file.files, program)?;
-        conf.forbid_modules = self.each("forbid", &file.forbid, module_name)?;
+    fn image(&self, file: &file::Image, conf: &mut KdumpConf) {
+        conf.extra_modules = self.each("modules", &file.modules, module_name);
+        conf.extra_bins = self.each("files", &file.files, program);
+        conf.forbid_modules = self.each("forbid", &file.forbid, module_name);
         let image = &mut conf.image;
-        image.add_drivers = self.each("drivers", &file.drivers, module_name)?;
-        image.force_drivers = self.each("first", &file.first, module_name)?;
-        image.omit_drivers = self.each("omit", &file.omit, module_name)?;
-        image.filesystems = self.each("filesystems", &file.filesystems, module_name)?;
-        image.install = self.each("install", &file.install, program_or_name)?;
-        image.install_optional = self.each("optional", &file.optional, program_or_name)?;
-        image.firmware = self.each("firmware", &file.firmware, program)?;
+        image.add_drivers = self.each("drivers", &file.drivers, module_name);
+        image.force_drivers = self.each("first", &file.first, module_name);
+        image.omit_drivers = self.each("omit", &file.omit, module_name);
+        image.filesystems = self.each("filesystems", &file.filesystems, module_name);
+        image.install = self.each("install", &file.install, program_or_name);
+        image.install_optional = self.each("optional", &file.optional, program_or_name);
+        image.firmware = self.each("firmware", &file.firmware, program);
         for pair in &file.include {
             let origin = self.origin(pair);
             let [from, to] = pair.get_ref();
             let path = |text: &str| program(text).with_context(|| format!("{origin}: include"));
-            let value = super::Include { from: path(from)?, to: path(to)? };
-            image.include.push(Given::at(value, &origin));
+            if let (Some(from), Some(to)) = (self.keep(path(from)), self.keep(path(to))) {
+                image.include.push(Given::at(super::Include { from, to }, &origin));
+            }
         }
         image.compress = self.optional("compress", &file.compress, |name| {
             Packing::from_str(name, false).map_err(|_| anyhow!("an image is not packed with `{name}` here"))
-        })?;
+        });
         image.hostonly = self.plain(&file.hostonly);
         image.watchdog = self.plain(&file.watchdog);
         image.integrity = self.plain(&file.integrity);
         image.modsign = self.plain(&file.modsign);
-        Ok(())
     }
 
     fn notify(&self, table: &file::Notify) -> anyhow::Result<Option<Given<Notify>>> {
-        let webhook = self.optional("webhook", &table.webhook, from_str)?;
+        let webhook = self.optional("webhook", &table.webhook, from_str);
         let mail = table.mail.as_ref().map(|mail| self.mail(mail)).transpose()?;
         let origins = [mail.as_ref().map(|given| &given.origin), webhook.as_ref().map(|given| &given.origin)];
         let Some(origin) = origins.into_iter().flatten().min().cloned() else { return Ok(None) };
         let (mail, webhook) = (mail.map(|given| given.value), webhook.map(|given| given.value));
-        let authorities = self.optional("authorities", &table.authorities, program)?;
+        let authorities = self.optional("authorities", &table.authorities, program);
         let notify = Notify { host: String::new(), mail, webhook, authorities: None };
         if let Some(given) = authorities.as_ref().filter(|_| !notify.needs_tls()) {
             bail!("{}: `authorities` is for servers with TLS, and none is told so; take the line out", given.origin);
@@ -346,7 +369,7 @@ impl Reader<'_> {
             Ok(list.iter().map(|text| address(name, text)).collect::<anyhow::Result<Vec<_>>>()?.concat())
         };
         let from = table.from.as_ref().map(|from| address("from", from)).transpose()?.unwrap_or_default();
-        let credentials = self.optional("credentials", &table.credentials, program)?;
+        let credentials = self.optional("credentials", &table.credentials, program);
         if table.clear && (table.starttls || tls == Tls::On) {
             bail!("{}: clear = true is without TLS, and smtps:// or starttls with it; keep one", server.origin);
         }
@@ -365,7 +388,7 @@ impl Reader<'_> {
         Ok(Given { value, origin: server.origin })
     }
 
-    fn limits(&self, table: &BTreeMap<String, Spanned<u64>>) -> anyhow::Result<Given<Limits>> {
+    fn limits(&self, table: &BTreeMap<String, Spanned<u64>>) -> Given<Limits> {
         let mut limits = Given::default(Limits::default());
         for (name, seconds) in table {
             let origin = self.origin(seconds);
@@ -374,72 +397,90 @@ impl Reader<'_> {
                 "stall" => &mut limits.value.stall,
                 "stage" => &mut limits.value.stage,
                 "driver" => &mut limits.value.driver,
-                _ => bail!("{origin}: there is no limit `{name}`; write device, stall, stage or driver"),
+                _ => {
+                    self.tell(anyhow!("{origin}: there is no limit `{name}`; write device, stall, stage or driver"));
+                    continue;
+                }
             };
             if !(1..=LONGEST).contains(seconds.get_ref()) {
-                bail!("{origin}: {name}: write seconds from 1 to {LONGEST}: nothing waits for ever");
+                self.tell(anyhow!("{origin}: {name}: write seconds from 1 to {LONGEST}: nothing waits for ever"));
             }
             *limit = *seconds.get_ref();
             limits.origin = origin;
         }
-        Ok(limits)
+        limits
     }
 
     /// What other dialects say in variables.
-    fn system(&self, file: &File) -> anyhow::Result<Sysconfig> {
+    fn system(&self, file: &File) -> Sysconfig {
         let (kernel, room, remote) = (&file.kernel, &file.room, &file.remote);
         let text = |name: &str, value: &Text| self.optional(name, value, |text| Ok(text.to_owned()));
         let path = |name: &str, value: &Text| self.optional(name, value, program);
         // How much is said, and whether something is done, is said by no more than a word.
         let not = |value: &Option<Spanned<bool>>| self.plain(value).map(|given| given.map(|value| !value));
-        Ok(Sysconfig {
+        Sysconfig {
             enabled: self.plain(&file.enabled),
-            kernelver: text("release", &kernel.release)?,
-            kernel_file: path("file", &kernel.file)?,
-            image_file: path("image", &kernel.image)?,
-            commandline: text("command_line", &kernel.command_line)?,
+            kernelver: text("release", &kernel.release),
+            kernel_file: path("file", &kernel.file),
+            image_file: path("image", &kernel.image),
+            commandline: text("command_line", &kernel.command_line),
             // Nothing to remove or to append is a choice, too.
             remove: self.plain(&kernel.remove),
             append: self.plain(&kernel.append),
-            bootdir: path("boot_dir", &kernel.boot_dir)?,
-            img: text("name", &kernel.name)?,
-            img_ext: text("suffix", &kernel.suffix)?,
+            bootdir: path("boot_dir", &kernel.boot_dir),
+            img: text("name", &kernel.name),
+            img_ext: text("suffix", &kernel.suffix),
             syscall: self.optional("syscall", &kernel.syscall, |word| match word {
                 "file" => Ok(Syscall::File),
                 "load" => Ok(Syscall::Load),
                 "auto" => Ok(Syscall::Auto),
                 _ => bail!("`{word}` is none; write file, load or auto"),
-            })?,
-            crashkernel: self.optional("crashkernel", &kernel.crashkernel, super::suse::crashkernel)?,
+            }),
+            crashkernel: self.optional("crashkernel", &kernel.crashkernel, super::suse::crashkernel),
             update_bootloader: self.plain(&kernel.update_bootloader),
             auto_resize: self.plain(&kernel.auto_resize),
             creation_notification: self.plain(&file.tell_test_result),
-            log_level: match self.plain(&file.log_level) {
-                Some(given) if given.value > 4 => bail!("{}: log_level: write 0 to 4", given.origin),
-                level => level,
-            },
-            netconfig: self.optional("network", &kernel.network, NetConfig::parse)?,
-            ssh_identity: text("identities", &remote.identities)?,
-            host_key: self.optional("host_key", &remote.host_key, super::suse::host_key)?,
+            log_level: self.plain(&file.log_level).filter(|given| {
+                if given.value > 4 {
+                    self.tell(anyhow!("{}: log_level: write 0 to 4", given.origin));
+                }
+                given.value <= 4
+            }),
+            netconfig: self.optional("network", &kernel.network, NetConfig::parse),
+            ssh_identity: text("identities", &remote.identities),
+            host_key: self.optional("host_key", &remote.host_key, super::suse::host_key),
             net_timeout: self.plain(&remote.wait),
-            prescript: self.argv("before", &file.programs.before)?,
-            postscript: self.argv("after", &file.programs.after)?,
-            required_programs: self.each("programs", &file.image.programs, program_or_name)?,
+            prescript: self.argv("before", &file.programs.before),
+            postscript: self.argv("after", &file.programs.after),
+            required_programs: self.each("programs", &file.image.programs, program_or_name),
             immediate_reboot: not(&file.shell_first),
             continue_on_error: not(&file.shell_on_failure),
-            fail_command: self.optional("fail_command", &file.fail_command, fail_command)?,
+            fail_command: self.optional("fail_command", &file.fail_command, fail_command),
             keep: self.plain(&room.keep),
             free: self.plain(&room.free).map(|given| given.map(|mib| u64::from(mib) << 20)),
-            sysctl: path("sysctl", &kernel.sysctl)?,
-        })
+            sysctl: path("sysctl", &kernel.sysctl),
+        }
     }
 
     /// A program and its arguments.
-    fn argv(&self, name: &str, value: &Option<Spanned<Vec<String>>>) -> anyhow::Result<Option<Given<Vec<String>>>> {
-        let Some(given) = self.plain(value) else { return Ok(None) };
-        let first = given.value.first().with_context(|| format!("{}: {name} names no program", given.origin))?;
-        program(first).with_context(|| format!("{}: {name}", given.origin))?;
-        Ok(Some(given))
+    fn argv(&self, name: &str, value: &Option<Spanned<Vec<String>>>) -> Option<Given<Vec<String>>> {
+        let given = self.plain(value)?;
+        let place = || format!("{}: {name}", given.origin);
+        let first = given.value.first().context("it names no program").with_context(place);
+        self.keep(first.and_then(|first| program(first).with_context(place)))?;
+        Some(given)
+    }
+}
+
+/// What TOML's reader says, and the word that was meant.
+fn explained(message: &str) -> String {
+    let message = message.replace('\n', " ");
+    let Some((typed, expected)) = message.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`')) else {
+        return message;
+    };
+    match nearest(typed, expected.split('`').skip(1).step_by(2)) {
+        Some(near) => format!("{message}; was `{near}` meant?"),
+        None => message,
     }
 }
 
@@ -593,6 +634,22 @@ mod tests {
             let error = format!("{:#}", parse(&text).unwrap_err());
             assert!(error.starts_with(message), "{text}\n{error}\n{message}");
         }
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_told_at_once_and_a_misspelt_word_is_known() {
+        let text = "path = \"/a/../b\"\nlog_level = 9\n[[target]]\nkind = \"tape\"\n[limits]\nstall = 0\n[kernel]\nsyscall = \"x\"\n";
+        let mut complaints = Complaints::default();
+        Native::examine(text, Path::new("kdump.toml"), &mut complaints);
+        let lines: Vec<String> = complaints.errors();
+        let places: Vec<&str> = lines.iter().filter_map(|line| line.split(' ').next()).collect();
+        assert_eq!(
+            places,
+            ["kdump.toml:1:", "kdump.toml:6:", "kdump.toml:4:", "kdump.toml:8:", "kdump.toml:2:"],
+            "{lines:?}"
+        );
+        let error = parse("failure_acton = \"halt\"").unwrap_err().to_string();
+        assert!(error.ends_with("; was `failure_action` meant?"), "{error}");
     }
 
     #[test]

@@ -12,12 +12,12 @@ pub(super) mod words;
 pub(super) use sysconfig::{VARIABLES, follow as follow_sysconfig};
 
 use super::collector::Collector;
-use super::values::{check_tag, directory, filesystem, from_str, on_failure, program, raw_device, ssh};
+use super::values::{check_tag, directory, filesystem, from_str, module_name, on_failure, program, raw_device, ssh};
 use super::words::nearest;
 use super::{Complaints, Given, KdumpConf, Origin, Rebuild, TargetLine, Wanted, dracut, fence};
 use anyhow::bail;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use words::{REFUSED, all, is_target};
 
 /// What `kdump.conf` says.
@@ -29,8 +29,6 @@ pub struct Rhel {
     pub dracut: dracut::Asked,
     /// Whether dracut.conf counts.
     pub dracut_conf: Option<Given<bool>>,
-    /// The first directive, if there is one.
-    pub first: Option<Given<String>>,
     force_rebuild: Option<Given<bool>>,
     force_no_rebuild: Option<Given<bool>>,
 }
@@ -47,7 +45,6 @@ impl Rhel {
             }
             let (name, value) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
             let place = Origin::Line(file.to_owned(), number);
-            conf.first.get_or_insert_with(|| Given::at(name.to_owned(), &place));
             let key = match name {
                 "default" => "failure_action",
                 name if is_target(name) => "a dump target",
@@ -98,9 +95,9 @@ impl Rhel {
             "kdump_emergency" => dump.kdump_emergency = Some(Given::at(program(value)?, place)),
             "fence_kdump_nodes" => dump.fence_nodes = Some(Given::at(words_of(value), place)),
             "fence_kdump_args" => dump.fence_args = Some(Given::at(fence::Options::parse(value)?, place)),
-            "extra_modules" => dump.extra_modules = each(value, place, |word| Ok(word.to_owned()))?,
-            "forbid_modules" => dump.forbid_modules = each(value, place, |word| Ok(word.to_owned()))?,
-            "extra_bins" => dump.extra_bins = each(value, place, path)?,
+            "extra_modules" => dump.extra_modules = each(value, place, module_name)?,
+            "forbid_modules" => dump.forbid_modules = each(value, place, module_name)?,
+            "extra_bins" => dump.extra_bins = each(value, place, program)?,
             // As RHEL has it, only `no` is no.
             "auto_reset_crashkernel" => dump.auto_reset_crashkernel = Some(Given::at(value != "no", place)),
             "force_rebuild" => self.force_rebuild = Some(Given::at(zero_or_one(value)?, place)),
@@ -197,13 +194,6 @@ fn words_of(value: &str) -> Vec<String> {
 /// Every word of a value.
 fn each<T>(value: &str, place: &Origin, make: impl Fn(&str) -> anyhow::Result<T>) -> anyhow::Result<Vec<Given<T>>> {
     value.split_whitespace().map(|word| Ok(Given::at(make(word)?, place))).collect()
-}
-
-fn path(word: &str) -> anyhow::Result<PathBuf> {
-    match program(word) {
-        Ok(_) => Ok(word.into()),
-        Err(_) => bail!("`{word}` is not an absolute path; write it from / on"),
-    }
 }
 
 fn yes_or_no(value: &str) -> anyhow::Result<bool> {

@@ -2,7 +2,6 @@
 
 use super::super::assignments::Variables;
 use super::super::{Given, Sysconfig, values};
-use std::path::PathBuf;
 
 /// All of them.
 pub(in super::super) const VARIABLES: [&str; 13] = [
@@ -27,7 +26,7 @@ pub(in super::super) fn follow(variables: &mut Variables, system: &mut Sysconfig
     system.commandline = variables.text("KDUMP_COMMANDLINE");
     system.remove = variables.any("KDUMP_COMMANDLINE_REMOVE");
     system.append = variables.any("KDUMP_COMMANDLINE_APPEND");
-    system.bootdir = variables.text("KDUMP_BOOTDIR").map(|given| given.map(PathBuf::from));
+    system.bootdir = variables.made("KDUMP_BOOTDIR", values::program);
     system.img = variables.text("KDUMP_IMG");
     system.img_ext = variables.text("KDUMP_IMG_EXT");
     system.syscall = variables.made("KEXEC_ARGS", values::kexec_args).and_then(|given| {

@@ -18,7 +18,6 @@ use kdump_hooks::net::NetConfig;
 use kdump_hooks::notify::Notify;
 use kdump_hooks::notify::smtp::{self, Mail};
 use kdump_hooks::notify::tls::Tls;
-use std::path::PathBuf;
 
 /// Those that no other dialect has.
 pub(super) const VARIABLES: [&str; 32] = [
@@ -72,8 +71,8 @@ pub(super) fn follow(variables: &mut Variables, dump: &mut KdumpConf, system: &m
 
 /// What is about the capture kernel and its reserved memory.
 fn loading(variables: &mut Variables, system: &mut Sysconfig, alone: bool) {
-    if let Some(path) = system.kernelver.take_if(|given| given.value.starts_with('/')) {
-        system.kernel_file = Some(path.map(PathBuf::from));
+    if let Some(Given { value, origin }) = system.kernelver.take_if(|given| given.value.starts_with('/')) {
+        system.kernel_file = variables.complaints.take("KDUMP_KERNELVER", &origin, values::program(&value));
     }
     let cpus = variables.number("KDUMP_CPUS", u32::MAX);
     let dialect = if alone { Dialect::Suse } else { Dialect::Rhel };
@@ -151,13 +150,16 @@ fn collector(variables: &mut Variables, dump: &mut KdumpConf) {
         "zstd" => Ok("-z"),
         // All of memory as it is: an ELF file without a filter.
         "raw" => Ok("-E -d 0"),
-        "none" => {
-            bail!("none: the log is never saved alone; write zstd, and KDUMP_DUMPLEVEL=31 for the least of pages")
-        }
-        other => bail!("`{other}` is not a format; write ELF, compressed, lzo, snappy, zstd or raw"),
+        "none" => Ok(""),
+        other => bail!("`{other}` is not a format; write ELF, compressed, lzo, snappy, zstd, raw or none"),
     });
     let level = variables.number("KDUMP_DUMPLEVEL", 31);
     let options = variables.text("MAKEDUMPFILE_OPTIONS");
+    if let Some(none) = format.as_ref().filter(|format| format.value.is_empty()) {
+        // Levels and options stand in the file as shipped, too.
+        dump.log_only = Some(Given::at(true, &none.origin));
+        return;
+    }
     let places = [
         format.as_ref().map(|given| &given.origin),
         level.as_ref().map(|given| &given.origin),
@@ -213,8 +215,9 @@ fn programs(variables: &mut Variables, dump: &mut KdumpConf, system: &mut Syscon
         }
     }
     if let Some(Given { value, origin }) = variables.text("KDUMP_REQUIRED_PROGRAMS") {
-        let program = |path: &str| Given::at(PathBuf::from(path), &origin);
-        system.required_programs = value.split_whitespace().map(program).collect();
+        let mut program =
+            |name: &str| variables.complaints.take("KDUMP_REQUIRED_PROGRAMS", &origin, values::program_or_name(name));
+        system.required_programs = value.split_whitespace().filter_map(&mut program).collect();
     }
     system.immediate_reboot = variables.switch("KDUMP_IMMEDIATE_REBOOT");
     system.continue_on_error = variables.switch("KDUMP_CONTINUE_ON_ERROR");

@@ -110,11 +110,11 @@ const SUSE: &[Row] = &[
     ("KDUMP_DUMPFORMAT=lzo\nKDUMP_DUMPLEVEL=3", Is("collector", "\"kdump-capture -l --message-level 7 -d 3\"")),
     ("KDUMP_DUMPFORMAT=ELF", Is("collector", "\"kdump-capture -E --message-level 7 -d 31\"")),
     ("KDUMP_DUMPFORMAT=raw", Is("collector", "\"kdump-capture -E -d 0 --message-level 7\"")),
-    ("KDUMP_DUMPFORMAT=none", No("KDUMP_DUMPFORMAT: none: the log is never saved alone")),
+    ("KDUMP_DUMPFORMAT=none", Is("log_only", "true")),
     // SUSE's own message on that names a format that it does not take then.
     (
         "KDUMP_DUMPFORMAT=gz",
-        No("KDUMP_DUMPFORMAT: `gz` is not a format; write ELF, compressed, lzo, snappy, zstd or raw"),
+        No("KDUMP_DUMPFORMAT: `gz` is not a format; write ELF, compressed, lzo, snappy, zstd, raw or none"),
     ),
     ("KDUMP_DUMPLEVEL=32", No("KDUMP_DUMPLEVEL: `32` is not a number from 0 to 31")),
     ("KDUMP_IMMEDIATE_REBOOT=no", Is("shell_first", "true")),

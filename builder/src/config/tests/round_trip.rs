@@ -64,7 +64,7 @@ const TARGETS: [&str; 10] = [
     "dracut_args --mount \"//h/s /m cifs credentials=/c,vers=3\" --install 'x /y' --include /a /b --no-hostonly -o watchdog",
 ];
 
-const VARIABLES: [&str; 33] = [
+const VARIABLES: [&str; 34] = [
     "KDUMP_KERNELVER=6.1",
     "KDUMP_KERNELVER=/boot/vmlinuz-6.1",
     "KDUMP_COMMANDLINE='a \"b\"'",
@@ -86,6 +86,7 @@ const VARIABLES: [&str; 33] = [
     "KDUMP_FREE_DISK_SIZE=7",
     "KDUMP_DUMPLEVEL=1",
     "KDUMP_DUMPFORMAT=raw",
+    "KDUMP_DUMPFORMAT=none",
     "MAKEDUMPFILE_OPTIONS=-X",
     "KDUMP_REQUIRED_PROGRAMS='a /b'",
     "KDUMP_PRESCRIPT='/a -b'",
@@ -156,6 +157,48 @@ proptest! {
         let (dump, system) = debian::parse(&text, Path::new("kdump-tools"), Path::new("/nowhere"), &mut Complaints::default());
         let text = comes_back(&Config { dump, system, ..Config::default() });
         prop_assert!(!text.contains("secret\""), "{}", text);
+    }
+}
+
+/// Every error names the file; what has none comes back.
+fn holds(config: &Config, complaints: &Complaints, text: &str) {
+    let errors = complaints.errors();
+    assert!(errors.iter().all(|error| error.starts_with("file:")), "{text}\n{errors:?}");
+    if errors.is_empty() {
+        comes_back(config);
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_value_of_any_variable_is_refused_with_its_place_or_read_back(
+        lines in proptest::collection::vec((any::<proptest::sample::Index>(), "[a-z0-9/:@.,=\\[\\]%é -]{0,14}"), 0..6),
+        alone: bool,
+    ) {
+        let file = Path::new("file");
+        let names: Vec<&str> = super::super::rhel::VARIABLES.iter().chain(&super::super::suse::VARIABLES).copied().collect();
+        let write = |names: &[&str]| -> String {
+            lines.iter().map(|(name, value)| format!("{}=\"{value}\"\n", name.get(names))).collect()
+        };
+        let (text, mut complaints) = (write(&names), Complaints::default());
+        let config = Config::of_sysconfig(&text, file, alone, &mut complaints);
+        holds(&config, &complaints, &text);
+        let (text, mut complaints) = (write(&super::super::debian::VARIABLES), Complaints::default());
+        let (dump, system) = debian::parse(&text, file, Path::new("/nowhere"), &mut complaints);
+        holds(&Config { dump, system, ..Config::default() }, &complaints, &text);
+    }
+
+    #[test]
+    fn any_value_of_any_directive_is_refused_with_its_place_or_read_back(
+        lines in proptest::collection::vec((any::<proptest::sample::Index>(), "[a-z0-9/:@.,=\\[\\]%é\"' -]{0,16}"), 0..6),
+    ) {
+        let words: Vec<&str> = super::super::rhel::words::all().collect();
+        let text: String = lines.iter().map(|(word, value)| format!("{} {value}\n", word.get(&words))).collect();
+        let mut complaints = Complaints::default();
+        let rhel = Rhel::parse(&text, Path::new("file"), &mut complaints);
+        let mut config = Config { dump: rhel.dump, ..Config::default() };
+        rhel.dracut.apply(Dialect::Rhel, &mut config.dump, &mut config.system);
+        holds(&config, &complaints, &text);
     }
 }
 

@@ -115,6 +115,16 @@ fn the_example_lines_of_rhel_can_be_switched_on() {
 }
 
 #[test]
+fn a_collector_that_is_not_told_to_flatten_is_good_for_every_target() {
+    // RHEL's mkdumprd refuses its own template with a target by ssh or a raw one.
+    for target in ["ssh me@nas", "raw /dev/vdb", "nfs nas:/x"] {
+        let mut complaints = Complaints::default();
+        Rhel::parse(&format!("{target}\n{KDUMP_CONF}"), Path::new("kdump.conf"), &mut complaints);
+        assert!(complaints.errors().is_empty() && complaints.warnings.is_empty(), "{target}: {complaints:?}");
+    }
+}
+
+#[test]
 fn two_dialects_on_one_machine_are_both_named_unless_one_says_nothing() {
     let root = tempfile::tempdir().unwrap();
     let write = |path: &str, text: &str| {
