@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  programs, release ────────────────────────────────────────────┐
-//!  examples/manual of builder and capture ─▶ target/dist/ ─▶ staged beside the programs ─▶ cargo-deb, cargo-generate-rpm
+//!  examples of builder and capture ─────────▶ target/dist/ ─▶ staged beside the programs ─▶ cargo-deb, cargo-generate-rpm
 //!                                                                ┘                                │
 //!                                          target/dist/kdump-rs_VERSION_amd64.deb, kdump-rs-VERSION.x86_64.rpm
 //! ```
@@ -46,7 +46,7 @@ pub fn pages() -> Result<Pages> {
         folders::fresh(&pages.man)?;
         folders::fresh(&pages.completions)?;
         progress::timed("manual pages and completions", || {
-            ["kdump-builder", "kdump-capture"].iter().try_for_each(|package| manual(package, &folder))
+            EXAMPLES.iter().try_for_each(|(package, example)| manual(package, example, &folder))
         })?;
         stage(&pages, &programs()?.path("dist"))?;
         Ok(pages)
@@ -96,12 +96,15 @@ fn package(command: &mut Command) -> Result<()> {
     tools::run(command).map(drop)
 }
 
+/// Who writes pages; examples of one workspace share a folder, and so need names of their own.
+const EXAMPLES: [(&str, &str); 2] = [("kdump-builder", "manual"), ("kdump-capture", "collector-manual")];
+
 /// Has one crate write its pages and completions.
-fn manual(package: &str, folder: &Path) -> Result<()> {
+fn manual(package: &str, example: &str, folder: &Path) -> Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.current_dir(folders::workspace()).args(["run", "--quiet", "--target", TARGET, "--target-dir"]);
-    command.arg(folders::target()).args(["--package", package, "--example", "manual", "--"]).arg(folder);
+    command.arg(folders::target()).args(["--package", package, "--example", example, "--"]).arg(folder);
     tools::run(&mut command).map(drop)
 }
 

@@ -208,8 +208,9 @@ fn the_rpm_has_the_same_files_is_installed_and_erased_and_no_script_is_faulty() 
             }
         }
     }
-    // Static programs are what lintian finds odd.
-    let odd = "shared-library-lacks-prerequisites,statically-linked-binary,unstripped-binary-or-object";
+    // Static programs are odd, lintian finds, and so is a first package that closes no bug of Debian's.
+    let odd = "shared-library-lacks-prerequisites,statically-linked-binary,unstripped-binary-or-object,\
+               initial-upload-closes-no-bugs";
     let mut lintian = tools::command("lintian");
     let said =
         lintian.args(["--allow-root", "--fail-on", "error,warning", "--suppress-tags", odd]).arg(&deb).output()?;
@@ -228,12 +229,6 @@ if ! ls -d /var/crash/127.0.0.1-* > /dev/null 2>&1; then
     say built "$(lsinitrd /boot/initramfs-SECONDkdump.img | grep -c 'SECOND/.*/virtio_blk.ko')"
     /etc/kernel/postrm.d/kdump SECOND
     say left "$(ls /boot/*kdump.img)"
-    # As many events as there are blocks of memory, all at once.
-    udevadm trigger --settle --action=online --subsystem-match=memory
-    say known "$(ls /run/kdump/hotplug)"
-    sleep 2
-    while [ -e /run/kdump/hotplug ] || systemctl is-active kdump-hotplug.service | grep -q activating; do sleep 1; done
-    say followed "$(journalctl --unit kdump-hotplug.service --output cat | grep -c '^Starting ')"
     sync
     sleep 1
     echo c > /proc/sysrq-trigger
@@ -264,8 +259,6 @@ fn an_installed_package_saves_a_crash_that_the_next_boot_finds() -> Result<()> {
     ensure!(!said.of("wants")?.contains("network-online"), "a disk waits for the network");
     said.expect("built", "1")?;
     said.expect("left", &format!("/boot/initramfs-{}kdump.img", kernel.release))?;
-    said.expect("known", "/run/kdump/hotplug")?;
-    said.expect("followed", "1")?;
     ensure!(said.ending == Ending::Reboot, "the capture kernel's ending was {:?}", said.ending);
 
     let said = machine.boot(|_| Ok(()))?;
@@ -292,7 +285,7 @@ while [ $i -lt 120 ] && [ "$(total)" -lt 900000 ]; do sleep 1; i=$((i+1)); done
 say total "$(total)"
 sleep 4
 while [ -e /run/kdump/hotplug ] || systemctl is-active kdump-hotplug.service | grep -q activating; do sleep 1; done
-say followed "$(journalctl --unit kdump-hotplug.service --output cat | grep -c 'Reloading kdump: \[OK\]')"
+say followed "$(journalctl --unit kdump-hotplug.service --output cat | grep -c '^Starting ')"
 say failed "$(systemctl --failed --no-legend --plain | tr '\n' ' ')"
 sync
 echo c > /proc/sysrq-trigger

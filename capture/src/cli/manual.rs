@@ -1,5 +1,5 @@
 //! Manual pages and completions. In: the table, and the texts of `--help`. Out: roff, and words for bash.
-//! May surprise: nothing of it is in the programs; `examples/manual.rs` writes it to files for packages.
+//! May surprise: nothing of it is in the programs; `examples/collector-manual.rs` writes it to files for packages.
 
 use super::table::{Does, ENDING, OPTIONS, Opt, USAGE};
 

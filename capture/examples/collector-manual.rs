@@ -4,7 +4,7 @@
 //! that what only packages need is not in what they ship.
 //!
 //! ```sh
-//! cargo run -p kdump-capture --example manual -- DIR
+//! cargo run -p kdump-capture --example collector-manual -- DIR
 //! ```
 
 use kdump_capture::cli::manual;
