@@ -217,7 +217,7 @@ fn what_is_reserved_beyond_the_need_is_given_back_when_that_is_asked_for() {
     machine.write("sys/kernel/kexec_crash_size", "536870912\n");
     let said = machine.says("start --shrink");
     let left: u64 = machine.read("sys/kernel/kexec_crash_size").trim().parse().unwrap();
-    assert!(left < 536_870_912 && left % (1 << 20) == 0, "{left}");
+    assert!(left < 536_870_912 && left.is_multiple_of(1 << 20), "{left}");
     assert!(said.contains(&format!("Gave back {} MiB of the 512 MiB", 512 - (left >> 20))), "{said}");
     let journal = machine.journal();
     assert_eq!((journal[0].as_str(), journal.len()), ("unload", 2));
