@@ -119,6 +119,12 @@ fn the_definitions_of_all_words_hold_together() {
 }
 
 #[test]
+fn a_value_that_the_kernel_would_misread_is_refused_with_what_to_write_instead() {
+    let error = Kdumpctl::try_parse_from(["kdumpctl", "reset-crashkernel", "1.5G"]).unwrap_err().to_string();
+    assert!(error.contains("write 1536M"), "{error}");
+}
+
+#[test]
 fn restart_unloads_and_loads_and_says_both() {
     let machine = Machine::new();
     assert_eq!(machine.says("restart").lines().filter(|line| line.ends_with("[OK]")).count(), 2);
