@@ -119,6 +119,12 @@ fn the_definitions_of_all_words_hold_together() {
 }
 
 #[test]
+fn a_value_that_the_kernel_would_misread_is_refused_with_what_to_write_instead() {
+    let error = Kdumpctl::try_parse_from(["kdumpctl", "reset-crashkernel", "1.5G"]).unwrap_err().to_string();
+    assert!(error.contains("write 1536M"), "{error}");
+}
+
+#[test]
 fn restart_unloads_and_loads_and_says_both() {
     let machine = Machine::new();
     assert_eq!(machine.says("restart").lines().filter(|line| line.ends_with("[OK]")).count(), 2);
@@ -217,7 +223,7 @@ fn what_is_reserved_beyond_the_need_is_given_back_when_that_is_asked_for() {
     machine.write("sys/kernel/kexec_crash_size", "536870912\n");
     let said = machine.says("start --shrink");
     let left: u64 = machine.read("sys/kernel/kexec_crash_size").trim().parse().unwrap();
-    assert!(left < 536_870_912 && left % (1 << 20) == 0, "{left}");
+    assert!(left < 536_870_912 && left.is_multiple_of(1 << 20), "{left}");
     assert!(said.contains(&format!("Gave back {} MiB of the 512 MiB", 512 - (left >> 20))), "{said}");
     let journal = machine.journal();
     assert_eq!((journal[0].as_str(), journal.len()), ("unload", 2));

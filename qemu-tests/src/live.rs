@@ -87,6 +87,14 @@ pub fn live(guest: &Live) -> Result<Vec<Answer>> {
     }
 }
 
+/// The initramfs that a guest of this kernel boots with, for guests that boot another one by themselves.
+pub fn initramfs(kernel: &Kernel) -> Result<Vec<u8>> {
+    let folder = tempfile::tempdir().context("unable to make a temporary folder")?;
+    let image = folder.path().join("first.img");
+    guest_image::write(kernel, &programs()?, &[], &image)?;
+    fs::read(&image).context("unable to read an initramfs")
+}
+
 fn run(guest: &Live, folder: &Path) -> Result<Vec<Answer>> {
     folders::fresh(folder)?;
     provision::tools()?;

@@ -115,8 +115,7 @@ fn value<'a>(line: &'a str, key: &str) -> Option<&'a str> {
 /// The entry with its command line changed.
 fn edited(text: &str, edit: &Edit) -> String {
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
-    let options = |line: &&str| value(line, "options").is_some();
-    let Some(last) = lines.iter().rposition(|line| options(&line)) else {
+    let Some(last) = lines.iter().rposition(|line| value(line, "options").is_some()) else {
         let line = format!("options {}\n", edit.apply(""));
         let separator = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
         return format!("{text}{separator}{line}");

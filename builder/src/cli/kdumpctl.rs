@@ -156,7 +156,7 @@ pub enum Way {
 pub struct Reset {
     /// The value to set, such as 256M or 1G-64G:256M,64G-:512M; `auto` is made to fit this machine [default: the default of
     /// `get-default-crashkernel`]
-    #[arg(value_name = "VALUE")]
+    #[arg(value_name = "VALUE", value_parser = crashkernel)]
     pub value: Option<Crashkernel>,
     /// Whose boot entry: the path of a kernel, DEFAULT for that of the running one, or ALL [default: all that are installed]
     #[arg(long, value_name = "PATH|ALL|DEFAULT")]
@@ -173,6 +173,11 @@ pub struct Reset {
     /// How it is told
     #[command(flatten)]
     pub how: Told,
+}
+
+/// With the whole chain of the error: its end says what to write instead.
+fn crashkernel(text: &str) -> Result<Crashkernel, String> {
+    text.parse().map_err(|error: anyhow::Error| format!("{error:#}"))
 }
 
 /// What is done with dumps.

@@ -128,11 +128,11 @@ fn headers(place: u64, notes: &[(u64, usize)]) -> Vec<u8> {
 fn tables(memory: &mut Memory, place: u64) {
     const PRESENT: u64 = 1;
     const LEAF: u64 = 1 << 7;
-    let next = |table: u64| place + TABLES + table * PAGE as u64 | PRESENT;
+    let next = |table: u64| (place + TABLES + table * PAGE as u64) | PRESENT;
     memory.put(TABLES + 511 * 8, &next(1).to_le_bytes());
     memory.put(TABLES + PAGE as u64 + 510 * 8, &next(2).to_le_bytes());
     for leaf in 0..SIZE / ALIGNMENT {
-        let entry = place + leaf * ALIGNMENT | PRESENT | LEAF;
+        let entry = (place + leaf * ALIGNMENT) | PRESENT | LEAF;
         memory.put(TABLES + 2 * PAGE as u64 + leaf * 8, &entry.to_le_bytes());
     }
 }
@@ -187,11 +187,11 @@ mod tests {
         let found: Vec<(u32, u64, u64)> =
             elf.program_headers.iter().map(|header| (header.p_type, header.p_offset, header.p_vaddr)).collect();
         assert_eq!(found, [(4, place + NOTES, 0), (4, place + PROCESSOR, 0), (1, place, MAP)]);
-        let size = elf.program_headers[0].p_filesz as usize;
+        let [start, size] = [NOTES, elf.program_headers[0].p_filesz].map(|it| usize::try_from(it).unwrap());
         let notes = goblin::elf::note::NoteDataIterator {
             data: &core,
-            size: NOTES as usize + size,
-            offset: NOTES as usize,
+            size: start + size,
+            offset: start,
             ctx: (4, goblin::container::Ctx::default()),
         };
         let notes: Vec<_> = notes.map(Result::unwrap).collect();

@@ -64,7 +64,7 @@ impl BzImage<'_> {
         if flags & 1 == 0 {
             bail!("this kernel has no 64-bit entry; it is one for 32 bits");
         }
-        if relocatable == 0 || !alignment.is_power_of_two() || alignment < PAGE || alignment > MOST {
+        if relocatable == 0 || !alignment.is_power_of_two() || !(PAGE..=MOST).contains(&alignment) {
             bail!("this kernel runs at one address only; build it with CONFIG_RELOCATABLE");
         }
         let sectors = match byte(file, HEADER)? {
