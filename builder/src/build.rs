@@ -2,6 +2,7 @@
 //!
 //! `mkdumprd` and `kdumpctl start` both tell it.
 
+use crate::asked::Asked;
 use crate::config::{Config, Files, Given, OnFailure, fence, notify};
 use crate::cpio::write::Packing;
 use crate::estimate::{self, Estimate};
@@ -40,6 +41,8 @@ pub struct Request {
     pub programs: Option<PathBuf>,
     /// How the image is to be written, if not as suits the kernel best.
     pub packing: Option<Packing>,
+    /// What is asked into it besides.
+    pub asked: Asked,
     /// For a normal boot, and how; else it is for a capture kernel.
     pub normal: Option<normal::Options>,
 }
@@ -83,7 +86,7 @@ pub struct Planned {
 /// # Errors
 /// Why there can be none, with the remedy.
 pub fn plan(request: &Request) -> anyhow::Result<Built> {
-    let config = request.normal.is_none().then(|| Config::read(&request.files)).transpose()?;
+    let mut config = request.normal.is_none().then(|| Config::read(&request.files)).transpose()?;
     let tree = Tree::new(&request.sysroot);
     let configured = config.as_ref().and_then(|config| Some(config.system.kernelver.as_ref()?.value.clone()));
     let kver = request.kver.clone().or(configured);
@@ -99,6 +102,9 @@ pub fn plan(request: &Request) -> anyhow::Result<Built> {
     let mut problems = Problems::default();
     problems.note(check_packing(packing, &host.kernel));
     let programs = Programs::find(request.programs.as_deref())?;
+    if let Some(config) = &mut config {
+        request.asked.write_to(config, host.index());
+    }
     let keys = config.as_ref().map(|config| integrity::sources(config, &host.tree));
     let built = match (config, request.normal) {
         (Some(config), _) => problems.note(plan_for(&config, &host, &programs)),
@@ -106,6 +112,7 @@ pub fn plan(request: &Request) -> anyhow::Result<Built> {
     };
     problems.finish()?;
     let mut built = built.context("there is no plan")?;
+    built.plan.extend(request.asked.entries(&host.tree)?)?;
     if let Some(keys) = keys {
         let inputs = uptodate::inputs(&host.tree, &request.files, &host.kernel, &programs, keys).to_text();
         built.plan.add(Entry::file(uptodate::PATH, inputs.into_bytes(), "what the image is made of"))?;

@@ -1,5 +1,6 @@
 //! The command `mkdumprd`: from what was typed to what is done.
 
+use crate::asked::Asked;
 use crate::build::{self, Request};
 use crate::cli::Mkdumprd;
 use crate::config::Files;
@@ -7,23 +8,31 @@ use crate::image;
 use crate::normal::Options;
 use crate::report::{self, Budget};
 use std::io::Write;
+use std::path::PathBuf;
 
 /// Builds an image and says so, or prints its plan.
 ///
 /// # Errors
 /// Why there is no image; nothing is left behind then.
 pub fn run(typed: &Mkdumprd, out: &mut dyn Write) -> anyhow::Result<()> {
-    let output = typed.output.as_deref();
+    let output = typed.output.as_deref().or(typed.to.as_deref());
     if let Some(output) = output.filter(|_| !typed.plan) {
         image::check_output(output, typed.force)?;
     }
     let built = build::plan(&Request {
-        kver: typed.kver.clone(),
+        kver: typed.kver.clone().or(typed.release.clone()),
         files: Files::new(&typed.sysroot, typed.config.as_deref(), typed.sysconfig.as_deref()),
         sysroot: typed.sysroot.clone(),
         modules_dir: typed.modules_dir.clone(),
         programs: typed.programs.clone(),
         packing: typed.compress,
+        asked: Asked {
+            add_drivers: words(&typed.add_drivers),
+            omit_drivers: words(&typed.omit_drivers),
+            install: words(&typed.install).into_iter().map(PathBuf::from).collect(),
+            include: typed.include.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect(),
+            generic: typed.no_hostonly,
+        },
         normal: typed.normal.then_some(Options {
             generic: typed.generic,
             early_kdump: typed.early_kdump,
@@ -53,4 +62,9 @@ pub fn run(typed: &Mkdumprd, out: &mut dyn Write) -> anyhow::Result<()> {
         writeln!(out, "{}", build::write(&built, output, typed.force)?)?;
     }
     Ok(())
+}
+
+/// The words of lists in which blanks may stand doubled and at the ends, as dracut's do.
+fn words(list: &[String]) -> Vec<String> {
+    list.iter().filter(|word| !word.is_empty()).cloned().collect()
 }

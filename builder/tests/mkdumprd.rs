@@ -188,7 +188,7 @@ fn a_plan_says_what_would_be_in_the_image_and_writes_nothing() {
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(json["targets"][0], "ext4 LABEL=crash");
     assert!(json["modules"].as_array().unwrap().iter().any(|module| module["name"] == "ext4"), "{json}");
-    assert!(json["memory"]["image"].as_u64().unwrap() > 1000 && json["crashkernel"].as_u64().unwrap() > 64 << 20);
+    assert!(json["memory"]["image"].as_u64().unwrap() > 1000 && json["crashkernel"].as_u64().unwrap() > 32 << 20);
     assert_eq!(fs::read_dir(system.root.join("out")).unwrap().count(), 0);
 }
 
@@ -217,6 +217,42 @@ fn an_image_above_its_budget_is_not_written() {
     }
     assert_eq!(fs::read_dir(system.root.join("out")).unwrap().count(), 0);
     built(&system, &["--max-size", "50M", "--max-memory", "1G", "out/image"]);
+}
+
+#[test]
+fn dracut_s_words_ask_modules_and_files_into_an_image_and_others_are_refused_by_name() {
+    let (_dir, system) = system();
+    system.write("opt/data/b", b"hello").unwrap();
+    system.write("opt/tool", b"a program").unwrap();
+    let words = [
+        "-N",
+        "--gzip",
+        "--add-drivers",
+        " unrelated  gcm ",
+        "-I",
+        "/opt/tool",
+        "-i",
+        "/opt/data",
+        "/else",
+        "-o",
+        "out/image",
+    ];
+    built(&system, &[&words[..], &["-k", RELEASE]].concat());
+    let all = reasons(&system);
+    assert_eq!(all[&format!("lib/modules/{RELEASE}/kernel/net/unrelated.ko")], "extra_modules, --add-drivers:1");
+    assert_eq!((all["opt/tool"].as_str(), all["else/b"].as_str()), ("extra_bins names it", "--include names it"));
+    built(&system, &["-f", "--omit-drivers", "gcm", "out/image", RELEASE]);
+    assert!(!reasons(&system).contains_key(&format!("lib/modules/{RELEASE}/kernel/lib/gcm.ko")));
+    for (option, words) in
+        [("--add", "there are no dracut modules here"), ("--strip", "lost its signature"), ("--uefi", "ukify")]
+    {
+        let output = mkdumprd(&system, &["-f", option, "x", "out/image"]);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            !output.status.success() && error.contains(&format!("{option} is not followed")) && error.contains(words),
+            "{error}"
+        );
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use super::kernel::OnDisk;
 use super::{Machine, kernel, load, notify, recovery, status, test, waiting};
+use crate::asked::Asked;
 use crate::build::{self, Built, Request};
 use crate::cli::Loading;
 use crate::config::Config;
@@ -120,6 +121,7 @@ pub(super) fn build(machine: &Machine, disk: &OnDisk) -> anyhow::Result<Built> {
         files: machine.files.clone(),
         programs: machine.programs.clone(),
         packing: None,
+        asked: Asked::default(),
         normal: None,
     };
     let what = format!("planning {}", disk.image.display());
