@@ -7,11 +7,13 @@ use crate::config::{Config, Files, Given, OnFailure, fence, notify};
 use crate::cpio::write::Packing;
 use crate::estimate::{self, Estimate};
 use crate::gather::{
-    coverage, drivers, firmware, indexes, modprobe_d, modules, programs, programs::Programs, skeleton,
+    asked, coverage, drivers, firmware, indexes, modprobe_d, modules, programs, programs::Programs, skeleton,
 };
 use crate::host::{Kernel, SystemHost, Tree, watchdog};
+use crate::kdumpctl::kernel_file;
 use crate::plan::{Entry, Plan};
 use crate::problems::Problems;
+use crate::signatures::{self, Judge};
 use crate::unpack::Codec;
 use crate::{endings, image, integrity, network, normal, scripts, target, uptodate};
 use anyhow::{Context, bail};
@@ -87,34 +89,38 @@ pub struct Planned {
 /// Why there can be none, with the remedy.
 pub fn plan(request: &Request) -> anyhow::Result<Built> {
     let mut config = request.normal.is_none().then(|| Config::read(&request.files)).transpose()?;
+    if let Some(config) = &mut config {
+        request.asked.write_to(config);
+    }
     let tree = Tree::new(&request.sysroot);
-    let configured = config.as_ref().and_then(|config| Some(config.system.kernelver.as_ref()?.value.clone()));
-    let kver = request.kver.clone().or(configured);
+    let kver = match (&request.kver, &config) {
+        (None, Some(config)) => kernel_file::release(&tree, &config.system)?,
+        (kver, _) => kver.clone(),
+    };
     let kernel = Kernel::find(&tree, kver.as_deref(), request.modules_dir.as_deref())?;
     let host = SystemHost::new(tree, kernel).with_context(|| {
         format!("cannot read the modules of kernel {}", kver.as_deref().unwrap_or("that is running"))
     })?;
     // A packed image is smaller where it matters: image and what is unpacked of it lie in the reserved memory together.
-    let packing = match (request.packing, host.kernel.can_unpack(Codec::Zstd)) {
+    let configured = config.as_ref().and_then(|config| config.dump.image.compress.as_ref());
+    let asked = request.packing.or(configured.map(|given| given.value));
+    let packing = match (asked, host.kernel.can_unpack(Codec::Zstd)) {
         (None, Some(true)) => Packing::Zstd,
         (packing, _) => packing.unwrap_or(Packing::None),
     };
     let mut problems = Problems::default();
     problems.note(check_packing(packing, &host.kernel));
     let programs = Programs::find(request.programs.as_deref())?;
-    if let Some(config) = &mut config {
-        request.asked.write_to(config, host.index());
-    }
-    let keys = config.as_ref().map(|config| integrity::sources(config, &host.tree));
+    let sources = |config: &Config| [config.sources.clone(), integrity::sources(config, &host.tree)].concat();
+    let sources = config.as_ref().map(sources);
     let built = match (config, request.normal) {
         (Some(config), _) => problems.note(plan_for(&config, &host, &programs)),
         (None, options) => problems.note(normal::plan(options.unwrap_or_default(), &request.files, &host, &programs)),
     };
     problems.finish()?;
     let mut built = built.context("there is no plan")?;
-    built.plan.extend(request.asked.entries(&host.tree)?)?;
-    if let Some(keys) = keys {
-        let inputs = uptodate::inputs(&host.tree, &request.files, &host.kernel, &programs, keys).to_text();
+    if let Some(sources) = sources {
+        let inputs = uptodate::inputs(&host.tree, &request.files, &host.kernel, &programs, sources).to_text();
         built.plan.add(Entry::file(uptodate::PATH, inputs.into_bytes(), "what the image is made of"))?;
         list(&mut built.plan);
     }
@@ -168,14 +174,23 @@ pub fn plan_for(config: &Config, host: &SystemHost, ours: &Programs) -> anyhow::
         let entries = programs::gather_named(&host.tree, &program.value, "KDUMP_REQUIRED_PROGRAMS names it");
         take(entries.with_context(|| format!("{}: KDUMP_REQUIRED_PROGRAMS", program.origin)));
     }
-    let asked = image.as_ref().map(|image| contributions(config, host, &image.hooks));
+    take(asked::entries(&config.dump.image, &host.tree, &mut warnings));
+    if let Some(file) = &config.system.sysctl {
+        let entry = asked::sysctl(&file.value, &host.tree).with_context(|| file.origin.to_string());
+        take(entry.map(|entry| vec![entry]));
+    }
+    let mut asked = image.as_ref().map(|image| contributions(config, host, &image.hooks));
+    if let Some(Ok(asked)) = &mut asked {
+        asked.modules.extend(asked::modules(&config.dump.image, host.index(), &mut warnings));
+    }
     for (program, reason) in asked.iter().flatten().flat_map(|asked| &asked.ours) {
         take(ours.gather_one(program, reason));
     }
     let asked = asked.and_then(|asked| problems.note(asked));
     let (Some(image), Some(asked)) = (image, asked) else { return Err(unplanned(problems)) };
     let append = config.system.append.as_ref().map_or("", |given| &given.value);
-    finish(plan, image, asked, &Cmdline::parse(append), host, warnings, problems)
+    let firmware: Vec<PathBuf> = config.dump.image.firmware.iter().map(|given| given.value.clone()).collect();
+    finish(plan, image, asked, &Cmdline::parse(append), host, &firmware, warnings, problems)
 }
 
 /// Why there is no plan.
@@ -184,13 +199,14 @@ fn unplanned(problems: Problems) -> anyhow::Error {
 }
 
 /// Adds what every image has: what is asked for, the indexes and settings of its modules, and what init is told.
-/// `cmdline` is what is known of its kernel command line.
+/// `cmdline` is what is known of its kernel command line, `more_firmware` are further directories with firmware.
 pub(crate) fn finish(
     mut plan: Plan,
     image: ImageConfig,
     mut asked: Contribution,
     cmdline: &Cmdline,
     host: &SystemHost,
+    more_firmware: &[PathBuf],
     mut warnings: Vec<String>,
     mut problems: Problems,
 ) -> anyhow::Result<Built> {
@@ -211,13 +227,17 @@ pub(crate) fn finish(
         let entry = Entry::file(name, bytes.clone(), reason.clone());
         plan.add(Entry { mode: if *secret { 0o600 } else { entry.mode }, ..entry })?;
     }
-    let source = modules::Source { tree: &host.tree, kernel: &host.kernel, index: host.index(), config: &modprobe };
-    problems.add(coverage::check(host.index(), &modprobe, &asked.modules, &host.kernel.release));
+    let judge = Judge::new(host, cmdline, image.hooks.modsign.as_ref());
+    let (tree, kernel, index) = (&host.tree, &host.kernel, host.index());
+    let source = modules::Source { tree, kernel, index, config: &modprobe, judge: &judge };
+    problems.add(coverage::check(index, &modprobe, &asked.modules, &kernel.release));
     let modules::Gathered { chosen, left_out, problems: missing } = source.gather(&asked.modules);
     problems.add(missing);
     let told = |(module, why)| format!("module {module} is not in the image: {why}");
     let left_out: Vec<String> = left_out.iter().map(told).collect();
     warnings.extend(left_out.iter().cloned());
+    let verdicts = chosen.iter().filter_map(|(module, chosen)| Some((module, chosen.verdict.as_ref()?)));
+    warnings.extend(signatures::notes(verdicts));
     plan.extend(indexes::gather(host.index(), &format!("lib/modules/{}", host.kernel.release), &chosen))?;
     let (mut wanted, mut modules) = (BTreeMap::new(), Vec::new());
     for (name, modules::Chosen { entry, firmware, .. }) in chosen {
@@ -226,7 +246,7 @@ pub(crate) fn finish(
         modules.push(Planned { name: name.to_string(), path, size, reason });
         problems.note(plan.add(entry));
     }
-    plan.extend(firmware::gather(&host.tree, &wanted, &host.kernel.release))?;
+    plan.extend(firmware::gather(&host.tree, &wanted, &host.kernel.release, more_firmware))?;
     problems.finish()?;
 
     let text = toml::to_string(&image).context("cannot write the image configuration")?;
@@ -279,9 +299,9 @@ fn settings(
     others.extend(fence.iter().flat_map(|fence| &fence.nodes));
     let (targets, network) = network::find(config, host, targets, &others, warnings)?;
     let (release, wanted) = (&host.kernel.release, |word: &Option<Given<bool>>| word.clone().filter(|word| word.value));
-    let integrity = wanted(&dump.integrity)
+    let integrity = wanted(&dump.image.integrity)
         .map(|word| integrity::find(&host.tree, release).with_context(|| format!("{}: integrity", word.origin)));
-    let modsign = wanted(&dump.modsign)
+    let modsign = wanted(&dump.image.modsign)
         .map(|word| integrity::certificates(&host.tree).with_context(|| format!("{}: modsign", word.origin)));
     Ok(Settings {
         targets,
@@ -291,13 +311,20 @@ fn settings(
         network,
         user: scripts::find(config, &host.tree)?,
         shell,
-        watchdog: host.devices_are_here.then(|| watchdog::active(&host.tree)).flatten(),
-        notify: notify::resolve(config, &own_name)?,
+        watchdog: (host.devices_are_here && dump.image.watchdog.as_ref().is_none_or(|given| given.value))
+            .then(|| watchdog::active(&host.tree))
+            .flatten(),
+        notify: notify::resolve(config, &own_name),
         fence,
         integrity: integrity.transpose()?,
         modsign: modsign.transpose()?,
         modules: kmod::Settings {
-            forbid: dump.forbid_modules.iter().map(|given| ModuleName::new(&given.value)).collect(),
+            forbid: dump
+                .forbid_modules
+                .iter()
+                .chain(&dump.image.omit_drivers)
+                .map(|given| ModuleName::new(&given.value))
+                .collect(),
         },
         ..Settings::default()
     })
@@ -336,11 +363,11 @@ pub(crate) fn image_config(
         dump: Dump {
             keep: config.system.keep.as_ref().map(|given| given.value),
             free: config.system.free.as_ref().map_or(0, |given| given.value),
-            when_short: config.dump.when_short.clone().unwrap_or_else(Measure::all),
+            when_short: config.dump.when_short.as_ref().map_or_else(Measure::all, |given| given.value.clone()),
             ..Dump::new(path, config.dump.collector.value.argv.clone())
         },
         endings,
-        limits: config.dump.limits,
+        limits: config.dump.limits.value,
         normal: None,
         hooks,
     })

@@ -4,7 +4,7 @@
 //! Out: what the hooks take along. A file that a variable names has to be there; a usual one may be missing.
 //! May surprise: the files are sourced as shell elsewhere, and read here without one, as `/etc/sysconfig/kdump` is.
 
-use crate::config::{Config, Given, Origin, assignments};
+use crate::config::{Config, Given, Origin, assignments_of};
 use crate::host::Tree;
 use anyhow::{Context, bail};
 use kdump_hooks::integrity::{Integrity, MasterKey, MasterKind};
@@ -88,13 +88,13 @@ pub fn certificates(tree: &Tree) -> anyhow::Result<Modsign> {
 pub fn sources(config: &Config, tree: &Tree) -> Vec<PathBuf> {
     let is_wanted = |word: &Option<Given<bool>>| word.as_ref().is_some_and(|word| word.value);
     let mut sources: Vec<PathBuf> = Vec::new();
-    if is_wanted(&config.dump.integrity) {
+    if is_wanted(&config.dump.image.integrity) {
         sources.extend([IMA, EVM, MASTERKEY].map(|file| tree.path(file)));
         // What is missing is told when the image is built.
         let found = find(tree, "").unwrap_or_default();
         sources.extend(found.files().filter_map(|(file, ..)| tree.resolve(file).ok()));
     }
-    if is_wanted(&config.dump.modsign) {
+    if is_wanted(&config.dump.image.modsign) {
         sources.extend(modsign::DIRECTORIES.iter().map(|dir| tree.path(dir)));
         let found = certificates(tree).unwrap_or_default().certificates;
         sources.extend(found.iter().filter_map(|file| tree.resolve(file).ok()));
@@ -111,7 +111,7 @@ impl Said {
                 continue;
             }
             let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            for (line, variable, value) in assignments(&text, &path)? {
+            for (line, variable, value) in assignments_of(&text, &path)? {
                 let origin = Origin::Line(path.clone(), line);
                 said.take(name, &variable, value, &origin).with_context(|| format!("{origin}: {variable}"))?;
             }

@@ -33,6 +33,7 @@
 //! | [`normal`] | the same for an image that boots the system itself |
 //! | [`integrity`] | keys, certificates and the policy of IMA and EVM, if they are to come along |
 //! | [`asked`] | what mkdumprd's command line asks into an image besides |
+//! | [`signatures`] | whether the kernel would accept the modules of an image |
 //! | [`gather`] | one module per kind of content; each returns entries, none writes |
 //! | [`plan`], [`cpio`], [`mod@image`] | entries, archive, file: whole or not at all |
 //! | [`problems`], [`report`], [`estimate`] | `--plan`: all that is in the way of an image, or what is in it and what memory it takes |
@@ -77,6 +78,7 @@ pub mod raw;
 pub mod remote;
 pub mod report;
 pub mod scripts;
+pub mod signatures;
 pub mod target;
 pub mod unpack;
 pub mod uptodate;

@@ -3,7 +3,7 @@
 use crate::asked::Asked;
 use crate::build::{self, Request};
 use crate::cli::Mkdumprd;
-use crate::config::Files;
+use crate::config::{Files, Include};
 use crate::image;
 use crate::normal::Options;
 use crate::report::{self, Budget};
@@ -30,7 +30,7 @@ pub fn run(typed: &Mkdumprd, out: &mut dyn Write) -> anyhow::Result<()> {
             add_drivers: words(&typed.add_drivers),
             omit_drivers: words(&typed.omit_drivers),
             install: words(&typed.install).into_iter().map(PathBuf::from).collect(),
-            include: typed.include.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect(),
+            include: included(&typed.include),
             generic: typed.no_hostonly,
         },
         normal: typed.normal.then_some(Options {
@@ -67,4 +67,13 @@ pub fn run(typed: &Mkdumprd, out: &mut dyn Write) -> anyhow::Result<()> {
 /// The words of lists in which blanks may stand doubled and at the ends, as dracut's do.
 fn words(list: &[String]) -> Vec<String> {
     list.iter().filter(|word| !word.is_empty()).cloned().collect()
+}
+
+/// Pairs of a path on the host and one in the image.
+fn included(paths: &[PathBuf]) -> Vec<Include> {
+    let pair = |pair: &[PathBuf]| match pair {
+        [from, to] => Some(Include { from: from.clone(), to: to.clone() }),
+        _ => None,
+    };
+    paths.chunks_exact(2).filter_map(pair).collect()
 }

@@ -7,7 +7,7 @@
 //! line wins. Where the root cannot be seen, the image gets the drivers of most machines and the usual file systems.
 
 use crate::build::{self, Built};
-use crate::config::{Config, Files, Given, KdumpConf, Sysconfig};
+use crate::config::{Config, Files, Given};
 use crate::gather::{drivers, elf, programs::Programs, skeleton};
 use crate::host::{SystemHost, mounts, sysfs};
 use crate::kdumpctl::kernel::{self, OnDisk};
@@ -70,7 +70,7 @@ const RELEASE_FILE: &str = "NAME=\"kdump-rs initramfs\"\nID=kdump-rs\nPRETTY_NAM
 /// Why there can be none, with the remedy.
 pub fn plan(options: Options, files: &Files, host: &SystemHost, ours: &Programs) -> anyhow::Result<Built> {
     let mut warnings = Vec::new();
-    let config = Config { dump: KdumpConf::default(), system: Sysconfig::default(), warnings: Vec::new() };
+    let config = Config::default();
     let seen = look(host)?;
     let early_kdump = options.early_kdump.then(|| early_kdump(host, files)).transpose()?;
 
@@ -123,7 +123,7 @@ pub fn plan(options: Options, files: &Files, host: &SystemHost, ours: &Programs)
         (overlay, asked.modules) = (patches, [asked.modules, needs].concat());
     }
     let image = ImageConfig { normal: Some(seen.root), ..build::image_config(&config, host, hooks, path)? };
-    let built = build::finish(plan, image, asked, &Cmdline::default(), host, warnings, Problems::default())?;
+    let built = build::finish(plan, image, asked, &Cmdline::default(), host, &[], warnings, Problems::default())?;
     Ok(Built { overlay, ..built })
 }
 

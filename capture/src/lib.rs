@@ -30,11 +30,14 @@
 //! | vmcoreinfo, facts | what the kernel says of itself: addresses, offsets, numbers |
 //! | level | which kinds of page are left out |
 //! | kept | the pages that are written: bitmap 2 |
+//! | use | what a page is good for: where a dump may be cut, what is needed to open it comes first ([`uses`]) |
 //! | batch | some hundred kept pages that one worker packs and writes |
 //!
 //! The other way round, `info` and `verify` read a dump: [`examine`], over [`dumpfile::read`]; and a dump can be filtered
 //! once more: [`dumpfile::memory`] makes it the machine's memory again. What a dump would hold is asked of a running
 //! machine by [`usage`], over /proc/kcore.
+//!
+//! Which live patches the crashed kernel had is told by [`live_patches`], over the kernel's own symbols ([`kallsyms`]).
 //!
 //! Where to look: [`pipeline`] tells the story from open to finish. [`classify`] has the order of the questions.
 //! [`dumpfile`] has the picture of the file. `send` is the other program of this crate, kdump-send, which delivers a
@@ -54,7 +57,9 @@ pub mod examine;
 pub mod fake;
 pub mod filter;
 pub mod input;
+pub mod kallsyms;
 pub mod kernel;
+pub mod live_patches;
 pub mod memmap;
 pub mod output;
 pub mod paging;
@@ -65,6 +70,7 @@ pub mod report;
 pub mod send;
 pub mod units;
 pub mod usage;
+pub mod uses;
 pub mod vmcore;
 pub mod vmcoreinfo;
 pub mod workers;

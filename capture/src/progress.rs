@@ -39,6 +39,8 @@ pub struct Meter {
     unit: u64,
     shown: bool,
     done: AtomicU64,
+    /// Where there is no such number: how much of what there is to come has come, in millionths.
+    share: AtomicU64,
     /// How many wait for something that has a limit of its own.
     waiting: AtomicU64,
     working: Mutex<usize>,
@@ -82,6 +84,7 @@ impl Meter {
             unit,
             shown: messages.shows(Messages::PROGRESS),
             done: AtomicU64::new(0),
+            share: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
             working: Mutex::new(0),
             change: Condvar::new(),
@@ -92,6 +95,12 @@ impl Meter {
     /// `items` more are done.
     pub fn add(&self, items: u64) {
         self.done.fetch_add(items, Ordering::Relaxed);
+    }
+
+    /// Of a phase of unknown length it has become known that `came` of `all` is done.
+    pub fn share(&self, came: u64, all: u64) {
+        let millionths = u128::from(came.min(all)) * 1_000_000 / u128::from(all.max(1));
+        self.share.store(u64::try_from(millionths).unwrap_or_default(), Ordering::Relaxed);
     }
 
     /// One more worker.
@@ -156,13 +165,15 @@ impl Meter {
         let seconds = elapsed.as_secs_f64();
         let Some(total) = self.total else {
             let megabytes = (done * self.unit) as f64 / 1e6;
-            return format!("{:<32}: {megabytes:.1} MB, {:.0} MB/s", self.name, megabytes / seconds.max(1e-6));
+            let part = self.share.load(Ordering::Relaxed) as f64 / 1e6;
+            let known = if part > 0.0 { format!("[{:5.1} %] ", part * 100.0) } else { String::new() };
+            let (rate, left) = (megabytes / seconds.max(1e-6), left(seconds, part));
+            return format!("{:<32}: {known}{megabytes:.1} MB, {rate:.0} MB/s{left}", self.name);
         };
         let done = done.min(total);
         let part = if total == 0 { 1.0 } else { done as f64 / total as f64 };
         let rate = (done * self.unit) as f64 / 1e6 / seconds.max(1e-6);
-        let eta = if part > 0.0 { seconds * (1.0 - part) / part } else { 0.0 };
-        let left = if done < total && part > 0.0 { format!(", ETA {eta:.0} s") } else { String::new() };
+        let left = left(seconds, part);
         format!("{:<32}: [{:5.1} %] {rate:.0} MB/s{left}", self.name, part * 100.0)
     }
 
@@ -172,6 +183,11 @@ impl Meter {
         let cells = usize::try_from(done * 20 / total.max(1)).unwrap_or(20);
         format!(" |{:<20}|", "=".repeat(cells))
     }
+}
+
+/// When it will be done, if a part of it took so many seconds.
+fn left(seconds: f64, part: f64) -> String {
+    if part > 0.0 && part < 1.0 { format!(", ETA {:.0} s", seconds * (1.0 - part) / part) } else { String::new() }
 }
 
 #[cfg(test)]
@@ -194,6 +210,9 @@ mod tests {
         let meter = Meter::endless("Sending vmcore", Messages(1));
         meter.add(2_500_000);
         assert_eq!(meter.line(Duration::from_secs(2)), "Sending vmcore                  : 2.5 MB, 1 MB/s");
+        meter.share(1, 4);
+        let line = meter.line(Duration::from_secs(2));
+        assert_eq!(line, "Sending vmcore                  : [ 25.0 %] 2.5 MB, 1 MB/s, ETA 6 s");
     }
 
     #[test]

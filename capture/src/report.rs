@@ -114,6 +114,8 @@ pub struct LogReport {
     pub crash_time: Option<u64>,
     /// Why the kernel went down, in its own words.
     pub panic_line: Option<String>,
+    /// The live patches that the kernel had; `None` if that cannot be told.
+    pub live_patches: Option<Vec<String>>,
     /// How much log there was.
     pub log: LogCounts,
     /// What went wrong without ending the run.

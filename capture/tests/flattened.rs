@@ -7,7 +7,7 @@ mod common;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::process::{Command, Output as Ended, Stdio};
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex};
 
 use common::{Bytes, Era, Leaf, Machine, kept};
 use kdump_capture::cli::Format;
@@ -19,6 +19,8 @@ use kdump_capture::dumpfile::rebuild::{self, Rebuilt};
 use kdump_capture::fake::MemFile;
 use kdump_capture::output::Output;
 use kdump_capture::report::{DumpReport, Outcome};
+use kdump_capture::send::share::Share;
+use kdump_capture::units::FileOffset;
 use proptest::prelude::*;
 
 fn machine() -> Machine {
@@ -273,4 +275,35 @@ proptest! {
         let (done, file) = rebuilt(&all);
         prop_assert!(done.ended.is_some() && file.len() as u64 == done.bytes.max(file.len() as u64));
     }
+}
+
+#[test]
+fn a_stream_says_on_its_way_how_much_of_it_has_come() {
+    /// What is known after each record.
+    #[derive(Default)]
+    struct Follows(Mutex<(Share, Vec<Option<(u64, u64)>>)>);
+    impl Output for Follows {
+        fn write_at(&self, at: FileOffset, bytes: &[u8]) -> io::Result<usize> {
+            let (share, known) = &mut *self.0.lock().unwrap();
+            share.see(at.0, bytes);
+            known.push(share.known());
+            Ok(bytes.len())
+        }
+        fn reserve(&self, _: u64) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let machine = Machine::new(Era::V6_12, 5, Leaf::M2);
+    let flat = Flattened::new(Vec::new()).unwrap();
+    machine.dump_to(&machine.memory(), 0, Format::Kdump, Kind::Zstd, 2, &flat);
+    flat.finish().unwrap();
+    let stream = flat.into_inner();
+    let mut from = &stream[..];
+    rebuild::header(&mut from).unwrap().unwrap();
+    let follows = Follows::default();
+    assert!(rebuild::records(&mut from, &follows).ended.is_none());
+    let known: Vec<(u64, u64)> = follows.0.into_inner().unwrap().1.into_iter().flatten().collect();
+    assert_eq!((known[0], known.last()), ((0, 0x500 * 24), Some(&(0x500 * 24, 0x500 * 24))));
+    assert!(known.is_sorted() && known.len() > 3, "{known:?}");
 }

@@ -116,6 +116,7 @@ targets! {
     dumpfile "../fuzz/fuzz_targets/dumpfile.rs" a_damaged_dump_is_read_within_bounds,
     elf "../fuzz/fuzz_targets/elf.rs" damaged_elf_headers_are_read_within_bounds,
     flattened "../fuzz/fuzz_targets/flattened.rs" a_damaged_stream_is_the_same_rebuilt_and_where_it_lies,
+    live_patches "../fuzz/fuzz_targets/live_patches.rs" damaged_symbols_and_lists_are_read_within_bounds,
     lzo "../fuzz/fuzz_targets/lzo.rs" any_bytes_are_unpacked_within_bounds_and_come_back_packed,
     paging "../fuzz/fuzz_targets/paging.rs" any_page_tables_are_walked_within_bounds,
     pipeline "../fuzz/fuzz_targets/pipeline.rs" a_damaged_machine_is_dumped_and_every_page_accounted_for,

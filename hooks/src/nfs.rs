@@ -30,6 +30,9 @@ const ANOTHER_VERSION_MAY_DO: [i32; 4] = [93, 22, 524, 2];
 /// `ECONNREFUSED`, `ENETUNREACH`, `EHOSTUNREACH`, `ETIMEDOUT`, `ECONNRESET`, `EAGAIN`.
 const LATER_MAY_DO: [i32; 6] = [111, 101, 113, 110, 104, 11];
 
+/// `EPERM`, `ENOENT`, `EACCES`: there may be no such export for us.
+const NOT_EXPORTED: [i32; 3] = [1, 2, 13];
+
 /// Since Linux 6.19 the client asks for a delegation of every directory that it opens. A server that does not know the
 /// request, as nfs-ganesha before 9, lets the whole call fail, and the client says EREMOTEIO. A dump needs none.
 const DIRECTORY_DELEGATIONS: &str = "/sys/module/nfsv4/parameters/directory_delegations";
@@ -199,7 +202,7 @@ impl Nfs {
         let began = machine.network().now();
         loop {
             let mut refusals = Vec::new();
-            let mut hope = false;
+            let (mut hope, mut advice) = (false, String::new());
             for version in self.versions() {
                 let error = match machine.mount(&self.plan(version, server, client, point, to)) {
                     Ok(()) => {
@@ -211,13 +214,16 @@ impl Nfs {
                 let errno = error.downcast_ref::<Refused>().map(|refused| refused.errno);
                 refusals.push(format!("NFS {version}: {error:#}"));
                 hope |= errno.is_some_and(|errno| LATER_MAY_DO.contains(&errno));
+                if errno.is_some_and(|errno| NOT_EXPORTED.contains(&errno)) {
+                    advice = format!("; see whether {server} exports {} to {client}", self.export);
+                }
                 if !errno.is_some_and(|errno| ANOTHER_VERSION_MAY_DO.contains(&errno)) {
                     break;
                 }
             }
             let waited = machine.network().now().saturating_sub(began);
             if !hope || waited + BETWEEN_TRIES >= limit {
-                bail!("cannot mount {} {self} ({server}): {}", to.what(), refusals.join("; "));
+                bail!("cannot mount {} {self} ({server}): {}{advice}", to.what(), refusals.join("; "));
             }
             log::warn!("{}; trying again, {} of {} s", refusals.join("; "), waited.as_secs(), limit.as_secs());
             machine.network().pause(BETWEEN_TRIES);
@@ -375,7 +381,8 @@ mod tests {
         assert_eq!(mounts(&machine).len(), 15);
         machine.mount_errno = 13;
         machine.journal.clear();
-        nfs("10.0.2.7:/srv", &[]).open(&mut machine, LIMIT).unwrap_err();
+        let error = nfs("10.0.2.7:/srv", &[]).open(&mut machine, LIMIT).unwrap_err();
+        assert!(error.to_string().ends_with("; see whether 10.0.2.7 exports /srv to 10.0.2.15"), "{error:#}");
         assert_eq!(mounts(&machine).len(), 1, "access denied does not change by asking again");
     }
 

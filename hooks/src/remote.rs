@@ -106,6 +106,8 @@ pub struct Login {
     pub host_keys: Vec<String>,
     /// The password.
     pub password: Password,
+    /// The file on the host that has it in its first line, if it is not here.
+    pub password_file: Option<PathBuf>,
 }
 
 /// Not to be shown.
@@ -179,6 +181,11 @@ impl Remote {
         words.push(self.url(&address.to_string()));
         words
     }
+}
+
+/// What a file with a password has in it.
+fn first_line(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).lines().next().unwrap_or_default().to_owned()
 }
 
 /// The text of a URL for what a path or a user's name is.
@@ -277,7 +284,10 @@ impl Hook for Remote {
             }
             Protocol::Ftp | Protocol::Ftps => {
                 if self.user.is_some() {
-                    let password = self.login.password.0.clone().unwrap_or_default();
+                    let password = match (&self.login.password.0, &self.login.password_file) {
+                        (None, Some(file)) => first_line(&host.read(file)?),
+                        (password, _) => password.clone().unwrap_or_default(),
+                    };
                     secret("password", format!("{password}\n").into_bytes(), "password");
                 }
                 if self.protocol == Protocol::Ftps {

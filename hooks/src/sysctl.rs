@@ -13,6 +13,9 @@ use std::path::{Path, PathBuf};
 /// The old file; it is read last and so has the last word.
 const OLD_FILE: &str = "etc/sysctl.conf";
 
+/// The settings of a capture kernel alone, in its image. What the system has is about more memory than is reserved.
+pub const CAPTURE: &str = "/etc/kdump/sysctl.conf";
+
 /// One setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
@@ -104,15 +107,19 @@ fn swapped(c: char) -> char {
 /// Makes the settings that the files below `root` ask for, in `proc_sys`, which is `/proc/sys`; gives what could not be
 /// made, each as one line to show.
 pub fn apply(root: &Path, proc_sys: &Path) -> (usize, Vec<String>) {
+    match files(root) {
+        Ok(files) => apply_files(&files, proc_sys),
+        Err(error) => (0, vec![format!("{error:#}")]),
+    }
+}
+
+/// As [`apply`], for files that are named.
+pub fn apply_files(files: &[PathBuf], proc_sys: &Path) -> (usize, Vec<String>) {
     let mut made = 0;
     let mut problems = Vec::new();
-    let files = files(root).unwrap_or_else(|error| {
-        problems.push(format!("{error:#}"));
-        Vec::new()
-    });
     for path in files {
         let place = path.display();
-        let text = match fs::read(&path) {
+        let text = match fs::read(path) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(error) => {
                 problems.push(format!("cannot read {place}: {error}"));

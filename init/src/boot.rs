@@ -73,6 +73,8 @@ fn boot() -> anyhow::Result<Beat> {
             );
         }
         normal::begin(&command_line(), has_shell);
+    } else {
+        normal::settings();
     }
     if mode == Mode::Capture || !normal::flag(&command_line(), "rd.earlykdump") {
         config.hooks.early_kdump = None;

@@ -240,8 +240,8 @@ pub enum Measure {
     Level,
     /// Pages are packed by zstd, then by zstd that tries harder.
     Codec,
-    /// What fits is written, in the order of memory, with what the measures before this one have changed: after `level`
-    /// no room goes to pages of zeros, caches, user memory or free ones, and pages of the kernel are all there is.
+    /// What fits is written, the most useful pages first (an ELF dump: in the order of memory), with what the measures
+    /// before this one have changed: after `level` no room goes to pages of zeros, caches, user memory or free ones.
     Incomplete,
 }
 

@@ -39,6 +39,7 @@
 //! | [`dump`] | target by target, until one has a complete dump: attempts, places, room, old dumps, the collector |
 //! | [`program`], [`start`] | a program run; started where memory is short |
 //! | [`status`] | the report |
+//! | [`rehearsal`] | the report on the console, for who watches a virtual machine |
 //! | [`sys`] | the only calls of the kernel |
 
 pub mod aftermath;
@@ -53,6 +54,7 @@ pub mod modprobe;
 pub mod modules;
 pub mod normal;
 pub mod program;
+pub mod rehearsal;
 pub mod run;
 pub mod shell;
 pub mod start;

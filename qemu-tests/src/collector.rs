@@ -69,6 +69,35 @@ impl Collected {
     }
 }
 
+/// Where a dump ends that does not get all the room it needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// `-L`: in the least useful pages.
+    ByUse,
+    /// As on a disk that gets full: in the highest pages.
+    ByMemory,
+}
+
+/// Filters `raw` into `folder` with room for `percent` of the dump, packed by zstd.
+pub fn collect_cut(raw: &Path, level: u8, percent: u64, cut: Cut, folder: &Path) -> Result<PathBuf> {
+    let whole = collect(raw, level, Codec::Zstd, Format::Kdump, folder)?.files.remove(0);
+    let limit = fs::metadata(&whole)?.len() * percent / 100;
+    let dump = folder.join("cut");
+    // The shell counts files in blocks of 512 bytes.
+    let limited = format!("ulimit -f {}; trap '' XFSZ; exec \"$@\"", limit / 512);
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(if cut == Cut::ByMemory { &limited } else { "exec \"$@\"" }).arg("sh");
+    command.arg(programs()?.path("kdump-capture")).args(["--message-level", "4", "-f", "-d", &level.to_string()]);
+    if cut == Cut::ByUse {
+        command.args(["-L", &limit.to_string()]);
+    }
+    command.args(Codec::Zstd.option()).arg(raw).arg(&dump);
+    let said = tools::run_accepting(&mut command, &[1])?.stderr;
+    let said = String::from_utf8_lossy(&said);
+    ensure!(said.contains("This is an incomplete dumpfile"), "the dump was not cut: {said}");
+    Ok(dump)
+}
+
 /// Filters `raw` into a new dump in `folder`, which must be complete.
 pub fn collect(raw: &Path, level: u8, codec: Codec, format: Format, folder: &Path) -> Result<Collected> {
     let files = format.files(folder);

@@ -133,6 +133,9 @@ fn run(scenario: &Scenario) -> Result<Outcome> {
 
     let dump = stage(&mut stages, "taking the dump off the disk", || take_dump(&folder))?;
     let raw = scenario.keep_raw.then(|| take_raw(&folder)).transpose()?;
+    if scenario.by_test {
+        disk::take_off(&folder.join("vda.img"), "/var/lib/kdump", &folder)?;
+    }
     fs::remove_file(folder.join("vda.img")).context("unable to remove the guest's disk")?;
     Ok(Outcome { folder, console: console.text(), ending, stages, dump, raw, marker })
 }
@@ -246,9 +249,11 @@ fn make_machine(scenario: &Scenario, programs: &Programs, folder: &Path, accel: 
     let random = fs::read_to_string("/proc/sys/kernel/random/uuid").context("unable to get a random marker")?;
     let marker = format!("kdump-marker-{}", random.trim());
     let append = format!(
-        "crashkernel={}M panic=-1 loglevel=5 {} guest.marker={marker}",
+        "crashkernel={}M panic=-1 loglevel=5 {} guest.marker={marker} guest.start={} guest.crash={}",
         scenario.crashkernel_mib,
         scenario.filling.words(),
+        scenario.start.replace(' ', ","),
+        if scenario.by_test { "test" } else { "sysrq" },
     );
     let cpu = match scenario.page_tables {
         PageTables::Four => "Haswell",

@@ -15,59 +15,80 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use crate::programs::{TARGET, programs};
 use crate::{folders, progress, tools};
 
-/// Which packagers, in which version.
-const PACKAGERS: [(&str, &str); 2] = [("cargo-deb", "3.8.0"), ("cargo-generate-rpm", "0.21.1")];
+/// All crates are of one version, and so are the packages.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// What was made.
+/// Manual pages, and completions in a folder for each shell.
 #[derive(Clone, Debug)]
-pub struct Dist {
-    /// The Debian package.
-    pub deb: PathBuf,
-    /// The RPM.
-    pub rpm: PathBuf,
+pub struct Pages {
     /// Manual pages, not packed.
     pub man: PathBuf,
-    /// Completions, a folder for each shell.
+    /// Completions.
     pub completions: PathBuf,
 }
 
-/// Makes everything, in `target/dist`.
-pub fn dist() -> Result<Dist> {
-    let _lock = folders::lock("dist")?;
-    let programs = programs()?;
-    let folder = folders::target().join("dist");
-    folders::fresh(&folder)?;
-    progress::timed("manual pages and completions", || {
-        ["kdump-builder", "kdump-capture"].iter().try_for_each(|package| manual(package, &folder))
-    })?;
-    let dist = Dist {
-        deb: folder.join("kdump-rs.deb"),
-        rpm: folder.join("kdump-rs.rpm"),
-        man: folder.join("man"),
-        completions: folder.join("completions"),
+/// Writes manual pages and completions to `target/dist`, once per process.
+pub fn pages() -> Result<Pages> {
+    static MADE: OnceLock<Result<Pages, String>> = OnceLock::new();
+    let make = || {
+        let _lock = folders::lock("dist")?;
+        let folder = folders::target().join("dist");
+        let pages = Pages { man: folder.join("man"), completions: folder.join("completions") };
+        folders::fresh(&pages.man)?;
+        folders::fresh(&pages.completions)?;
+        progress::timed("manual pages and completions", || {
+            ["kdump-builder", "kdump-capture"].iter().try_for_each(|package| manual(package, &folder))
+        })?;
+        stage(&pages, &programs()?.path("dist"))?;
+        Ok(pages)
     };
-    stage(&dist, &programs.path("dist"))?;
-    let [deb, rpm] = PACKAGERS.map(|(name, version)| packager(name, version));
-    let (deb, rpm) = (deb?, rpm?);
-    progress::timed("the Debian package", || {
-        let mut command = Command::new(deb);
-        command.args(["--package", "kdump-builder", "--no-build", "--no-strip", "--quiet", "--target", TARGET]);
-        package(command.arg("--output").arg(&dist.deb))
-    })?;
+    once(&MADE, make)
+}
+
+/// Makes the Debian package, in `target/dist`, once per process.
+pub fn deb() -> Result<PathBuf> {
+    static MADE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let make = || {
+        pages()?;
+        let packager = packager("cargo-deb", "3.8.0")?;
+        let file = folders::target().join("dist").join(format!("kdump-rs_{VERSION}-1_amd64.deb"));
+        let _lock = folders::lock("dist")?;
+        progress::timed("the Debian package", || {
+            let mut command = Command::new(packager);
+            command.args(["--package", "kdump-builder", "--no-build", "--no-strip", "--quiet", "--target", TARGET]);
+            package(command.arg("--output").arg(&file))
+        })?;
+        Ok(file)
+    };
+    once(&MADE, make)
+}
+
+/// Makes the RPM, in `target/dist`.
+pub fn rpm() -> Result<PathBuf> {
+    pages()?;
+    let packager = packager("cargo-generate-rpm", "0.21.1")?;
+    let file = folders::target().join("dist").join(format!("kdump-rs-{VERSION}-1.x86_64.rpm"));
+    let _lock = folders::lock("dist")?;
     progress::timed("the RPM", || {
-        let mut command = Command::new(rpm);
+        let mut command = Command::new(packager);
         command.args(["--package", "builder", "--target", TARGET, "--target-dir"]).arg(folders::target());
-        package(command.arg("--output").arg(&dist.rpm))
+        package(command.arg("--output").arg(&file))
     })?;
-    Ok(Dist { deb: renamed(&dist.deb, "deb")?, rpm: renamed(&dist.rpm, "rpm")?, ..dist })
+    Ok(file)
+}
+
+fn once<T: Clone>(made: &OnceLock<Result<T, String>>, make: impl FnOnce() -> Result<T>) -> Result<T> {
+    let made = made.get_or_init(|| make().map_err(|error| format!("{error:#}")));
+    made.clone().map_err(|error| anyhow!(error))
 }
 
 fn package(command: &mut Command) -> Result<()> {
@@ -85,10 +106,10 @@ fn manual(package: &str, folder: &Path) -> Result<()> {
 }
 
 /// Where each page and completion goes: as it is called in the package, and apart what another package may have as well.
-fn stage(dist: &Dist, stage: &Path) -> Result<()> {
+fn stage(pages: &Pages, stage: &Path) -> Result<()> {
     folders::fresh(stage)?;
     let aside = stage.join("aside");
-    for page in entries(&dist.man)? {
+    for page in entries(&pages.man)? {
         let name = page.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let folder = if name.starts_with(ASIDE) { aside.clone() } else { stage.join("man") };
         fs::create_dir_all(&folder)?;
@@ -96,7 +117,7 @@ fn stage(dist: &Dist, stage: &Path) -> Result<()> {
         packed.write_all(&fs::read(&page)?)?;
         packed.finish()?;
     }
-    for shell in entries(&dist.completions)? {
+    for shell in entries(&pages.completions)? {
         let name = shell.file_name().unwrap_or_default();
         let folder = stage.join("completions").join(name);
         for file in entries(&shell)? {
@@ -136,16 +157,4 @@ fn packager(name: &str, version: &str) -> Result<PathBuf> {
         fs::remove_dir_all(folder.join("build")).context("unable to remove what only the compiler needed")
     })?;
     Ok(root.join("bin").join(name))
-}
-
-/// Gives a package the name that its kind has.
-fn renamed(file: &Path, kind: &str) -> Result<PathBuf> {
-    let version = env!("CARGO_PKG_VERSION");
-    let name = match kind {
-        "deb" => format!("kdump-rs_{version}-1_amd64.deb"),
-        _ => format!("kdump-rs-{version}-1.x86_64.rpm"),
-    };
-    let to = file.with_file_name(name);
-    fs::rename(file, &to).with_context(|| format!("unable to rename {}", file.display()))?;
-    Ok(to)
 }

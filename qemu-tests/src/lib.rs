@@ -29,9 +29,10 @@
 //! - [`provision`]: what has to be there, and where it comes from; [`folders`]: where it is kept.
 //! - [`stack`]: a target that the guest puts together from several disks.
 //! - [`scenario`], [`mod@crash`]: what is tried, and the story of trying it; [`mod@mem_usage`]: a story without a crash;
-//!   [`live`]: one that runs commands; [`normal`]: a whole system boots, and may crash.
+//!   [`live`]: one that runs commands; [`normal`]: a whole system boots, and may crash; [`patched`]: one boots again and
+//!   again, from its live patches; [`packaged`]: one has the package installed.
 //! - [`nfs_server`] with its [`portmapper`], [`smb_server`], [`iscsi_server`], [`nvme_server`], [`far_server`], [`sink`],
-//!   [`switch`] with a [`dhcp6_server`]: what a guest finds on its network.
+//!   [`switch`] with a [`dhcp6_server`]: what a guest finds on its network; [`small_disk`]: what a server runs out of.
 //! - [`machine`], [`monitor`], [`console`], [`disk`], [`mod@accel`]: QEMU and what is around it.
 //! - [`mod@dist`]: the packages, as `cargo dist` makes them.
 //! - [`target_disk`], [`write_log`]: a disk for dumps that may fail, and what a power loss leaves of it.
@@ -62,12 +63,15 @@ pub mod nfs_server;
 pub mod normal;
 pub mod nvme_server;
 pub mod oracle;
+pub mod packaged;
+pub mod patched;
 pub mod portmapper;
 pub mod programs;
 pub mod progress;
 pub mod provision;
 pub mod scenario;
 pub mod sink;
+pub mod small_disk;
 pub mod smb_server;
 pub mod source;
 pub mod stack;

@@ -216,7 +216,12 @@ impl Running {
     /// Asks the guest's balloon driver to leave it `mib` of memory. It takes its time.
     pub fn balloon(&self, mib: u32) -> Result<()> {
         let value = u64::from(mib) << 20;
-        monitor::ask(&self.monitor.path().join("qmp"), "balloon", &json!({"value": value}))
+        self.ask("balloon", &json!({"value": value}))
+    }
+
+    /// Asks QEMU for one command of its monitor.
+    pub fn ask(&self, command: &str, arguments: &serde_json::Value) -> Result<()> {
+        monitor::ask(&self.monitor.path().join("qmp"), command, arguments)
     }
 
     /// Presses keys on its console.

@@ -1,7 +1,8 @@
 //! An NFS server on the host's loopback, for guests that reach it by QEMU's user network.
 //!
 //! In: a folder. Out: a server that exports it as `/export`, on ports of its own, until it is dropped; of NFSv4, or of
-//! NFSv3 alone, for which it lives in a mount namespace with a [portmapper] as it wants one. It is
+//! NFSv3 alone, for which it lives in a mount namespace with a [portmapper] as it wants one. Beside the good export one
+//! may have three others: `/readonly`, `/denied`, which another machine may mount, and `/small`, a [`SmallDisk`]. It is
 //! nfs-ganesha, a program like any other, so the host's kernel has no part in it. It is not installed: package and
 //! libraries lie side by side below `target/qemu/ganesha`. It tells owners by number, as the kernel's own server does: a
 //! guest has nobody to ask what their names mean.
@@ -17,6 +18,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use crate::small_disk::SmallDisk;
 use crate::{portmapper, provision, sys, tools};
 
 /// It takes a second or two.
@@ -31,6 +33,7 @@ pub struct NfsServer {
     pub folder: PathBuf,
     /// Where it answers what NFSv3 asks before a mount.
     mount_port: Option<u16>,
+    small: Option<SmallDisk>,
     child: Child,
     _run: TempDir,
 }
@@ -43,6 +46,15 @@ impl NfsServer {
 
     /// Starts one of this version alone.
     pub fn of_version(place: &Path, address: IpAddr, version: u8) -> Result<NfsServer> {
+        NfsServer::of(place, address, version, None)
+    }
+
+    /// Starts one of NFSv4 that has bad exports too, the small one of so many MiB.
+    pub fn with_bad_exports(place: &Path, address: IpAddr, mib: usize) -> Result<NfsServer> {
+        NfsServer::of(place, address, 4, Some(SmallDisk::new(&place.join("small"), mib)?))
+    }
+
+    fn of(place: &Path, address: IpAddr, version: u8, small: Option<SmallDisk>) -> Result<NfsServer> {
         let ganesha = provision::ganesha()?;
         let free = || TcpListener::bind((address, 0)).context("no free port");
         let listeners = [free()?, free()?];
@@ -54,6 +66,8 @@ impl NfsServer {
         for made in [&folder, &state] {
             fs::create_dir_all(made).with_context(|| format!("unable to make {}", made.display()))?;
         }
+        // The server follows no link on the way to what it exports.
+        let place = &place.canonicalize().with_context(|| format!("unable to find {}", place.display()))?;
         let (conf, log) = (state.join("ganesha.conf"), state.join("ganesha.log"));
         let plugins = ganesha.join("usr/lib/x86_64-linux-gnu/ganesha");
         let text = format!(
@@ -61,18 +75,17 @@ impl NfsServer {
              Protocols = {version}; Enable_UDP = false; mount_path_pseudo = true; Enable_NLM = false; \
              Enable_RQUOTA = false; Plugins_Dir = \"{}\"; }}\n\
              NFSv4 {{ RecoveryBackend = \"fs\"; RecoveryRoot = \"{}\"; Graceless = true; Minor_Versions = 1,2; \
-             Only_Numeric_Owners = true; }}\n\
-             EXPORT {{ Export_Id = 1; Path = \"{}\"; Pseudo = \"/export\"; Protocols = {version}; Transports = TCP; \
-             Access_Type = RW; Squash = No_Root_Squash; SecType = sys; FSAL {{ Name = VFS; }} }}\n",
+             Only_Numeric_Owners = true; }}\n{}",
             plugins.display(),
             state.display(),
-            folder.display(),
+            exports(place, version, small.is_some())?,
         );
         fs::write(&conf, text).with_context(|| format!("unable to write {}", conf.display()))?;
         let program = ganesha.join("usr/bin/ganesha.nfsd");
-        let mut command = match version {
-            3 => tools::command("unshare"),
-            _ => tools::command(&program.display().to_string()),
+        let mut command = match (version, &small) {
+            (3, _) => tools::command("unshare"),
+            (_, Some(small)) => small.command(&program),
+            (_, None) => tools::command(&program.display().to_string()),
         };
         if version == 3 {
             portmapper::start(run.path())?;
@@ -92,7 +105,7 @@ impl NfsServer {
         sys::die_with_parent(&mut command);
         let child = command.spawn().with_context(|| format!("unable to start {}", tools::shown(&command)))?;
         let mount_port = (version == 3).then_some(mount_port);
-        let mut server = NfsServer { port, folder, mount_port, child, _run: run };
+        let mut server = NfsServer { port, folder, mount_port, small, child, _run: run };
         let began = Instant::now();
         while TcpStream::connect((address, port)).is_err() {
             let ended = server.child.try_wait().context("unable to wait for the NFS server")?;
@@ -103,6 +116,16 @@ impl NfsServer {
             std::thread::sleep(Duration::from_millis(100));
         }
         Ok(server)
+    }
+
+    /// The small export, as the server sees it.
+    pub fn small(&self) -> Option<PathBuf> {
+        self.small.as_ref().map(|small| small.seen(self.child.id()))
+    }
+
+    /// Leaves no room on the small export.
+    pub fn fill(&self) -> Result<()> {
+        self.small.as_ref().context("the server has no small export")?.fill(self.child.id())
     }
 
     /// Makes it a hole: connections stay, and nothing is answered any more.
@@ -132,6 +155,28 @@ impl NfsServer {
             dumps => bail!("{} directories are in {}, not one: {dumps:?}", dumps.len(), crash.display()),
         }
     }
+}
+
+/// What the server exports, the good export first; the folders of the others are made.
+fn exports(place: &Path, version: u8, bad: bool) -> Result<String> {
+    let export = |number: usize, name: &str, access: &str| {
+        format!(
+            "EXPORT {{ Export_Id = {number}; Path = \"{}\"; Pseudo = \"/{name}\"; Protocols = {version}; \
+             Transports = TCP; Squash = No_Root_Squash; SecType = sys; FSAL {{ Name = VFS; }} {access} }}\n",
+            place.join(name).display()
+        )
+    };
+    const BAD: [(&str, &str); 3] = [
+        ("readonly", "Access_Type = RO;"),
+        ("denied", "Access_Type = NONE; CLIENT { Clients = 192.0.2.1; Access_Type = RW; }"),
+        ("small", "Access_Type = RW;"),
+    ];
+    let mut text = export(1, "export", "Access_Type = RW;");
+    for (number, (name, access)) in BAD.iter().enumerate().filter(|_| bad) {
+        fs::create_dir_all(place.join(name)).with_context(|| format!("unable to make the export {name}"))?;
+        text += &export(number + 2, name, access);
+    }
+    Ok(text)
 }
 
 impl Drop for NfsServer {

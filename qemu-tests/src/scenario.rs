@@ -204,6 +204,10 @@ pub struct Scenario {
     pub stack: Option<Stack>,
     /// Keep the whole source too.
     pub keep_raw: bool,
+    /// Further words of `kdumpctl start` in the guest.
+    pub start: &'static str,
+    /// `kdumpctl test --force` crashes the guest.
+    pub by_test: bool,
     /// Who sees the console.
     pub echo: Echo,
 }
@@ -239,6 +243,8 @@ impl Scenario {
             filling: Filling::Ordinary,
             stack: None,
             keep_raw: false,
+            start: "",
+            by_test: false,
             echo: Echo::Silent,
         }
     }

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use qemu_tests::collector::{Format, collect};
+use qemu_tests::collector::{Cut, Format, collect, collect_cut};
 use qemu_tests::prelude::*;
 use qemu_tests::provision::{debug_vmlinux, readers};
 use qemu_tests::{folders, progress, tools};
@@ -54,6 +54,37 @@ fn crash_analyses_every_format() -> Result<()> {
             ensure!(!said.contains(complaint), "{name}: crash complains:\n{said}");
         }
         progress::note(&format!("crash analyses {name}"));
+    }
+    Ok(())
+}
+
+/// Room for two fifths of a dump that has caches and user memory in it: in the order of use it opens, and has log, tasks
+/// and stacks; in the order of memory neither reader opens it.
+#[test]
+#[ignore = "downloads a debug package of some 700 MB"]
+fn a_dump_that_is_cut_opens_if_it_is_in_the_order_of_use() -> Result<()> {
+    let (readers, source) = (readers()?, source::every_kind(Suite::Own)?);
+    let vmlinux = debug_vmlinux(&kernel(Suite::Own)?)?;
+    let folder = folders::qemu().join("runs/crash-cut");
+    let tasks = folders::workspace().join("qemu-tests/tests/scripts/tasks.py");
+    for cut in [Cut::ByUse, Cut::ByMemory] {
+        folders::fresh(&folder)?;
+        let dump = collect_cut(&source.raw, 17, 40, cut, &folder)?;
+        let commands = COMMANDS.map(|(command, _)| command);
+        let crash = readers.ask_crash(&commands, &vmlinux, &dump);
+        let drgn = tools::text(readers.drgn(&tasks).arg(&dump).arg(&vmlinux));
+        if cut == Cut::ByMemory {
+            ensure!(crash.is_err() && drgn.is_err(), "it opens all the same: {crash:?}, {drgn:?}");
+            continue;
+        }
+        let crash = crash?;
+        for (command, expected) in COMMANDS {
+            ensure!(crash.contains(expected), "crash's {command} does not show {expected}:\n{crash}");
+        }
+        let drgn = drgn?;
+        for expected in ["panicked: init", "sysrq_handle_crash", "task: init", "task: page-kinds", "task: kthreadd"] {
+            ensure!(drgn.contains(expected), "drgn does not show {expected}:\n{drgn}");
+        }
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ type Step = (&'static str, i64, &'static [&'static str]);
 
 const STEPS: &[Step] = &[
     ("kpatch list", 0, &["Loaded patch modules:\n<NO_RESULT>\n\nInstalled patch modules:\n<NO_RESULT>\n"]),
-    ("kpatch install /patches/live-patch-one.ko", 0, &["installed live_patch_one"]),
+    ("kpatch install /patches/live-patch-one.ko", 0, &["installing live_patch_one (", "there is no kpatch.service"]),
     ("kpatch load live_patch_one", 0, &["live_patch_one is enabled"]),
     ("/bin/busybox cat /proc/cmdline", 0, &["live patch one\n"]),
     ("kpatch list", 0, &["live_patch_one [enabled]\n\nInstalled patch modules:\nlive_patch_one ("]),

@@ -13,16 +13,19 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use qemu_tests::collector::{Format, collect};
+use qemu_tests::collector::{Cut, Format, collect, collect_cut};
 use qemu_tests::oracle::{KdumpFile, RawCore, unflatten};
 use qemu_tests::prelude::*;
 use qemu_tests::programs::programs;
-use qemu_tests::provision::readers;
+use qemu_tests::provision::{makedumpfile, readers};
 use qemu_tests::{folders, tools};
 use sha2::{Digest, Sha256};
 
 /// Pages that drgn is asked for in each dump.
 const SAMPLES: usize = 3000;
+
+/// The dump that had too little room.
+const CUT: &str = "cut";
 
 /// One file that a reader is to open.
 #[derive(Clone, Debug)]
@@ -72,7 +75,18 @@ fn make() -> Result<Dumps> {
     for (part, number) in written(&source, Codec::Zlib, Format::Split, &folder, "split")?.into_iter().zip(1..) {
         add(format!("part {number}"), part.clone(), KdumpFile::open(&part)?.kept());
     }
+    let folder = folder.join("cut");
+    fs::create_dir_all(&folder)?;
+    let cut = collect_cut(&source.raw, 17, 40, Cut::ByUse, &folder)?;
+    let pages = stored(&KdumpFile::open(&cut)?);
+    add(CUT.into(), cut, pages);
     Ok(Dumps { source, all })
+}
+
+/// The pages that an incomplete dump has in fact.
+fn stored(dump: &KdumpFile) -> Vec<u64> {
+    let kept = (0..).zip(dump.kept());
+    kept.filter(|(index, _)| dump.place(*index).is_ok()).map(|(_, pfn)| pfn).collect()
 }
 
 fn written(source: &Source, codec: Codec, format: Format, folder: &Path, name: &str) -> Result<Vec<PathBuf>> {
@@ -128,6 +142,34 @@ fn crash_knows_the_release_in_every_format() -> Result<()> {
     for dump in all {
         let said = tools::text(readers.crash().arg("--osrelease").arg(&dump.file))?;
         ensure!(said.trim() == source.release, "{}: crash says {said}", dump.name);
+    }
+    Ok(())
+}
+
+/// A dump in the order of use is filtered once more by makedumpfile and by our own collector, which keep the same pages.
+#[test]
+fn a_dump_that_was_cut_can_be_filtered_once_more() -> Result<()> {
+    let Dumps { source, all } = dumps()?;
+    let cut = all.into_iter().find(|dump| dump.name == CUT).context("there is no such dump")?;
+    let folder = folders::qemu().join("runs/readers-again");
+    folders::fresh(&folder)?;
+    let (theirs, ours) = (folder.join("theirs"), folder.join("ours"));
+    let raw = RawCore::open(&source.raw)?;
+    tools::run_accepting(makedumpfile()?.command().args(["-z", "-d", "31"]).arg(&cut.file).arg(&theirs), &[0, 1])?;
+    let mut again = Command::new(programs()?.path("kdump-capture"));
+    tools::run_accepting(again.args(["-z", "-d", "31"]).arg(&cut.file).arg(&ours), &[1])?;
+    for file in [theirs, ours] {
+        let dump = KdumpFile::open(&file)?;
+        let (mut pages, mut found, mut page) = (dump.pages()?, 0, [0; 4096]);
+        for (index, pfn) in (0..).zip(dump.kept()).filter(|(index, _)| dump.place(*index).is_ok()) {
+            let mut copy = [0; 4096];
+            pages.read(index, &mut copy)?;
+            raw.read_page(pfn * 4096, &mut page)?;
+            ensure!(copy == page, "{}: page {pfn:#x} is another one", file.display());
+            found += 1;
+        }
+        println!("{}: {found} pages", file.display());
+        ensure!(found > 1000, "{} has {found} pages", file.display());
     }
     Ok(())
 }

@@ -157,17 +157,20 @@ fn a_dump_arrives_whole_by_every_protocol_and_is_what_the_report_says() -> Resul
 #[test]
 fn keys_of_every_kind_open_and_others_do_not() -> Result<()> {
     let server = serve("keys", Speaks::Ssh)?;
-    let check = |key: &str| -> Result<Command> {
-        let mut command = command(&server, "ssh", "", &["--identity", &server.file(key)])?;
-        command.arg("check");
-        Ok(command)
-    };
-    for key in ["ed25519", "ecdsa", "rsa"] {
-        succeed(check(key)?, b"").with_context(|| format!("the key {key}"))?;
+    for protocol in ["ssh", "sftp"] {
+        let check = |key: &str| -> Result<Command> {
+            let mut command = command(&server, protocol, "", &["--identity", &server.file(key)])?;
+            command.arg("check");
+            Ok(command)
+        };
+        for key in ["ed25519", "ecdsa", "rsa"] {
+            succeed(check(key)?, b"").with_context(|| format!("{protocol}: the key {key}"))?;
+        }
+        fail(check("stranger")?, b"", 1, &["does not let root in", "authorized_keys", "kdumpctl propagate"])?;
+        fail(check("locked")?, b"", 1, &["has a passphrase", "nobody is there to type it"])?;
+        fail(check("ed25519.pub")?, b"", 1, &["without .pub"])?;
     }
-    fail(check("stranger")?, b"", 1, &["does not let root in", "authorized_keys", "kdumpctl propagate"])?;
-    fail(check("locked")?, b"", 1, &["has a passphrase", "nobody is there to type it"])?;
-    fail(check("ed25519.pub")?, b"", 1, &["without .pub"])
+    Ok(())
 }
 
 #[test]
@@ -220,6 +223,12 @@ fn passwords_and_certificates_are_looked_at() -> Result<()> {
     let server = serve("ftps-login", Speaks::Ftps)?;
     succeed(check(&server, "ftps", &[])?, b"")?;
     fail(check(&server, "ftps", &["--host-name", "other.test"])?, b"", 1, &["other.test", "mismatch"])?;
+    fail(
+        check(&server, "ftps", &["--password-file", &server.file("wrong")])?,
+        b"",
+        1,
+        &["does not let ftp in", "530"],
+    )?;
     fail(check(&server, "ftp", &[])?, b"", 1, &["530"])
 }
 

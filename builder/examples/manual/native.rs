@@ -4,7 +4,7 @@ use anyhow::Context;
 use clap_mangen::roff::{Roff, bold, roman};
 
 /// Where every key is described.
-const SOURCE: &str = include_str!("../../src/config/native.rs");
+const SOURCE: &str = include_str!("../../src/config/native/mod.rs");
 
 /// The page's text.
 pub(crate) fn render() -> anyhow::Result<Vec<u8>> {

@@ -1,13 +1,15 @@
-//! Arbitrary text as kdump.conf. Every refusal names file and line.
+//! Arbitrary text as kdump.conf, its `dracut_args` among it. Every refusal names file and line.
 
 #![no_main]
 
-use kdump_builder::config::KdumpConf;
+use kdump_builder::config::{Complaints, Rhel};
 use libfuzzer_sys::fuzz_target;
 use std::path::Path;
 
 fuzz_target!(|text: &str| {
-    if let Err(error) = KdumpConf::parse(text, Path::new("kdump.conf"), &mut Vec::new()) {
-        assert!(format!("{error:#}").starts_with("kdump.conf:"), "{error:#}");
+    let mut complaints = Complaints::default();
+    Rhel::parse(text, Path::new("kdump.conf"), &mut complaints);
+    for error in complaints.errors() {
+        assert!(error.starts_with("kdump.conf:"), "{error}");
     }
 });

@@ -63,7 +63,10 @@ fn replaced(line: &str, name: &str, words: &[String]) -> String {
     }
     let had = pieces.iter().any(|piece| is_named(piece, name));
     let mut line = result.concat();
-    if !had && !new.is_empty() {
+    if !had && !new.is_empty() && line.matches('"').count() % 2 == 1 {
+        // A quote that is never closed takes all that is behind it along.
+        line.insert_str(0, &format!("{new} "));
+    } else if !had && !new.is_empty() {
         let end = line.trim_end().len();
         let separator = if end == 0 { "" } else { " " };
         line.insert_str(end, &format!("{separator}{new}"));
@@ -121,6 +124,7 @@ mod tests {
             ("crashkernel=2M b", &[], "b"),
             ("crashkernel=2M", &[], ""),
             ("dyndbg=\"file x crashkernel=9 +p\" a", &["1M"], "dyndbg=\"file x crashkernel=9 +p\" a crashkernel=1M"),
+            ("a \"b c", &["1M"], "crashkernel=1M a \"b c"),
             ("nocrashkernel=1 xcrashkernel=2", &["1M"], "nocrashkernel=1 xcrashkernel=2 crashkernel=1M"),
             ("$GRUB_CMDLINE_LINUX crashkernel=2M", &["1M"], "$GRUB_CMDLINE_LINUX crashkernel=1M"),
         ] {
@@ -130,7 +134,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_edit_is_done_once_and_touches_no_other_word(line in "([a-z=]{1,5}|crashkernel=[0-9]M?| |\"a b\"){0,12}") {
+        fn an_edit_is_done_once_and_touches_no_other_word(line in "([a-z=]{1,5}|crashkernel=[0-9]M?| |\"|\"a b\"){0,12}") {
             let edit = edit(&["256M"]);
             let once = edit.apply(&line);
             prop_assert_eq!(&edit.apply(&once), &once);

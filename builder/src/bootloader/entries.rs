@@ -22,7 +22,7 @@ const UNIFIED: [&str; 3] = ["boot/EFI/Linux", "efi/EFI/Linux", "boot/efi/EFI/Lin
 /// Whether there was anything that is meant.
 pub(super) fn plan(tree: &Tree, which: &Which, edit: &Edit, plan: &mut Plan) -> anyhow::Result<bool> {
     let entries = entries(tree)?;
-    let grubby = tree.path("usr/sbin/grubby").is_file() && tree.is_this_machine();
+    let grubby = tree.path("usr/sbin/grubby").is_file();
     let mut found = false;
     for (path, text) in entries {
         let linux = field(&text, "linux").or_else(|| field(&text, "efi")).unwrap_or_default();
@@ -194,6 +194,18 @@ mod tests {
         assert_eq!(edited("linux /x", &crashkernel("1M")), "linux /x\noptions crashkernel=1M\n");
         let two = "options crashkernel=9M a\noptions b";
         assert_eq!(edited(two, &crashkernel("1M")), "options a\noptions b crashkernel=1M");
+    }
+
+    #[test]
+    fn grubby_is_told_where_it_is_and_no_entry_is_touched() {
+        let files = [("boot/loader/entries/a.conf", FEDORA), ("usr/sbin/grubby", "")];
+        let plan = changed(&files, &Which::All);
+        let line = "grubby --update-kernel=/boot/vmlinuz-6.12 --remove-args=crashkernel --args=crashkernel=256M";
+        assert_eq!(plan.first, [line.split(' ').map(str::to_owned).collect::<Vec<_>>()]);
+        assert!(plan.changes.is_empty() && !plan.is_settled());
+        let settled = FEDORA.replace("1G-:192M", "256M");
+        let plan = changed(&[("boot/loader/entries/a.conf", &settled), ("usr/sbin/grubby", "")], &Which::All);
+        assert!(plan.is_settled(), "{plan:?}");
     }
 
     #[test]

@@ -176,7 +176,10 @@ impl Plan {
             write(tree, change).with_context(|| format!("cannot change {}", change.path.display()))?;
         }
         for words in &self.first {
-            run(words)?;
+            match tree.is_this_machine() {
+                true => run(words)?,
+                false => log::warn!("these are not the files of this machine; run there: {}", shown(words)),
+            }
         }
         if self.is_settled() {
             return Ok(());
@@ -249,6 +252,7 @@ fn write(tree: &Tree, change: &Change) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     /// A machine with these files.
     pub(super) fn tree(files: &[(&str, &str)]) -> (tempfile::TempDir, Tree) {
@@ -304,5 +308,23 @@ mod tests {
             "/etc/default/grub:\n- GRUB_CMDLINE_LINUX=\"crashkernel=128M\"\n+ GRUB_CMDLINE_LINUX=\"crashkernel=256M\"\n\
              Then: grub2-mkconfig -o /boot/grub2/grub.cfg\n"
         );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+        #[test]
+        fn whatever_a_file_says_a_change_is_made_once(
+            which in 0..4_usize,
+            text in "(GRUB_CMDLINE_LINUX(_DEFAULT)?=|options |linux /x|image=/x|parameters=|\\[a\\]|crashkernel=1M|a=b|[\"'# \n\\\\$]){0,16}",
+        ) {
+            let path = ["etc/default/grub", "etc/zipl.conf", "boot/loader/entries/a.conf", "etc/default/grub.d/a.cfg"][which];
+            let (_dir, tree) = tree(&[("etc/default/grub", ""), (path, &text)]);
+            if let Ok(first) = plan(&tree, &Which::All, &crashkernel("256M")) {
+                first.apply(&tree).unwrap();
+                if let Ok(second) = plan(&tree, &Which::All, &crashkernel("256M")) {
+                    prop_assert!(second.is_settled(), "{:?} after {:?}", second, first);
+                }
+            }
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! `kdumpctl`: what was typed. One line of [`Word`] for each thing that it can be told.
 
+use crate::config::Syscall;
 use crate::crashkernel::Crashkernel;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::num::NonZeroU32;
@@ -21,6 +22,9 @@ pub struct Kdumpctl {
     /// Where kdump-init, kdump-capture and kdump-send are [default: beside this program, else /usr/lib/kdump]
     #[arg(long, value_name = "DIR", global = true)]
     pub programs: Option<PathBuf>,
+    /// The root of the machine that is meant, for what changes or looks at files alone
+    #[arg(long, value_name = "DIR", default_value = "/", global = true)]
+    pub sysroot: PathBuf,
 }
 
 /// What kdumpctl is told to do.
@@ -97,6 +101,23 @@ pub enum Word {
     Dumps(Dumps),
     /// Load a kernel for the next reboot, or boot it at once
     Kexec(Kexec),
+    /// What is configured, and whether it can be followed
+    Config {
+        /// What to do with it
+        #[command(subcommand)]
+        word: ConfigWord,
+    },
+}
+
+impl Word {
+    /// Whether it is done to the kernel that runs, not to files.
+    pub fn is_for_this_machine(&self) -> bool {
+        match self {
+            Word::Start(_) | Word::Stop | Word::Restart(_) | Word::Reload(_) | Word::Kexec(_) | Word::Propagate => true,
+            Word::Test { result, .. } => !result,
+            _ => false,
+        }
+    }
 }
 
 /// How something is told.
@@ -116,18 +137,6 @@ pub struct Loading {
     /// Give back what is reserved beyond the need (KDUMP_AUTO_RESIZE); only a reboot takes that back
     #[arg(long)]
     pub shrink: bool,
-}
-
-/// A system call that loads a kernel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Syscall {
-    /// kexec_file_load, and kexec_load where the kernel lacks that and nothing forbids it
-    #[default]
-    Auto,
-    /// kexec_file_load: the kernel reads the files, and checks their signatures
-    File,
-    /// kexec_load: this program lays everything out in memory
-    Load,
 }
 
 /// How a crashed kernel's memory is kept.
@@ -249,6 +258,17 @@ pub struct Kexec {
     pub syscall: Syscall,
 }
 
+/// What runs a virtual machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Accel {
+    /// KVM, and emulation where that is not
+    Auto,
+    /// KVM
+    Kvm,
+    /// Emulation, which takes some ten times as long
+    Tcg,
+}
+
 /// What `rehearse` is told.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct Rehearsal {
@@ -264,10 +284,49 @@ pub struct Rehearsal {
     /// Seconds after which it is given up
     #[arg(long, value_name = "SECONDS", default_value = "600")]
     pub limit: u64,
+    /// What runs the virtual machine
+    #[arg(long, value_enum, value_name = "HOW", default_value = "auto")]
+    pub accel: Accel,
+    /// Further words of the kernel command line
+    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
+    pub append: Option<String>,
+    /// A further word of QEMU's command line; may be given several times
+    #[arg(long, value_name = "WORD", allow_hyphen_values = true)]
+    pub qemu: Vec<String>,
     /// Keep the virtual machine's console and disk in this directory, which is made
     #[arg(long, value_name = "DIR")]
     pub keep: Option<PathBuf>,
     /// How it is told
     #[command(flatten)]
     pub how: Told,
+}
+
+/// What is done with the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum ConfigWord {
+    /// Tell everything that is wrong with the files, each with its line and what to write instead: exit 0 if all can be
+    /// followed, 1 if not
+    Check {
+        /// Say it as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show every value and where it was written
+    Show {
+        /// Show it as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write a kdump.toml that asks for the same
+    Convert {
+        /// The file [default: standard output]
+        #[arg(long, value_name = "FILE")]
+        to: Option<PathBuf>,
+        /// The directory that gets a file, for root alone, for each password; without it there must be none
+        #[arg(long, value_name = "DIR")]
+        secrets: Option<PathBuf>,
+        /// Overwrite files that are already there
+        #[arg(short, long)]
+        force: bool,
+    },
 }

@@ -9,6 +9,6 @@ mod lsinitrd;
 mod mkdumprd;
 
 pub use dracut::translate;
-pub use kdumpctl::{Dumps, Kdumpctl, Kexec, Loading, Place, Rehearsal, Reset, Syscall, Told, Way, Word};
+pub use kdumpctl::{Accel, ConfigWord, Dumps, Kdumpctl, Kexec, Loading, Place, Rehearsal, Reset, Told, Way, Word};
 pub use lsinitrd::Lsinitrd;
 pub use mkdumprd::Mkdumprd;

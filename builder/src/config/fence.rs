@@ -6,6 +6,7 @@
 use super::Given;
 use anyhow::{Context, bail};
 use kdump_hooks::fence::{Fence, INTERVAL, PORT};
+use std::fmt;
 use std::net::{IpAddr, ToSocketAddrs};
 
 /// The options of fence_kdump_send that are followed.
@@ -44,9 +45,25 @@ impl Options {
     /// # Errors
     /// An option that fence_kdump_send does not have, or a value that it would not take.
     pub fn parse(text: &str) -> anyhow::Result<Options> {
+        match Options::with_nodes(text)? {
+            (options, nodes) if nodes.is_empty() => Ok(options),
+            (_, nodes) => bail!("`{}` is not an option of fence_kdump_send", nodes.join(" ")),
+        }
+    }
+
+    /// Reads a whole command line of fence_kdump_send: options, and the nodes between and behind them.
+    ///
+    /// # Errors
+    /// As [`Options::parse`].
+    pub fn with_nodes(text: &str) -> anyhow::Result<(Options, Vec<String>)> {
         let mut options = Options::default();
+        let mut nodes = Vec::new();
         let mut words = text.split_whitespace();
         while let Some(word) = words.next() {
+            if !word.starts_with('-') {
+                nodes.push(word.to_owned());
+                continue;
+            }
             let (name, attached) = match word.strip_prefix("--") {
                 Some(long) => long.split_once('=').map_or((long, None), |(name, value)| (name, Some(value))),
                 None => {
@@ -89,7 +106,19 @@ impl Options {
                 }
             }
         }
-        Ok(options)
+        Ok((options, nodes))
+    }
+}
+
+/// As `fence_kdump_args` has them.
+impl fmt::Display for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let family = match self.family {
+            Family::Auto => "auto",
+            Family::Ipv4 => "ipv4",
+            Family::Ipv6 => "ipv6",
+        };
+        write!(f, "-p {} -i {} -c {} -f {family}", self.port, self.interval, self.count)
     }
 }
 
@@ -169,7 +198,11 @@ mod tests {
                 true => format!("-p{port} -i {interval} -c{count} -f ipv4"),
                 false => format!("--ipport={port} --interval {interval} --count={count} --family ipv4"),
             };
-            prop_assert_eq!(Options::parse(&text).unwrap(), Options { port, interval, count, family: Family::Ipv4 });
+            let options = Options { port, interval, count, family: Family::Ipv4 };
+            prop_assert_eq!(Options::parse(&text).unwrap(), options);
+            prop_assert_eq!(Options::parse(&options.to_string()).unwrap(), options);
+            let (found, nodes) = Options::with_nodes(&format!("{text} node1 192.0.2.1")).unwrap();
+            prop_assert_eq!((found, nodes.join(" ")), (options, "node1 192.0.2.1".to_owned()));
         }
 
         #[test]

@@ -69,6 +69,7 @@ mod tests {
             index_path: format!("kernel/{name}.ko"),
             entry: Entry::file(&format!("lib/modules/6.1/kernel/{name}.ko"), Vec::new(), "a test"),
             firmware: Vec::new(),
+            verdict: None,
         };
         names.iter().map(|name| ((*name).into(), module(name))).collect()
     }

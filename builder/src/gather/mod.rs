@@ -1,5 +1,6 @@
 //! What goes into an image, asked from one place each: every module returns entries, none writes.
 
+pub mod asked;
 pub mod coverage;
 pub mod drivers;
 pub mod elf;

@@ -11,6 +11,7 @@
 use crate::host::kernel::Compression;
 use crate::host::{Kernel, Tree};
 use crate::plan::Entry;
+use crate::signatures::{Judge, Signature, Verdict};
 use crate::unpack::unpack;
 use anyhow::{Context, bail};
 use kdump_hooks::ModuleNeed;
@@ -41,6 +42,8 @@ pub struct Chosen {
     pub entry: Entry,
     /// The firmware files that it names.
     pub firmware: Vec<String>,
+    /// What the kernel would make of it, if that is known.
+    pub verdict: Option<Verdict>,
 }
 
 /// Where modules come from.
@@ -54,6 +57,8 @@ pub struct Source<'a> {
     pub index: &'a Index,
     /// The administrator's modprobe.d.
     pub config: &'a Config,
+    /// Who knows what the kernel accepts.
+    pub judge: &'a Judge<'a>,
 }
 
 impl Source<'_> {
@@ -232,6 +237,10 @@ impl Source<'_> {
                  a normal boot use `kpatch install` and mkdumprd --normal --livepatch; take it out there"
             );
         }
+        let verdict = self.judge.verdict(&Signature::of(&object));
+        if let Some(Verdict::Refused(why)) = &verdict {
+            bail!("kernel {release} would refuse the module {module} ({reason}): {why}");
+        }
         let unpack_now = compression.filter(|_| compression != self.kernel.decompresses);
         let (index_path, reason) = match unpack_now {
             Some(compression) => (
@@ -249,7 +258,7 @@ impl Source<'_> {
             Some(_) => object.into_owned(),
             None => packed,
         };
-        Ok((Chosen { index_path, entry: Entry::file(&path, bytes, reason), firmware }, info))
+        Ok((Chosen { index_path, entry: Entry::file(&path, bytes, reason), firmware, verdict }, info))
     }
 }
 

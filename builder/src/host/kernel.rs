@@ -159,10 +159,10 @@ fn usual_dir(tree: &Tree, release: &str) -> anyhow::Result<PathBuf> {
 }
 
 /// The configuration that a kernel was built with.
-struct KernelConfig(String);
+pub(crate) struct KernelConfig(String);
 
 impl KernelConfig {
-    fn has(&self, option: &str) -> bool {
+    pub(crate) fn has(&self, option: &str) -> bool {
         self.0.lines().any(|line| line.strip_prefix(option) == Some("=y"))
     }
 
@@ -186,7 +186,7 @@ impl KernelConfig {
 }
 
 /// Looks in /boot, in the modules directory, and in the /boot that belongs to the tree of the modules directory.
-fn config_of(tree: &Tree, release: &str, modules_dir: &Path) -> Option<KernelConfig> {
+pub(crate) fn config_of(tree: &Tree, release: &str, modules_dir: &Path) -> Option<KernelConfig> {
     let name = format!("config-{release}");
     let mut places = vec![modules_dir.join("config")];
     places.extend(modules_dir.ancestors().skip(3).take(2).map(|ancestor| ancestor.join("boot").join(&name)));

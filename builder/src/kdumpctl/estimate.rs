@@ -30,7 +30,8 @@ pub(super) fn run(machine: &Machine, json: bool, out: &mut dyn Write) -> anyhow:
     }
     let image = inspect::config(&fs::read(&disk.image)?)?;
     let estimate = estimate::for_image(tree, &image, &disk.kernel, &disk.image)?;
-    let default = default_value(&Facts::of(tree), cli::Way::Kdump)?;
+    let facts = Facts::of(tree);
+    let default = default_value(&facts, cli::Way::Kdump)?;
     let reserved = status::reserved(tree);
     let recommended = estimate.recommended();
     let large = large_modules(machine);
@@ -45,14 +46,14 @@ pub(super) fn run(machine: &Machine, json: bool, out: &mut dyn Write) -> anyhow:
     if json {
         let parts = json!({
             "reserved": reserved, "recommended": recommended, "enough": warning.is_none(), "sum": estimate.sum(),
-            "parts": estimate, "default": default.to_string(),
+            "parts": estimate, "default": default.to_string(), "calibrate": estimate.calibrated(facts.memory),
             "large_modules": large.iter().map(|(name, size)| json!({ "name": name, "bytes": size })).collect::<Vec<_>>(),
         });
         writeln!(out, "{parts:#}")?;
         return Ok(());
     }
     table(&estimate, reserved, out)?;
-    writeln!(out, "Default crashkernel:     {default}")?;
+    writeln!(out, "{:<24} {default}", "Default crashkernel:")?;
     match large.is_empty() {
         true => writeln!(out, "Large modules: <none>")?,
         false => {

@@ -3,9 +3,10 @@
 //! In: configuration and the machine's boot directories. Out: two paths. Kernels are named in a few ways; those of RHEL
 //! and of systemd's kernel-install are tried, then the copy that some distributions keep beside the modules.
 
+use super::kernel_file;
 use crate::config::Sysconfig;
 use crate::host::{Tree, kernel::running_release};
-use anyhow::bail;
+use anyhow::{Context, bail};
 use nix::unistd::{AccessFlags, access};
 use std::path::PathBuf;
 
@@ -25,8 +26,8 @@ const STATE_DIR: &str = "var/lib/kdump";
 
 /// Finds the kernel and says where its image belongs.
 pub(crate) fn find(tree: &Tree, config: &Sysconfig) -> anyhow::Result<OnDisk> {
-    let release = match &config.kernelver {
-        Some(given) => given.value.clone(),
+    let release = match kernel_file::release(tree, config)? {
+        Some(release) => release,
         None => running_release(tree)?,
     };
     let img = config.img.as_ref().map_or("vmlinuz", |given| given.value.as_str());
@@ -41,12 +42,20 @@ pub(crate) fn find(tree: &Tree, config: &Sysconfig) -> anyhow::Result<OnDisk> {
         places.extend(boot_dirs.iter().map(|dir| dir.join(&machine_id).join(&release).join("vmlinuz")));
     }
     places.extend(["lib/modules", "usr/lib/modules"].map(|dir| tree.path(dir).join(&release).join("vmlinuz")));
+    if let Some(given) = &config.kernel_file {
+        places = vec![tree.resolve(&given.value).with_context(|| format!("{}: the kernel", given.origin))?];
+    }
     let Some(kernel) = places.iter().find(|place| place.is_file()).cloned() else {
         let places: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
         bail!("there is no kernel {release}: none of {} is there; set KDUMP_BOOTDIR and KDUMP_IMG", places.join(", "));
     };
     boot_dirs.truncate(1);
     let boot_dir = kernel.parent().map(PathBuf::from).filter(|dir| dir.ends_with("boot")).or_else(|| boot_dirs.pop());
+    if let Some(given) = &config.image_file {
+        // A link stays one: what it names is the image.
+        let image = tree.resolve(&given.value).unwrap_or_else(|_| tree.path(&given.value));
+        return Ok(OnDisk { release, kernel, image });
+    }
     let name = format!("initramfs-{release}kdump.img");
     let state = tree.path(STATE_DIR).join(&name);
     let image = match boot_dir {

@@ -5,11 +5,11 @@
 
 use super::kernel::OnDisk;
 use super::{Machine, keys};
-use crate::cli::{Loading, Syscall};
-use crate::config::Sysconfig;
+use crate::cli::Loading;
+use crate::config::{Config, Given, Syscall};
 use crate::host::{Tree, watchdog};
 use crate::inspect;
-use crate::kexec::cmdline::{self, Flavour, Parts};
+use crate::kexec::cmdline::{self, Parts};
 use crate::kexec::{self, Purpose};
 use anyhow::{Context, bail};
 use kdump_init::config::ImageConfig;
@@ -43,13 +43,16 @@ pub(super) struct Loaded {
 pub(super) fn run(
     machine: &Machine,
     disk: &OnDisk,
-    system: &Sysconfig,
+    config: &Config,
     how: &Loading,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
-    let line = command_line(machine, system)?;
+    let line = command_line(machine, config)?;
     log::debug!("{}: {}", disk.kernel.display(), line.to_string_lossy());
-    put(machine, disk, line, how, out)
+    let is_on = |given: &Option<Given<bool>>| given.as_ref().is_some_and(|given| given.value);
+    let syscall = how.syscall.or(config.system.syscall.as_ref().map(|given| given.value));
+    let shrink = how.shrink || is_on(&config.system.auto_resize);
+    put(machine, disk, line, &Loading { syscall, shrink }, out)
 }
 
 /// Loads it with a command line that is known.
@@ -68,8 +71,8 @@ pub(super) fn put(
     if how.shrink {
         shrink(machine, &config, disk, out)?;
     }
+    let syscall = wanted(tree, how);
     let files = kexec::Files { kernel: &disk.kernel, image: Some(&disk.image), cmdline: &line };
-    let syscall = how.syscall.or_else(|| last(tree).map(|loaded| loaded.asked())).unwrap_or_default();
     let done = kexec::load(tree, machine.kexec, Purpose::Crash, files, syscall).with_context(|| {
         let what = format!("cannot load the capture kernel {} with {}", disk.kernel.display(), disk.image.display());
         if keys > 0 { format!("{what}; {}", keys::REMEDY) } else { what }
@@ -78,6 +81,11 @@ pub(super) fn put(
     let by = if done == Syscall::Load { " by kexec_load" } else { "" };
     writeln!(out, "Loaded {} with {}{by}", disk.kernel.display(), disk.image.display())?;
     Ok(())
+}
+
+/// The system call that is asked for, now or when it was loaded before.
+fn wanted(tree: &Tree, how: &Loading) -> Syscall {
+    how.syscall.or_else(|| last(tree).map(|loaded| loaded.asked())).unwrap_or_default()
 }
 
 impl Loaded {
@@ -158,9 +166,10 @@ fn shrink(machine: &Machine, config: &ImageConfig, disk: &OnDisk, out: &mut dyn 
 }
 
 /// The command line of the capture kernel.
-pub(super) fn command_line(machine: &Machine, config: &Sysconfig) -> anyhow::Result<CString> {
-    let flavour = flavour(machine, config);
-    let mut remove = config.remove.as_ref().map_or(flavour.remove(), |given| given.value.as_str()).to_owned();
+pub(super) fn command_line(machine: &Machine, config: &Config) -> anyhow::Result<CString> {
+    let Config { dialect, system: config, .. } = config;
+    let usual = cmdline::usual_remove(*dialect);
+    let mut remove = config.remove.as_ref().map_or(usual, |given| given.value.as_str()).to_owned();
     let base = match &config.commandline {
         Some(given) => given.value.clone(),
         None => {
@@ -171,7 +180,7 @@ pub(super) fn command_line(machine: &Machine, config: &Sysconfig) -> anyhow::Res
         }
     };
     let cpuinfo = machine.tree.line("proc/cpuinfo").unwrap_or_default();
-    let append = config.append.as_ref().map_or_else(|| flavour.append(None), |given| given.value.clone());
+    let append = config.append.as_ref().map_or_else(|| cmdline::usual_append(*dialect), |given| given.value.clone());
     let watchdog = watchdog::active(&machine.tree).map(|watchdog| watchdog::options(&watchdog)).unwrap_or_default();
     let append = [&[append], &watchdog[..]].concat().join(" ");
     cmdline::capture(Parts {
@@ -180,19 +189,6 @@ pub(super) fn command_line(machine: &Machine, config: &Sysconfig) -> anyhow::Res
         append: &append,
         boot_apicid: cmdline::boot_apicid(&cpuinfo),
     })
-}
-
-/// Whose file configures this machine.
-fn flavour(machine: &Machine, config: &Sysconfig) -> Flavour {
-    let tree = &machine.tree;
-    match () {
-        () if config.savedir.is_some() => Flavour::Suse,
-        () if machine.files.kdump_conf.is_file() || machine.files.native.as_ref().is_some_and(|it| it.is_file()) => {
-            Flavour::Rhel
-        }
-        () if tree.path("etc/default/kdump-tools").is_file() => Flavour::Debian,
-        () => Flavour::Rhel,
-    }
 }
 
 /// That the image on disk is there and can be loaded.

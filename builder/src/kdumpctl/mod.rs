@@ -4,10 +4,12 @@
 //! RHEL's exit codes. All files are found below one root and all system calls go through [`Kexec`], so that a test can
 //! be a machine. Each word is one module, and one line of [`run`].
 
+mod config;
 mod default_crashkernel;
 mod dumps;
 mod estimate;
 pub(crate) mod kernel;
+pub(crate) mod kernel_file;
 mod kexec;
 mod keys;
 mod load;
@@ -69,6 +71,7 @@ pub fn run(typed: &Kdumpctl, tree: Tree, kexec: &dyn Kexec, out: &mut dyn Write)
         Word::Status { verbose, how } => status::run(&machine, *verbose, how.json, out),
         // The device is locked; nothing else of the machine is touched.
         Word::Recover { device, to, json } => recovery::run(&machine, device.as_deref(), to.as_deref(), *json, out),
+        Word::Config { word } => config::run(&machine, word, out),
         Word::Generator { dir } => generator::run(&machine.files, dir).map(|()| ExitCode::SUCCESS),
         Word::Propagate => propagate::run(&machine, out).map(|()| ExitCode::SUCCESS),
         Word::Showmem(how) => showmem::run(&machine, how.json, out).map(|()| ExitCode::SUCCESS),

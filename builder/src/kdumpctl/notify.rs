@@ -26,11 +26,7 @@ pub(super) fn run(machine: &Machine) {
     // What is wrong with the configuration has been told by the start itself.
     let Ok(config) = Config::read(&machine.files) else { return };
     let host = machine.tree.line("proc/sys/kernel/hostname").unwrap_or_default();
-    let notify = match notify::resolve(&config, &host) {
-        Ok(Some(notify)) => notify,
-        Ok(None) => return,
-        Err(error) => return log::warn!("{error:#}"),
-    };
+    let Some(notify) = notify::resolve(&config, &host) else { return };
     let mut news: Vec<(PathBuf, News)> =
         directories(&config, &machine.tree).iter().flat_map(|dir| unheard(dir)).collect();
     news.sort_by(|a, b| a.0.cmp(&b.0));

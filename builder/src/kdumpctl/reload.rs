@@ -21,5 +21,5 @@ pub(super) fn run(machine: &Machine, how: &Loading, out: &mut dyn Write) -> anyh
     let config = Config::read(&machine.files)?;
     let disk = kernel::find(&machine.tree, &config.system)?;
     load::check_image(&disk)?;
-    load::run(machine, &disk, &config.system, how, out)
+    load::run(machine, &disk, &config, how, out)
 }

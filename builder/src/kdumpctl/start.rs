@@ -9,7 +9,7 @@ use crate::cli::Loading;
 use crate::config::Config;
 use crate::host::{Kernel, SystemHost};
 use crate::inspect;
-use crate::{network, uptodate};
+use crate::{console, network, uptodate};
 use anyhow::{Context, bail};
 use kdump_init::config::ImageConfig;
 use std::fmt;
@@ -26,6 +26,12 @@ pub(super) fn run(machine: &Machine, how: &Loading, out: &mut dyn Write) -> anyh
 fn checked(machine: &Machine, how: &Loading, out: &mut dyn Write) -> anyhow::Result<()> {
     status::feasible(&machine.tree)?;
     let config = Config::read(&machine.files)?;
+    if let Some(enabled) = config.system.enabled.as_ref().filter(|enabled| !enabled.value) {
+        bail!("kdump is switched off: {} does not say USE_KDUMP=1", enabled.origin);
+    }
+    if let Some(level) = &config.system.log_level {
+        console::say(level.value);
+    }
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
@@ -43,7 +49,7 @@ fn checked(machine: &Machine, how: &Loading, out: &mut dyn Write) -> anyhow::Res
         }
         writeln!(out, "{}", build::write(&built, &disk.image, true)?)?;
     }
-    load::run(machine, &disk, &config.system, how, out)
+    load::run(machine, &disk, &config, how, out)
 }
 
 /// Why an image has to be built.

@@ -5,7 +5,7 @@
 //! asks for signatures, everything is laid out here and given to kexec_load.
 
 use super::{Guard, Kexec, Purpose, explain, segments};
-use crate::cli::Syscall;
+use crate::config::Syscall;
 use crate::host::Tree;
 use anyhow::{Context, bail};
 use std::ffi::CStr;

@@ -13,7 +13,7 @@ use common::logs::{MEMORY, RecordBuffer};
 use common::{Era, Leaf, Machine, RAM, virt};
 use kdump_capture::dmesg::{self, Since};
 use kdump_capture::fake::MemCore;
-use kdump_capture::paging::{Mapped, Tables, Translate, Virtual, WalkError};
+use kdump_capture::paging::{Entry, Layout, Mapped, Tables, Translate, Virtual, WalkError};
 use kdump_capture::units::{PhysAddr, VirtAddr};
 use kdump_capture::vmcoreinfo::Facts;
 use libfuzzer_sys::fuzz_target;
@@ -55,6 +55,14 @@ impl Translate for Shifted {
         let phys = at.0.checked_sub(virt(0x20_0000)).map(|skip| PhysAddr(0x20_0000 + skip));
         let phys = phys.filter(|phys| phys.0 < 0x40_0000).ok_or(WalkError::NotMapped(at))?;
         Ok(Mapped { phys, len: 0x40_0000 - phys.0 })
+    }
+
+    fn layout(&self) -> Layout {
+        Layout { root: PhysAddr(0), shift: 12, levels: 0, covers: 12 }
+    }
+
+    fn entry(&self, _: u32, _: u64) -> Entry {
+        Entry::Nothing
     }
 
     fn is_kernel(&self, _: VirtAddr) -> bool {

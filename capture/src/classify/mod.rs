@@ -180,6 +180,11 @@ impl Classifier {
             || self.offline.is_some()
     }
 
+    /// log2 of the pages that the slab page `page` is the first of; `None` if it is none.
+    pub fn slab(&self, page: &PageView<'_>) -> Option<u32> {
+        (!self.compound.is_tail(page) && self.slab.is(page)).then(|| self.compound.order(page, || false))
+    }
+
     /// Whether `page` is written.
     #[inline]
     pub fn verdict(&self, page: &PageView<'_>) -> Verdict {

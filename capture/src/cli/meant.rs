@@ -78,6 +78,8 @@ pub struct DumpOptions {
     pub next_levels: Vec<DumpLevel>,
     /// The dump may have this many bytes at most.
     pub limit: Option<u64>,
+    /// Pages are written in the order of use.
+    pub by_use: bool,
     /// Write nothing, only say what would be written.
     pub dry_run: bool,
     /// What it is written as.

@@ -27,6 +27,7 @@ struct Typed {
     level: DumpLevel,
     next_levels: Vec<DumpLevel>,
     limit: Option<u64>,
+    by_use: bool,
     dry_run: bool,
     memory: MemoryOptions,
     threads: Option<usize>,
@@ -94,6 +95,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
             Does::CompressLevel => typed.compress_level = Some(number(&value()?, &name, "a number such as 3 or -5")?),
             Does::Level => (typed.level, typed.next_levels) = levels(&value()?)?,
             Does::Limit => typed.limit = Some(size(&value()?, &name)?),
+            Does::ByUse => typed.by_use = true,
             Does::DryRun => typed.dry_run = true,
             Does::Memory => typed.memory.budget = Some(size(&value()?, &name)?),
             Does::BitmapMemory => {
@@ -232,6 +234,9 @@ impl Typed {
         if let Some(packed) = self.packed.filter(|_| self.elf) {
             return Err(usage(format!("-E: pages of an ELF core are not packed; leave {packed} out, or -E")));
         }
+        if self.by_use && self.elf {
+            return Err(usage("--by-use: an ELF core has its pages in the order of memory; leave -E out, or --by-use"));
+        }
         let mut files = self.files.into_iter();
         let input = files.next().ok_or_else(|| usage("no VMCORE given; see --help"))?;
         if plain_log {
@@ -268,6 +273,8 @@ impl Typed {
             level: self.level,
             next_levels: self.next_levels,
             limit: self.limit,
+            // What is to be cut had better be cut where it hurts least.
+            by_use: self.by_use || (self.limit.is_some() && !self.elf),
             dry_run: self.dry_run,
             format: if self.elf { Format::Elf } else { Format::Kdump },
             codec: self.codec,
@@ -408,6 +415,10 @@ mod tests {
         assert_eq!(dump("x -L 4096 in out").limit, Some(4096));
         assert_eq!(dump("x -L 2k in out").limit, Some(2048));
         assert_eq!(dump("x -L 1E in out").limit, Some(1 << 60));
+        for (line, by_use) in [("x", false), ("x -L 4K", true), ("x --by-use", true), ("x -E -L 4K", false)] {
+            assert_eq!(dump(&format!("{line} in out")).by_use, by_use, "{line}");
+        }
+        assert!(typed("x -E --by-use in out").unwrap_err().contains("leave -E out"));
         for wrong in ["0", "16E", "M", "-1", "1.5G", "1Z", "é"] {
             assert!(typed(&format!("x -L {wrong} in out")).unwrap_err().contains("such as 500M"), "{wrong}");
         }

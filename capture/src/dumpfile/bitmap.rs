@@ -19,6 +19,13 @@ struct Piece {
     word: usize,
 }
 
+impl Piece {
+    /// Index of the word that holds `pfn`.
+    fn index(&self, pfn: u64) -> Option<usize> {
+        self.word.checked_add(to_usize(pfn / 64 - self.run.start.0 / 64)?)
+    }
+}
+
 /// Bitmap 2, or a window of it.
 #[derive(Debug)]
 pub struct Kept {
@@ -63,7 +70,7 @@ impl Kept {
     }
 
     fn word(&self, piece: &Piece, pfn: u64) -> Option<&AtomicU64> {
-        self.words.get(piece.word + to_usize(pfn / 64 - piece.run.start.0 / 64)?)
+        self.words.get(piece.index(pfn)?)
     }
 
     /// Whether `pfn` is kept.
@@ -99,10 +106,9 @@ impl Kept {
         if kept { end } else { Pfn(at.min(end.0)) }
     }
 
-    /// Drops `pages` pages from `first` on; returns how many of them were kept until now.
-    pub fn drop_range(&self, first: Pfn, pages: u64) -> u64 {
+    /// Calls `each` for the words that have `pages` pages from `first` on: their index, and which of their bits are meant.
+    pub(super) fn words_of(&self, first: Pfn, pages: u64, each: &mut dyn FnMut(usize, u64)) {
         let end = first.0.saturating_add(pages);
-        let mut flipped = 0;
         for piece in &self.pieces[self.pieces.partition_point(|p| p.run.end <= first)..] {
             if piece.run.start.0 >= end {
                 break;
@@ -110,13 +116,27 @@ impl Kept {
             let (mut at, stop) = (piece.run.start.0.max(first.0), piece.run.end.0.min(end));
             while at < stop {
                 let base = at & !63;
-                let bits = mask(at - base, stop - base);
-                if let Some(word) = self.word(piece, at) {
-                    flipped += u64::from((word.fetch_and(!bits, Ordering::Relaxed) & bits).count_ones());
+                if let Some(index) = piece.index(at) {
+                    each(index, mask(at - base, stop - base));
                 }
                 at = base + 64;
             }
         }
+    }
+
+    /// Word number `index`, as [`Kept::words_of`] tells it.
+    pub(super) fn word_at(&self, index: usize) -> Option<&AtomicU64> {
+        self.words.get(index)
+    }
+
+    /// Drops `pages` pages from `first` on; returns how many of them were kept until now.
+    pub fn drop_range(&self, first: Pfn, pages: u64) -> u64 {
+        let mut flipped = 0;
+        self.words_of(first, pages, &mut |index, bits| {
+            if let Some(word) = self.words.get(index) {
+                flipped += u64::from((word.fetch_and(!bits, Ordering::Relaxed) & bits).count_ones());
+            }
+        });
         flipped
     }
 
@@ -194,11 +214,17 @@ impl Kept {
 
     /// The next kept pages from `cursor` on, up to `room` of them, appended to `out`.
     pub fn take(&self, cursor: &mut Cursor, room: usize, out: &mut Vec<Pfn>) {
+        self.take_of(cursor, room, out, &|_| u64::MAX);
+    }
+
+    /// The same of those pages that `asked` has bits of: for each word, those which are meant.
+    pub(super) fn take_of(&self, cursor: &mut Cursor, room: usize, out: &mut Vec<Pfn>, asked: &dyn Fn(usize) -> u64) {
         while let Some(piece) = self.pieces.get(cursor.piece) {
             let mut at = cursor.pfn.max(piece.run.start.0);
             while at < piece.run.end.0 {
                 let word = self.word(piece, at).map_or(0, |word| word.load(Ordering::Relaxed));
-                let (base, mut left) = (at & !63, word & mask(at % 64, 64));
+                let asked = if word == 0 { 0 } else { piece.index(at).map_or(0, asked) };
+                let (base, mut left) = (at & !63, word & asked & mask(at % 64, 64));
                 while left != 0 {
                     let bit = u64::from(left.trailing_zeros());
                     if out.len() >= room {

@@ -1,7 +1,8 @@
 //! The kdump-compressed file, version 6, and its relatives. In: kept pages. Out: a file crash, drgn and libkdumpfile
 //! open.
 //! May surprise: all places are known before the first page is written, except where each page's data lies; the order
-//! of data is free, but is kept by page frame so that the same vmcore gives the same bytes.
+//! of data is free. It is that of page frames, so that the same vmcore gives the same bytes, or, where a dump may be cut,
+//! that of use (`order.rs`): descriptors lie where they would anyway, so readers see no difference.
 //!
 //! ```text
 //!  0                       header         layout.rs   status has bit 0x08 (incomplete) until the very end
@@ -25,6 +26,7 @@ pub mod flat_file;
 pub mod flatten;
 pub mod layout;
 pub mod memory;
+pub mod order;
 pub mod read;
 pub mod reassemble;
 pub mod rebuild;

@@ -21,6 +21,7 @@ use crate::workers;
 
 use super::bitmap::{Cursor, Kept};
 use super::layout::{DESCRIPTOR, Descriptor, Header, INCOMPLETE};
+use super::order::{Order, Use};
 use super::runs::Present;
 use super::turn::Turns;
 
@@ -98,9 +99,11 @@ impl Written {
     }
 }
 
-/// A file being written: begun, given one window of bitmap 2 after the other, and finished.
+/// A file being written: begun, given one window of bitmap 2 after the other, and finished. The pages of a window come
+/// with it, or, in the order of use, in several passes over all windows.
 pub struct Writer<'a> {
     shared: Shared<'a>,
+    /// How many pages of this pass lie in the windows before.
     descriptor: u64,
     batch: u64,
     /// Pages that should be in the file.
@@ -123,6 +126,8 @@ impl<'a> Writer<'a> {
         put_header(&job, out, INCOMPLETE)?;
         write_all(out, FileOffset(block as u64), &job.header.sub_header()).1?;
         write_all(out, job.header.notes_at(), job.notes).1?;
+        // Who follows a stream is to know what bitmaps are before they come.
+        out.flush()?;
         let base = job.header.bitmap1_at().0;
         job.present.blocks(&mut |at, bytes| write_all(out, FileOffset(base + at), bytes).1)?;
         let shared = Shared {
@@ -136,24 +141,39 @@ impl<'a> Writer<'a> {
         Ok(Writer { shared, descriptor: 0, batch: 0, total: 0 })
     }
 
-    /// Writes bitmap 2 and the pages of a window, the lowest one first; of a split dump only the file's own pages. When
-    /// writing has stopped, what is to come is still marked in bitmap 2, as pages without data. An error means that the
-    /// file holds nothing yet.
-    pub fn window(&mut self, kept: &Kept, meter: &Meter) -> io::Result<()> {
-        let job = self.shared.job;
+    /// Writes bitmap 2 of a window, the lowest one first. When writing has stopped, what is to come is still marked in it,
+    /// as pages without data. An error means that the file holds nothing yet.
+    pub fn window(&mut self, kept: &Kept) -> io::Result<()> {
         match self.bitmap(kept) {
             Err(e) if self.total == 0 => return Err(e),
             Err(e) => self.shared.turns.stop(e),
             Ok(()) => {}
         }
-        let (start, end) = job.header.split.unwrap_or((Pfn(0), Pfn(u64::MAX)));
+        let (start, end) = self.range();
         self.total += kept.count_between(start, end);
-        let (descriptor, batch) = (self.descriptor, self.batch);
-        let source = Mutex::new(Source { kept, cursor: kept.cursor_from(start), end, descriptor, batch });
-        workers::run(job.threads, meter, &|| self.shared.work(&source, meter))?;
-        let source = source.into_inner().unwrap_or_else(PoisonError::into_inner);
-        (self.descriptor, self.batch) = (source.descriptor, source.batch);
         Ok(())
+    }
+
+    /// Writes the pages of a window, the lowest one first, or those of one use; of a split dump only the file's own.
+    pub fn pages(&mut self, kept: &Kept, of: Option<(&Order, Use)>, meter: &Meter) -> io::Result<()> {
+        let (start, end) = self.range();
+        let number = Numbers { next: self.descriptor, at: start };
+        let source = Mutex::new(Source { kept, of, cursor: kept.cursor_from(start), end, number, batch: self.batch });
+        workers::run(self.shared.job.threads, meter, &|| self.shared.work(&source, meter))?;
+        self.batch = source.into_inner().unwrap_or_else(PoisonError::into_inner).batch;
+        self.descriptor += kept.count_between(start, end);
+        Ok(())
+    }
+
+    /// The next pass over all windows begins; false if there is no use in it, as writing has stopped.
+    pub fn again(&mut self) -> bool {
+        self.descriptor = 0;
+        !self.shared.turns.stopped()
+    }
+
+    /// The pages that are the file's own.
+    fn range(&self) -> (Pfn, Pfn) {
+        self.shared.job.header.split.unwrap_or((Pfn(0), Pfn(u64::MAX)))
     }
 
     fn bitmap(&self, kept: &Kept) -> io::Result<()> {
@@ -213,10 +233,34 @@ pub(super) fn put_eraseinfo(header: &Header, text: &[u8], out: &dyn Output, end:
 /// Where the next batch comes from.
 struct Source<'a> {
     kept: &'a Kept,
+    of: Option<(&'a Order, Use)>,
     cursor: Cursor,
     end: Pfn,
-    descriptor: u64,
+    number: Numbers,
     batch: u64,
+}
+
+/// Counts descriptors: each kept page has one, in the order of page frames.
+struct Numbers {
+    /// That of the first kept page from `at` on.
+    next: u64,
+    at: Pfn,
+}
+
+impl Numbers {
+    /// The descriptor of `pfn`, which is kept, and not below those that were asked for before.
+    fn of(&mut self, kept: &Kept, pfn: Pfn) -> u64 {
+        if self.at < pfn {
+            self.next += kept.count_between(self.at, pfn);
+            self.at = pfn;
+        }
+        self.next
+    }
+
+    /// Counts `pages` pages that follow each other.
+    fn pass(&mut self, pages: u64, last: Pfn) {
+        (self.next, self.at) = (self.next + pages, Pfn(last.0.saturating_add(1)));
+    }
 }
 
 #[derive(Default)]
@@ -243,6 +287,8 @@ const ZERO: Descriptor = Descriptor { offset: u64::MAX, size: 1, flags: 0 };
 /// One worker's memory.
 struct Arena {
     pfns: Vec<Pfn>,
+    /// For each page which descriptor is its.
+    numbers: Vec<u64>,
     descriptors: Vec<Descriptor>,
     data: Vec<u8>,
     used: usize,
@@ -271,6 +317,7 @@ impl Shared<'_> {
         let block = self.job.header.block.bytes();
         let mut arena = Arena {
             pfns: Vec::with_capacity(self.job.batch),
+            numbers: Vec::with_capacity(self.job.batch),
             descriptors: Vec::with_capacity(self.job.batch),
             data: vec![0; self.job.batch * block + self.job.codec.room(block)],
             used: 0,
@@ -278,7 +325,7 @@ impl Shared<'_> {
         };
         let mut codec = self.job.codec.codec(self.job.compress_level);
         let mut pages = Pages::new(self.job.mem, self.job.header.block);
-        while let Some((batch, descriptor)) = self.next_batch(source, &mut arena.pfns) {
+        while let Some(batch) = self.next_batch(source, &mut arena) {
             self.pack(&mut arena, codec.as_mut(), &mut pages);
             if !self.turns.wait(batch) {
                 break;
@@ -286,33 +333,42 @@ impl Shared<'_> {
             let at = FileOffset(self.at.fetch_add(arena.used as u64, Ordering::Relaxed));
             // To a file, all write at once; a stream takes one batch after the other.
             if self.out.in_order() {
-                self.store(&mut arena, at, descriptor);
+                self.store(&arena, at);
                 self.turns.pass();
             } else {
                 self.turns.pass();
-                self.store(&mut arena, at, descriptor);
+                self.store(&arena, at);
             }
             meter.add(arena.pfns.len() as u64);
         }
         guard.off();
     }
 
-    fn next_batch(&self, source: &Mutex<Source<'_>>, pfns: &mut Vec<Pfn>) -> Option<(u64, u64)> {
+    fn next_batch(&self, source: &Mutex<Source<'_>>, arena: &mut Arena) -> Option<u64> {
+        let Arena { pfns, numbers, .. } = arena;
         pfns.clear();
+        numbers.clear();
         let mut source = source.lock().unwrap_or_else(PoisonError::into_inner);
         let source = &mut *source;
         if self.turns.stopped() {
             return None;
         }
-        source.kept.take(&mut source.cursor, self.job.batch, pfns);
-        pfns.truncate(pfns.partition_point(|pfn| *pfn < source.end));
-        if pfns.is_empty() {
-            return None;
+        match source.of {
+            None => source.kept.take(&mut source.cursor, self.job.batch, pfns),
+            Some((order, use_)) => order.take(use_, source.kept, &mut source.cursor, self.job.batch, pfns),
         }
-        let taken = (source.batch, source.descriptor);
+        pfns.truncate(pfns.partition_point(|pfn| *pfn < source.end));
+        let last = *pfns.last()?;
+        let (kept, number) = (source.kept, &mut source.number);
+        if source.of.is_none() {
+            // All that is kept comes, one after the other.
+            numbers.extend((number.next..).take(pfns.len()));
+            number.pass(pfns.len() as u64, last);
+        } else {
+            numbers.extend(pfns.iter().map(|pfn| number.of(kept, *pfn)));
+        }
         source.batch += 1;
-        source.descriptor += pfns.len() as u64;
-        Some(taken)
+        Some(source.batch - 1)
     }
 
     /// Packs the batch; descriptors count from the start of its data.
@@ -356,7 +412,7 @@ impl Shared<'_> {
     }
 
     /// Writes data, then descriptors: a descriptor never points to data that is not there.
-    fn store(&self, arena: &mut Arena, at: FileOffset, first: u64) {
+    fn store(&self, arena: &Arena, at: FileOffset) {
         let (fitted, result) = write_all(self.out, at, &arena.data[..arena.used]);
         self.counts.end.fetch_max(at.0 + fitted as u64, Ordering::Relaxed);
         let (mut saved, mut zero, mut unreadable) = (0, 0, 0);
@@ -376,8 +432,7 @@ impl Shared<'_> {
             };
             bytes.extend(stored.bytes());
         }
-        let place = FileOffset(self.job.header.descriptors_at().0 + first * DESCRIPTOR as u64);
-        let (_, second) = write_all(self.out, place, &bytes);
+        let second = self.describe(&arena.numbers, &bytes);
         let described = second.is_ok();
         if let Err(e) = result.and(second) {
             self.turns.stop(e);
@@ -387,6 +442,17 @@ impl Shared<'_> {
             self.counts.zero.fetch_add(zero, Ordering::Relaxed);
             self.counts.unreadable.fetch_add(unreadable, Ordering::Relaxed);
         }
+    }
+
+    /// Writes descriptors, those that follow each other at once.
+    fn describe(&self, numbers: &[u64], mut bytes: &[u8]) -> io::Result<()> {
+        for run in numbers.chunk_by(|one, next| one + 1 == *next) {
+            let (these, rest) = bytes.split_at(run.len() * DESCRIPTOR);
+            let place = self.job.header.descriptors_at().0 + run[0] * DESCRIPTOR as u64;
+            write_all(self.out, FileOffset(place), these).1?;
+            bytes = rest;
+        }
+        Ok(())
     }
 }
 

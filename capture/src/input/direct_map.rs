@@ -16,13 +16,13 @@ const ASKED: usize = 32;
 
 /// The kernel's map of all memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct DirectMap {
+pub(crate) struct DirectMap {
     base: u64,
 }
 
 impl DirectMap {
     /// Looks for it by the pointers that vmcoreinfo leads to.
-    pub(super) fn find(kernel: &Kernel, mem: &dyn PhysMem) -> Option<DirectMap> {
+    pub(crate) fn find(kernel: &Kernel, mem: &dyn PhysMem) -> Option<DirectMap> {
         let mut memory = kernel.memory(mem)?;
         ["mem_section", "node_data"].iter().find_map(|name| {
             let mut at = kernel.facts.symbol(name)?;
@@ -58,7 +58,7 @@ impl DirectMap {
         (agree * 2 > asked).then_some(map)
     }
 
-    pub(super) fn virt(self, phys: PhysAddr) -> VirtAddr {
+    pub(crate) fn virt(self, phys: PhysAddr) -> VirtAddr {
         VirtAddr(self.base.wrapping_add(phys.0))
     }
 }

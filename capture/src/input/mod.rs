@@ -12,6 +12,8 @@
 mod direct_map;
 mod kdump;
 
+pub(crate) use direct_map::DirectMap;
+
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};

@@ -132,6 +132,12 @@ impl MemMap {
         Pfn(section.first.0.saturating_add(1 << self.shape.section_shift))
     }
 
+    /// Where the struct pages of `section` begin and end.
+    pub fn array(&self, section: &Section) -> Option<(VirtAddr, VirtAddr)> {
+        let start = section.map?;
+        Some((start, start.checked_add((self.shape.size as u64) << self.shape.section_shift)?))
+    }
+
     /// The sections that `window` touches.
     pub fn touched(&self, window: PageRun) -> &[Section] {
         let from = self.sections.partition_point(|section| self.end(section) <= window.start);

@@ -28,7 +28,7 @@ use crate::units::{PageSize, PhysAddr, VirtAddr};
 use crate::vmcore::segments::Load;
 use crate::vmcoreinfo::Facts;
 
-use super::{Mapped, Tables, Translate, WalkError};
+use super::{Entry, Layout, Translate};
 
 /// The architecture.
 pub(crate) static ARCH: Arch = Arch {
@@ -51,6 +51,8 @@ fn phys_offset(facts: &Facts) -> Option<u64> {
 const KIND: u64 = 3;
 const BLOCK: u64 = 1;
 const TABLE_OR_PAGE: u64 = 3;
+/// PXN, which says it of the kernel.
+const NO_EXECUTE: u64 = 1 << 53;
 
 /// No table lies beyond.
 const PHYS_LIMIT: u64 = 1 << 52;
@@ -165,34 +167,19 @@ fn root(facts: &Facts, built: u32, loads: &[Load]) -> Result<PhysAddr, String> {
 }
 
 impl Translate for Aarch64 {
-    fn translate(&self, tables: &mut Tables<'_>, at: VirtAddr) -> Result<Mapped, WalkError> {
-        if !self.is_kernel(at) {
-            return Err(WalkError::NotMapped(at));
+    fn layout(&self) -> Layout {
+        Layout { root: self.root, shift: self.shift, levels: self.levels, covers: self.covers }
+    }
+
+    fn entry(&self, above: u32, entry: u64) -> Entry {
+        let to = self.output.address(entry);
+        let leaf = Entry::Leaf { to: PhysAddr(to), code: entry & NO_EXECUTE == 0 };
+        match entry & KIND {
+            TABLE_OR_PAGE if above > 0 => Entry::Table(PhysAddr(to & !((1 << self.shift) - 1))),
+            TABLE_OR_PAGE => leaf,
+            BLOCK if self.block(above) => leaf,
+            _ => Entry::Nothing,
         }
-        let (mut table, mut upper) = (self.root, self.covers);
-        for above in (0..self.levels).rev() {
-            let lower = self.shift + (self.shift - 3) * above;
-            let index = at.0 >> lower & ((1 << (upper - lower)) - 1);
-            let entry = PhysAddr(table.0 + index * 8);
-            let entry = tables.entry(entry).map_err(|source| WalkError::Read { at, source })?;
-            let leaf = match entry & KIND {
-                TABLE_OR_PAGE => above == 0,
-                BLOCK => self.block(above),
-                _ => false,
-            };
-            if leaf {
-                let size = 1u64 << lower;
-                let inside = at.0 & (size - 1);
-                let base = self.output.address(entry) & !(size - 1);
-                return Ok(Mapped { phys: PhysAddr(base + inside), len: size - inside });
-            }
-            if entry & KIND != TABLE_OR_PAGE {
-                return Err(WalkError::NotMapped(at));
-            }
-            table = PhysAddr(self.output.address(entry) & !((1 << self.shift) - 1));
-            upper = lower;
-        }
-        Err(WalkError::NotMapped(at))
     }
 
     fn is_kernel(&self, at: VirtAddr) -> bool {

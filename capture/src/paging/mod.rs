@@ -5,7 +5,10 @@
 //! A new architecture is one file here and one line in [`Arch::ALL`](crate::arch::Arch::ALL).
 
 pub(crate) mod aarch64;
+mod walk;
 pub(crate) mod x86_64;
+
+pub use walk::{Seen, walk};
 
 use crate::units::{PhysAddr, VirtAddr, le64, to_usize};
 use crate::vmcore::read::{PhysMem, PhysReader, ReadError};
@@ -35,13 +38,81 @@ pub enum WalkError {
     },
 }
 
+/// How the page tables are laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// The top table.
+    pub root: PhysAddr,
+    /// log2 of the bytes of a page, and of a table that is not the top one.
+    pub shift: u32,
+    /// Tables on the way to a page.
+    pub levels: u32,
+    /// log2 of the bytes that the top table covers.
+    pub covers: u32,
+}
+
+impl Layout {
+    /// log2 of the bytes that an entry covers, `above` levels above the last.
+    fn lower(&self, above: u32) -> u32 {
+        self.shift + (self.shift - 3) * above
+    }
+
+    /// The levels from the top on: how many are below, and log2 of the bytes that an entry and its table cover.
+    fn steps(&self) -> impl Iterator<Item = (u32, u32, u32)> + '_ {
+        let upper = |above| if above + 1 == self.levels { self.covers } else { self.lower(above + 1) };
+        (0..self.levels).rev().map(move |above| (above, self.lower(above), upper(above)))
+    }
+}
+
+/// What an entry of a table says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// Nothing is mapped.
+    Nothing,
+    /// The next table.
+    Table(PhysAddr),
+    /// Memory.
+    Leaf {
+        /// Where; bits below the size of the leaf mean nothing.
+        to: PhysAddr,
+        /// Whether the kernel may execute it.
+        code: bool,
+    },
+}
+
 /// The paging of one architecture, as the crashed kernel had it set up.
 pub trait Translate: Sync + Send {
-    /// Walks the tables, read through `tables`, for `at`.
-    fn translate(&self, tables: &mut Tables<'_>, at: VirtAddr) -> Result<Mapped, WalkError>;
+    /// How its tables are laid out.
+    fn layout(&self) -> Layout;
+
+    /// What `entry` says, in a table `above` levels above the last.
+    fn entry(&self, above: u32, entry: u64) -> Entry;
 
     /// Whether `at` is in the kernel's half.
     fn is_kernel(&self, at: VirtAddr) -> bool;
+
+    /// Walks the tables, read through `tables`, for `at`.
+    fn translate(&self, tables: &mut Tables<'_>, at: VirtAddr) -> Result<Mapped, WalkError> {
+        if !self.is_kernel(at) {
+            return Err(WalkError::NotMapped(at));
+        }
+        let layout = self.layout();
+        let mut table = layout.root;
+        for (above, lower, upper) in layout.steps() {
+            let index = at.0 >> lower & ((1 << (upper - lower)) - 1);
+            let entry = tables.entry(PhysAddr(table.0 + index * 8));
+            match self.entry(above, entry.map_err(|source| WalkError::Read { at, source })?) {
+                Entry::Nothing => break,
+                Entry::Table(next) => table = next,
+                Entry::Leaf { to, .. } => {
+                    let size = 1u64 << lower;
+                    let inside = at.0 & (size - 1);
+                    return Ok(Mapped { phys: PhysAddr((to.0 & !(size - 1)) + inside), len: size - inside });
+                }
+            }
+        }
+        Err(WalkError::NotMapped(at))
+    }
 }
 
 /// Memory is read and kept in units of this many bytes, whatever the page size: of a table of 64 KiB, the part that is

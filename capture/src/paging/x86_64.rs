@@ -9,7 +9,7 @@ use crate::units::{PageSize, PhysAddr, VirtAddr};
 use crate::vmcore::segments::Load;
 use crate::vmcoreinfo::Facts;
 
-use super::{Mapped, Tables, Translate, WalkError};
+use super::{Entry, Layout, Translate};
 
 /// The architecture.
 pub(crate) static ARCH: Arch = Arch {
@@ -28,6 +28,7 @@ const KERNEL_MAP: u64 = 0xffff_ffff_8000_0000;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 const PRESENT: u64 = 1;
 const LEAF: u64 = 1 << 7;
+const NO_EXECUTE: u64 = 1 << 63;
 
 /// The page tables of one kernel.
 #[derive(Debug, Clone, Copy)]
@@ -62,29 +63,18 @@ impl X86_64 {
 }
 
 impl Translate for X86_64 {
-    fn translate(&self, tables: &mut Tables<'_>, at: VirtAddr) -> Result<Mapped, WalkError> {
-        if !self.is_kernel(at) {
-            return Err(WalkError::NotMapped(at));
+    fn layout(&self) -> Layout {
+        Layout { root: self.root, shift: 12, levels: self.levels, covers: 12 + 9 * self.levels }
+    }
+
+    /// Bit 7 makes a leaf of a 1 GiB or 2 MiB entry; at the lowest level it is part of the memory type.
+    fn entry(&self, above: u32, entry: u64) -> Entry {
+        let to = PhysAddr(entry & self.address);
+        match entry & PRESENT {
+            0 => Entry::Nothing,
+            _ if above == 0 || (above <= 2 && entry & LEAF != 0) => Entry::Leaf { to, code: entry & NO_EXECUTE == 0 },
+            _ => Entry::Table(to),
         }
-        let mut table = self.root;
-        for level in (0..self.levels).rev() {
-            let shift = 12 + 9 * level;
-            let index = (at.0 >> shift) & 511;
-            let entry = PhysAddr(table.0 + index * 8);
-            let entry = tables.entry(entry).map_err(|source| WalkError::Read { at, source })?;
-            if entry & PRESENT == 0 {
-                return Err(WalkError::NotMapped(at));
-            }
-            // Bit 7 makes a leaf of a 1 GiB or 2 MiB entry; at the lowest level it is part of the memory type.
-            if level == 0 || (level <= 2 && entry & LEAF != 0) {
-                let size = 1u64 << shift;
-                let inside = at.0 & (size - 1);
-                let base = entry & self.address & !(size - 1);
-                return Ok(Mapped { phys: PhysAddr(base + inside), len: size - inside });
-            }
-            table = PhysAddr(entry & self.address);
-        }
-        Err(WalkError::NotMapped(at))
     }
 
     fn is_kernel(&self, at: VirtAddr) -> bool {

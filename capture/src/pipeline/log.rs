@@ -10,6 +10,7 @@ use crate::cli::LogOptions;
 use crate::dmesg::{self, PanicLine, Since};
 use crate::error::{Error, chain};
 use crate::input;
+use crate::live_patches::{self, ModuleList};
 use crate::output;
 use crate::progress::Messages;
 use crate::report::{LogReport, Outcome};
@@ -53,9 +54,11 @@ fn save_log(options: &LogOptions, report: &mut LogReport) -> Result<(), Error> {
         Some(path) => Box::new(output::create(path, options.force, &[&options.input])?),
         None => Box::new(std::io::stdout().lock()),
     };
-    let (mut line, mut text, mut bytes) = (PanicLine::default(), Vec::new(), 0u64);
+    let (mut line, mut modules) = (PanicLine::default(), ModuleList::default());
+    let (mut text, mut bytes) = (Vec::new(), 0u64);
     let found = dmesg::records(&kernel.facts, &mut memory, options.since, &mut |record| {
         line.see(record.text);
+        modules.see(record.text);
         record.print(&mut text);
         if text.len() >= 64 << 10 {
             out.write_all(&text)?;
@@ -70,6 +73,16 @@ fn save_log(options: &LogOptions, report: &mut LogReport) -> Result<(), Error> {
         Ok(found)
     });
     report.panic_line = line.get();
+    // A list that is there and cannot be read is worth a line; a kernel that does not tell where it is, is not.
+    report.live_patches = match live_patches::in_memory(&kernel.facts, &mut memory) {
+        Ok(patches) => Some(patches),
+        Err(why) => {
+            if kernel.facts.symbol("kallsyms_names").is_some() {
+                report.problems.push(format!("live patches: {why}"));
+            }
+            modules.patches()
+        }
+    };
     report.log.bytes = bytes + text.len() as u64;
     let found = found.map_err(|e| match e {
         dmesg::LogError::Missing(why) => no_log(why),

@@ -28,6 +28,7 @@ use crate::dmesg::{self, PanicLine, Since};
 use crate::dumpfile::elf::{self, Stretches};
 use crate::dumpfile::flatten::Flattened;
 use crate::dumpfile::layout::Header;
+use crate::dumpfile::order::Use;
 use crate::dumpfile::runs::Present;
 use crate::dumpfile::write::{Job, Writer, Written};
 use crate::error::{Error, chain};
@@ -38,6 +39,7 @@ use crate::output::{self, Limited, Nowhere, Output};
 use crate::progress::{Messages, Meter};
 use crate::report::{self, DumpReport, Outcome};
 use crate::units::DumpLevel;
+use crate::uses::Uses;
 use crate::vmcore::read::PhysMem;
 
 use windows::{Cuts, Windows};
@@ -137,6 +139,7 @@ fn attempt(
         format: options.format,
         codec: options.codec,
         compress_level: options.compress_level,
+        by_use: options.by_use,
         messages: options.messages,
         memory: options.memory,
         available: plan::available(),
@@ -239,12 +242,14 @@ pub fn write_dump(
     report: &mut DumpReport,
 ) -> std::io::Result<()> {
     let clock = Instant::now();
-    let mut windows = Windows::new(mem, kernel, plan, report);
+    let sieve = windows::sieve(mem, kernel, plan, report);
+    let uses = plan.by_use.then(|| Uses::new(mem, kernel, sieve.as_ref().map(|sieve| &sieve.map)));
+    let mut windows = Windows::new(mem, kernel, plan, sieve.as_ref());
     report.level |= vmcore.carried().map_or(0, |carried| carried.level().get());
     let mut dump = Dump { mem, vmcore, kernel, plan, level: report.level, clock };
     let written = match (plan.format, outs) {
         (Format::Elf, [out]) => dump.elf(&mut windows, *out, report)?,
-        _ => dump.kdump(&mut windows, outs, report)?,
+        _ => dump.kdump(&mut windows, uses.as_ref(), outs, report)?,
     };
     report.seconds.write = dump.clock.elapsed().as_secs_f64();
     account(&written, mem.segments().missing_pages(), report);
@@ -281,10 +286,12 @@ impl Dump<'_> {
         self.clock = Instant::now();
     }
 
-    /// The first pass over the windows counts, since the data begins behind the descriptors; the second one writes.
+    /// The first pass over the windows counts, since the data begins behind the descriptors; the second one writes, or,
+    /// in the order of use, the second one writes bitmap 2, and one for each use its pages.
     fn kdump(
         &mut self,
         windows: &mut Windows<'_>,
+        uses: Option<&Uses<'_>>,
         outs: &[&dyn Output],
         report: &mut DumpReport,
     ) -> std::io::Result<Written> {
@@ -334,7 +341,15 @@ impl Dump<'_> {
             writers.push(Writer::begin(job, *out)?);
         }
         let meter = self.meter("Copying data", cuts.kept());
-        windows.each(&mut |_, kept, _| writers.iter_mut().try_for_each(|writer| writer.window(kept, &meter)))?;
+        windows.each(&mut |_, kept, _| {
+            writers.iter_mut().try_for_each(|writer| {
+                writer.window(kept)?;
+                if uses.is_some() { Ok(()) } else { writer.pages(kept, None, &meter) }
+            })
+        })?;
+        if let Some(uses) = uses {
+            report.problems.extend(by_use(windows, uses, &mut writers, &meter)?);
+        }
         let mut written = Written::default();
         writers.into_iter().for_each(|writer| written.add(writer.finish()));
         Ok(written)
@@ -373,6 +388,33 @@ impl Dump<'_> {
         let written = elf::write(&job, out, &self.meter("Copying data", stretches.kept()))?;
         Ok(Written { zero, ..written })
     }
+}
+
+/// Writes the pages, the most useful ones first; says where that was cut, if it was.
+fn by_use(
+    windows: &mut Windows<'_>,
+    uses: &Uses<'_>,
+    writers: &mut [Writer<'_>],
+    meter: &Meter,
+) -> std::io::Result<Option<String>> {
+    let one = windows.is_one();
+    let (mut known, mut cut) = (None, None);
+    for use_ in Use::ORDER {
+        windows.each(&mut |window, kept, _| {
+            let order = known.take().or_else(|| uses.of(window)).ok_or(std::io::ErrorKind::OutOfMemory)?;
+            writers.iter_mut().try_for_each(|writer| writer.pages(kept, Some((&order, use_)), meter))?;
+            known = Some(order).filter(|_| one);
+            Ok(())
+        })?;
+        let going_on: Vec<bool> = writers.iter_mut().map(Writer::again).collect();
+        if going_on.contains(&false) && cut.is_none() {
+            cut = Some(format!("pages were written in the order of use; the dump is cut in {}", use_.name()));
+        }
+        if !going_on.contains(&true) {
+            break;
+        }
+    }
+    Ok(cut)
 }
 
 fn account(written: &Written, missing_pages: u64, report: &mut DumpReport) {

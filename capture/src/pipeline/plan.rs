@@ -8,6 +8,7 @@ use std::fs;
 use crate::cli::{Format, MemoryOptions};
 use crate::compress::Kind;
 use crate::dumpfile::bitmap::Kept;
+use crate::dumpfile::order::Order;
 use crate::dumpfile::write::BATCH;
 use crate::progress::Messages;
 use crate::units::{DumpLevel, PageSize, Pfn};
@@ -56,6 +57,8 @@ pub struct Wanted {
     pub codec: Kind,
     /// How hard the codec tries; `None` leaves it to the codec.
     pub compress_level: Option<i32>,
+    /// Pages are written in the order of use.
+    pub by_use: bool,
     /// Which messages appear.
     pub messages: Messages,
     /// What the command line says of memory.
@@ -83,6 +86,8 @@ pub struct Plan {
     pub codec: Kind,
     /// How hard the codec tries; `None` leaves it to the codec.
     pub compress_level: Option<i32>,
+    /// Pages are written in the order of use.
+    pub by_use: bool,
     /// Which messages appear.
     pub messages: Messages,
     /// Bytes of memory all this takes.
@@ -92,7 +97,8 @@ pub struct Plan {
 impl Plan {
     /// As much of what is wanted as fits.
     pub fn within(segments: &Segments, wanted: &Wanted) -> Plan {
-        let bitmap = Kept::bytes_for(segments.backed());
+        let bitmaps = if wanted.by_use { Order::BITMAPS } else { 1 };
+        let bitmap = bitmaps * Kept::bytes_for(segments.backed());
         let room = budget(segments, wanted).saturating_sub(FIXED_MEMORY);
         // A whole bitmap saves filtering twice, but not at the price of more than half of what workers could have.
         let workers = WORKER_MEMORY.min(room.saturating_sub(bitmap).max(room / 2));
@@ -109,12 +115,12 @@ impl Plan {
         let threads = usize::try_from(workers / cost).unwrap_or(asked).clamp(1, asked);
 
         let left = room.saturating_sub(threads as u64 * cost);
-        let at_once = wanted.memory.bitmap.unwrap_or(left).min(left).max(LEAST_BITMAP);
+        let at_once = wanted.memory.bitmap.unwrap_or(left).min(left).max(bitmaps * LEAST_BITMAP);
         let whole = wanted.memory.whole_bitmap || bitmap <= at_once;
-        let window = if whole { u64::MAX } else { at_once / LEAST_BITMAP * LEAST_BITMAP * 8 };
+        let window = if whole { u64::MAX } else { at_once / bitmaps / LEAST_BITMAP * LEAST_BITMAP * 8 };
         let bytes = FIXED_MEMORY + threads as u64 * cost + if whole { bitmap } else { at_once };
-        let Wanted { level, format, codec, compress_level, messages, .. } = *wanted;
-        Plan { threads, batch, mapped, window, level, format, codec, compress_level, messages, bytes }
+        let Wanted { level, format, codec, compress_level, by_use, messages, .. } = *wanted;
+        Plan { threads, batch, mapped, window, level, format, codec, compress_level, by_use, messages, bytes }
     }
 
     /// The windows that hold pages, from the lowest up.

@@ -28,7 +28,7 @@ pub(super) struct Windows<'a> {
     kernel: &'a Kernel,
     plan: &'a Plan,
     /// `None` if every page is kept.
-    sieve: Option<Sieve>,
+    sieve: Option<&'a Sieve>,
     ranges: Vec<PageRun>,
     /// The bitmap of the only window, and what was dropped from it.
     whole: Option<(Kept, Border, Filtered)>,
@@ -36,9 +36,8 @@ pub(super) struct Windows<'a> {
 }
 
 impl<'a> Windows<'a> {
-    /// Finds the means to tell pages apart. Without them the level in `report` is what can be done by content alone.
-    pub(super) fn new(mem: &'a dyn PhysMem, kernel: &'a Kernel, plan: &'a Plan, report: &mut DumpReport) -> Self {
-        let sieve = sieve(mem, kernel, plan, report);
+    /// The windows of `mem`, through `sieve`.
+    pub(super) fn new(mem: &'a dyn PhysMem, kernel: &'a Kernel, plan: &'a Plan, sieve: Option<&'a Sieve>) -> Self {
         Windows { mem, kernel, plan, sieve, ranges: plan.windows(mem.segments()), whole: None, passes: 0 }
     }
 
@@ -68,6 +67,11 @@ impl<'a> Windows<'a> {
         Ok(total)
     }
 
+    /// Whether there is no more than one.
+    pub(super) fn is_one(&self) -> bool {
+        self.ranges.len() <= 1
+    }
+
     fn filter(&self, window: PageRun, kept: &Kept, border: &mut Border, meter: &Meter) -> io::Result<Filtered> {
         match &self.sieve {
             Some(sieve) => sieve.run(self.mem, self.kernel, window, kept, border, self.plan.threads, meter),
@@ -84,10 +88,11 @@ impl<'a> Windows<'a> {
     }
 }
 
-fn sieve(mem: &dyn PhysMem, kernel: &Kernel, plan: &Plan, report: &mut DumpReport) -> Option<Sieve> {
+/// Finds the means to tell pages apart. Without them the level in `report` is what can be done by content alone.
+pub(super) fn sieve(mem: &dyn PhysMem, kernel: &Kernel, plan: &Plan, report: &mut DumpReport) -> Option<Sieve> {
     report.level = plan.level.get();
     let classifier = Classifier::new(&kernel.facts, plan.level, &mut report.problems);
-    if !classifier.asks_anything() && plan.level == plan.level.content_only() {
+    if !plan.by_use && !classifier.asks_anything() && plan.level == plan.level.content_only() {
         return None;
     }
     let map = kernel.memory(mem).ok_or_else(|| "see above".to_owned());

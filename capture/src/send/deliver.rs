@@ -4,6 +4,7 @@
 //! it comes, the sum is made while it passes; a file that was written at positions is read back for it.
 
 use super::far::{Far, FarFile, Made};
+use super::share::Shared;
 use super::url::Url;
 use crate::dumpfile::rebuild;
 use crate::output::Output;
@@ -90,7 +91,8 @@ pub fn put_flattened(
     stored(far, url, &format!("{name}{FLAT}"), from, meter, &mut |tee| {
         let header = rebuild::header(tee);
         tee.said(header)?.map_err(|why| anyhow!("what is to be stored is no flattened dump: {why}"))?;
-        let ended = rebuild::records(tee, &Nowhere).ended;
+        let meter = tee.meter;
+        let ended = rebuild::records(tee, &Shared::new(&Nowhere, meter)).ended;
         tee.said(Ok(()))?;
         if let Some(ended) = ended {
             return Err(ended.into());
@@ -130,7 +132,7 @@ fn rebuilt(far: &mut dyn Far, url: &Url, name: &str, from: &mut dyn Read, meter:
     }
     let length = {
         let out = Positioned { file: Mutex::new((far.create(&pending)?, 0)), sent: AtomicU64::new(0), meter };
-        let rebuilt = rebuild::records(from, &out);
+        let rebuilt = rebuild::records(from, &Shared::new(&out, meter));
         let sent = out.sent.load(Ordering::Relaxed);
         let (file, _) = out.file.into_inner().unwrap_or_else(PoisonError::into_inner);
         let closed = match rebuilt.ended {

@@ -11,6 +11,8 @@
 //!                             └──── wire: limits ──┘
 //! ```
 //!
+//! How much is to come, a dump says itself as it passes: `share`.
+//!
 //! | noun | is |
 //! |---|---|
 //! | far side | the other machine, logged in to: [`far::Far`] |
@@ -27,6 +29,7 @@ pub mod deliver;
 mod fake;
 pub mod far;
 pub mod ftp;
+pub mod share;
 pub mod ssh;
 pub mod url;
 pub mod wire;
@@ -62,7 +65,9 @@ pub fn run(options: &Options) -> anyhow::Result<String> {
         }
         Verb::Put { name, flattened } => (name, *flattened),
     };
-    let delivered = metered(*messages, |meter| {
+    // A stream tells by itself how much is to come; a file has its length.
+    let length = nix::sys::stat::fstat(io::stdin().as_fd()).ok().and_then(|stat| u64::try_from(stat.st_size).ok());
+    let delivered = metered(length.filter(|length| *length > 0 && !flattened), *messages, |meter| {
         let mut stdin = io::stdin().lock();
         // It may be a file.
         let _ = nix::fcntl::fcntl(io::stdin().as_fd(), nix::fcntl::FcntlArg::F_SETPIPE_SZ(PIPE.try_into()?));
@@ -92,9 +97,14 @@ fn reach(options: &Options) -> anyhow::Result<Box<dyn Far>> {
     })
 }
 
-/// Shows progress while `work` is done.
-fn metered<T>(messages: Messages, work: impl FnOnce(&Meter) -> anyhow::Result<T>) -> anyhow::Result<T> {
-    let meter = Meter::endless("Sending", messages);
+/// Shows progress while `work` is done, which is to send `length` bytes, if that is known.
+fn metered<T>(
+    length: Option<u64>,
+    messages: Messages,
+    work: impl FnOnce(&Meter) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let name = "Sending";
+    let meter = length.map_or_else(|| Meter::endless(name, messages), |length| Meter::new(name, length, 1, messages));
     std::thread::scope(|scope| {
         let working = meter.worker();
         scope.spawn(|| meter.watch());

@@ -9,6 +9,7 @@
 
 pub mod aarch64;
 pub mod kcore;
+pub mod live;
 pub mod logs;
 pub mod pages;
 pub mod x86_64;
@@ -559,6 +560,7 @@ pub fn options(dir: &Path, level: u8, codec: Kind) -> DumpOptions {
         flattened: false,
         next_levels: vec![],
         limit: None,
+        by_use: false,
         dry_run: false,
         format: Format::Kdump,
         level: DumpLevel::new(level).unwrap(),

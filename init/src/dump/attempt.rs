@@ -6,6 +6,7 @@ use super::{
     retention, save_environment_log,
 };
 use crate::beat::{Beat, Pulse};
+use crate::rehearsal;
 use crate::status::{self, Outcome};
 use crate::within::{Late, within};
 use anyhow::{Context, anyhow, bail};
@@ -212,6 +213,7 @@ impl Story<'_> {
             let written = place.write(status::FILE, &mut std::iter::once(status.json()));
             let is_safe = written.is_ok() && matches!(came, Ok(Came::Complete));
             written.unwrap_or_else(|error| warn!("{error:#}"));
+            rehearsal::tell(&status);
             if is_safe && notify(run, config, machine, &status) {
                 let marked = place.write(MARK, &mut std::iter::empty());
                 marked.unwrap_or_else(|error| warn!("{error:#}"));

@@ -172,7 +172,10 @@ pub fn decide(
             Measure::Codec => attempt.with_other_codecs(),
             Measure::Incomplete => {
                 let room = attempt.report.room;
-                attempt.said(format!("an incomplete dump of {} is written, in the order of memory", mib(room)));
+                // `-L` makes our collector write in the order of use, which an ELF dump cannot have.
+                let elf = attempt.command.iter().skip(options).any(|word| word == "-E");
+                let order = if elf { "in the order of memory" } else { "the most useful pages first" };
+                attempt.said(format!("an incomplete dump of {} is written, {order}", mib(room)));
                 attempt.command.extend(["-L".to_owned(), room.max(1).to_string()]);
                 return Ok(attempt.command);
             }
@@ -446,7 +449,10 @@ mod tests {
         let mut ground = FakeGround::of(9 * MIB, &[MIB]);
         let (command, report) = decided("kdump-capture -l -d 1", &mut ground);
         assert!(command.ends_with(&format!("-d 31 -z --compress-level 9 -L {}", 10 * MIB)), "{command}");
-        assert!(report.measures.last().unwrap().contains("incomplete dump of 10.0 MiB"), "{:?}", report.measures);
+        let said = "an incomplete dump of 10.0 MiB is written, the most useful pages first";
+        assert_eq!(report.measures.last().unwrap(), said);
+        let report = decided("kdump-capture -E -d 31", &mut FakeGround::of(9 * MIB, &[])).1;
+        assert!(report.measures.last().unwrap().ends_with("in the order of memory"), "{:?}", report.measures);
     }
 
     #[test]

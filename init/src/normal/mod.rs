@@ -57,18 +57,29 @@ impl Mode {
     }
 }
 
-/// What comes before anything else: `rd.debug`, the image's sysctl files, and a word on what cannot be done.
-pub fn begin(cmdline: &Cmdline, has_shell: bool) {
-    if flag(cmdline, "rd.debug") {
-        log::set_max_level(log::LevelFilter::Debug);
+/// The settings of a capture kernel alone, if its image has any.
+pub fn settings() {
+    let file = Path::new(kdump_hooks::sysctl::CAPTURE);
+    if file.is_file() {
+        tell(&kdump_hooks::sysctl::apply_files(&[file.to_owned()], Path::new("/proc/sys")));
     }
-    let (made, problems) = kdump_hooks::sysctl::apply(Path::new("/"), Path::new("/proc/sys"));
-    if made > 0 {
+}
+
+fn tell((made, problems): &(usize, Vec<String>)) {
+    if *made > 0 {
         info!("{made} sysctl settings made");
     }
     for problem in problems {
         warn!("sysctl: {problem}");
     }
+}
+
+/// What comes before anything else: `rd.debug`, the image's sysctl files, and a word on what cannot be done.
+pub fn begin(cmdline: &Cmdline, has_shell: bool) {
+    if flag(cmdline, "rd.debug") {
+        log::set_max_level(log::LevelFilter::Debug);
+    }
+    tell(&kdump_hooks::sysctl::apply(Path::new("/"), Path::new("/proc/sys")));
     if let Some(device) = cmdline.last("resume") {
         warn!("resume={device} is not followed by this version: a system that was hibernated is started anew");
     }

@@ -2,17 +2,23 @@
 
 use std::process::ExitCode;
 
+use anyhow::Result;
+use qemu_tests::dist;
+
 fn main() -> ExitCode {
-    match qemu_tests::dist::dist() {
-        Ok(dist) => {
-            for made in [dist.deb, dist.rpm, dist.man, dist.completions] {
-                println!("{}", made.display());
-            }
-            ExitCode::SUCCESS
-        }
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("dist: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn run() -> Result<()> {
+    let pages = dist::pages()?;
+    for made in [pages.man, pages.completions, dist::deb()?, dist::rpm()?] {
+        println!("{}", made.display());
+    }
+    Ok(())
 }

@@ -94,7 +94,8 @@ impl Makedumpfile {
         tools::run(copy.arg(tree.join("usr/lib"))).map(drop)
     }
 
-    fn command(&self) -> Command {
+    /// It, without arguments.
+    pub fn command(&self) -> Command {
         let [loader, option, libraries, program] = self.argv();
         let mut command = Command::new(loader);
         command.arg(option).arg(libraries).arg(program);

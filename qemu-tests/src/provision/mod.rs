@@ -3,7 +3,7 @@
 //!
 //! | wanted | comes from | kept in |
 //! |---|---|---|
-//! | QEMU, mkfs.ext4, cpio, depmod | the machine's apt, installed | the system |
+//! | QEMU, mkfs.ext4, cpio, depmod, mandoc, rpm, lintian, shellcheck | the machine's apt, installed | the system |
 //! | the machine's own cloud kernel | the machine's apt, downloaded | `target/qemu/kernels/` |
 //! | LVM, mdadm, cryptsetup, mkfs, open-iscsi for a guest | the machine's apt, downloaded | `target/qemu/storage-tools*/` |
 //! | mkfs for vfat and f2fs, mtools | the machine's apt, downloaded | `target/qemu/small-filesystems/` |
@@ -12,6 +12,7 @@
 //! | Samba, as SMB server | the machine's apt, downloaded | `target/qemu/samba/` |
 //! | OpenSSH's server, vsftpd | the machine's apt, downloaded | `target/qemu/servers/` |
 //! | modules of our own, live patches among them | built with the kernel's headers, from the machine's apt | `target/qemu/{headers,modules}/` |
+//! | OVMF, firmware with EFI | the machine's apt, downloaded | `target/qemu/ovmf/` |
 //! | busybox, for guests with scripts or a shell | the machine's apt, downloaded | `target/qemu/busybox/` |
 //! | a newer cloud kernel, a newer makedumpfile | later suites of the same archive, private apt state | `target/qemu/{kernels,oracle}/` |
 //! | a small Debian with systemd | the machine's archive, by debootstrap | `target/qemu/debian-root/` |
@@ -27,6 +28,7 @@ mod kernels;
 mod later;
 mod makedumpfile;
 mod modules;
+mod ovmf;
 mod packages;
 mod readers;
 mod samba;
@@ -41,7 +43,8 @@ pub use ganesha::ganesha;
 pub use kernels::{Kernel, Suite, debug_vmlinux, generic_kernel, kernel};
 pub use makedumpfile::{Codec, Makedumpfile, ORACLE_IN_GUEST, makedumpfile};
 pub use modules::own_module;
-pub use packages::tools;
+pub use ovmf::{Firmware, firmware};
+pub use packages::{for_manual_pages, for_packages, tools};
 pub use readers::{Readers, readers};
 pub use samba::samba;
 pub use servers::servers;

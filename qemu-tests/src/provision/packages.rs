@@ -41,6 +41,16 @@ pub(super) fn for_debian_root() -> Result<()> {
     ensure(&[("debootstrap", "debootstrap")])
 }
 
+/// Sees to it that there is what judges manual pages.
+pub fn for_manual_pages() -> Result<()> {
+    ensure(&[("mandoc", "mandoc")])
+}
+
+/// Sees to it that there is what handles RPMs, and what looks for faults of packages and of their scripts.
+pub fn for_packages() -> Result<()> {
+    ensure(&[("rpm", "rpm"), ("lintian", "lintian"), ("shellcheck", "shellcheck")])
+}
+
 fn missing(wanted: &[(&str, &'static str)]) -> Vec<&'static str> {
     let mut packages: Vec<&str> =
         wanted.iter().filter(|(program, _)| tools::find(program).is_none()).map(|(_, package)| *package).collect();

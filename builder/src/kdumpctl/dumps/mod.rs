@@ -8,7 +8,7 @@
 mod list;
 mod prune;
 mod show;
-mod verify;
+pub(super) mod verify;
 
 use super::{Machine, notify};
 use crate::cli::{Dumps, Place};
@@ -181,6 +181,6 @@ fn meant<'a>(dumps: &'a [Dump], typed: &Path) -> anyhow::Result<&'a Dump> {
 }
 
 /// What a terminal would act on is not sent to it: names and logs come from strangers.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

@@ -115,7 +115,7 @@ fn digest(dump: &Path, file: &Value) -> anyhow::Result<()> {
 }
 
 /// Has the collector look at every page.
-fn pages(core: &Path, collector: &Path) -> anyhow::Result<()> {
+pub(in crate::kdumpctl) fn pages(core: &Path, collector: &Path) -> anyhow::Result<()> {
     let mut command = Command::new(collector);
     let output = command.arg("verify").arg(core).stdin(Stdio::null()).output();
     let output = output.with_context(|| format!("cannot run {}", collector.display()))?;

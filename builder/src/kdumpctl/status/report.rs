@@ -11,6 +11,7 @@ use crate::kdumpctl::dumps::{self, Dump};
 use crate::kdumpctl::load::{self, Loaded};
 use crate::kdumpctl::{kernel, start, test};
 use crate::kexec::Guard;
+use crate::kexec::segments::Iomem;
 use kdump_hooks::Target;
 use serde::Serialize;
 use std::fs;
@@ -24,6 +25,8 @@ pub(super) struct Report {
     operational: bool,
     /// Bytes that are reserved.
     reserved: u64,
+    /// Where they are, from and up to but not including.
+    ranges: Vec<(u64, u64)>,
     /// Why no capture kernel could be loaded.
     obstacle: Option<String>,
     /// What forbids kernels without a signature.
@@ -57,6 +60,10 @@ pub(super) fn of(machine: &Machine) -> Report {
     let mut report = Report {
         operational: is_loaded(tree),
         reserved: reserved(tree),
+        // Who is not root sees no addresses.
+        ranges: Iomem::of(tree)
+            .map(|iomem| iomem.crash_kernels().map(|it| (it.start, it.end)).collect())
+            .unwrap_or_default(),
         obstacle,
         lockdown: Guard::of(tree).forbids_unsigned(),
         loaded: load::last(tree).filter(|_| is_loaded(tree)),
@@ -102,7 +109,8 @@ impl Report {
     /// Says it in lines.
     pub(super) fn say(&self, out: &mut dyn Write) -> anyhow::Result<()> {
         let mut line = |name: &str, text: String| writeln!(out, "{name:<14} {text}");
-        line("Reserved:", format!("{}M", mib(self.reserved)))?;
+        let places: Vec<String> = self.ranges.iter().map(|(start, end)| format!(" {start:#x}-{end:#x}")).collect();
+        line("Reserved:", format!("{}M{}", mib(self.reserved), places.concat()))?;
         if let Some(obstacle) = &self.obstacle {
             line("Obstacle:", obstacle.clone())?;
         }

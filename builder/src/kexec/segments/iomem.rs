@@ -94,7 +94,8 @@ impl Iomem {
         self.resources.iter().filter(is_ram).map(|it| it.range.clone())
     }
 
-    fn crash_kernels(&self) -> impl Iterator<Item = Range<u64>> {
+    /// What is reserved for a capture kernel.
+    pub fn crash_kernels(&self) -> impl Iterator<Item = Range<u64>> {
         self.resources.iter().filter(|it| it.name == "Crash kernel").map(|it| it.range.clone())
     }
 

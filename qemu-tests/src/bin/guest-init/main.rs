@@ -5,7 +5,8 @@
 //! ```
 //!
 //! In: words of the kernel's command line, `guest.mode=crash|poweroff`, `guest.load=MIB` and `guest.huge=PAGES` for the
-//! filling, or `guest.kinds=every guest.gigantic=PAGES` to leave it to `page-kinds`, `guest.marker=TEXT`; modules packed under `/modules` in the order that `/modules/order` says. Out: lines that
+//! filling, or `guest.kinds=every guest.gigantic=PAGES` to leave it to `page-kinds`, `guest.marker=TEXT`,
+//! `guest.start=WORD,WORD` for `kdumpctl start`, `guest.crash=test` to let `kdumpctl test` crash it; modules packed under `/modules` in the order that `/modules/order` says. Out: lines that
 //! begin with `GUEST: ` on the console. Whatever fails is such a line too, and then the machine is powered off.
 //!
 //! A target that the guest puts together itself (`stack.rs`) is made by the commands in [`PREPARE`]; with
@@ -83,7 +84,7 @@ fn run() -> Result<()> {
         }
     }
     say("kdumpctl start");
-    load_crash_kernel()?;
+    load_crash_kernel(words.get("start").unwrap_or_default())?;
     say("filling memory");
     let loaded = match words.get("kinds") {
         Some(_) => fill::with_every_kind(words.number("gigantic")?)?,
@@ -92,6 +93,10 @@ fn run() -> Result<()> {
     fs::write("/dev/kmsg", words.get("marker").unwrap_or("kdump-marker")).context("unable to write to /dev/kmsg")?;
     nix::unistd::sync();
     say(&format!("crashing now, with {loaded} MiB of memory in use"));
+    if words.get("crash") == Some("test") {
+        let ended = Command::new("/usr/sbin/kdumpctl").args(["test", "--force"]).status();
+        bail!("kdumpctl test ended with {:?}", ended.context("unable to run kdumpctl")?);
+    }
     fs::write("/proc/sysrq-trigger", "c").context("unable to crash the kernel")?;
     std::thread::sleep(Duration::from_secs(30));
     bail!("the kernel did not crash");
@@ -103,9 +108,10 @@ fn say(text: &str) {
     let _ = tcdrain(std::io::stdout());
 }
 
-fn load_crash_kernel() -> Result<()> {
+fn load_crash_kernel(words: &str) -> Result<()> {
     let path = "/usr/bin:/usr/sbin:/bin:/sbin";
-    let status = Command::new("/usr/sbin/kdumpctl").arg("start").env("PATH", path).status();
+    let words = words.split(',').filter(|word| !word.is_empty());
+    let status = Command::new("/usr/sbin/kdumpctl").arg("start").args(words).env("PATH", path).status();
     let status = status.context("unable to run kdumpctl")?;
     if !status.success() {
         bail!("kdumpctl start ended with {status}");

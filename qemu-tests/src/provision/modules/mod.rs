@@ -13,7 +13,7 @@ use super::packages;
 use crate::{folders, tools};
 
 /// The sources, each beside this file.
-const SOURCES: [(&str, &str); 7] = [
+const SOURCES: [(&str, &str); 9] = [
     ("hang.c", include_str!("hang.c")),
     ("holder.c", include_str!("holder.c")),
     ("patch.h", include_str!("patch.h")),
@@ -21,6 +21,8 @@ const SOURCES: [(&str, &str); 7] = [
     ("live-patch-two.c", include_str!("live-patch-two.c")),
     ("live-patch-three.c", include_str!("live-patch-three.c")),
     ("live-patch-held.c", include_str!("live-patch-held.c")),
+    ("live-patch-version.c", include_str!("live-patch-version.c")),
+    ("live-patch-panic.c", include_str!("live-patch-panic.c")),
 ];
 
 /// The file of a module of ours, by its name without suffix; unsigned.
@@ -32,6 +34,8 @@ const SOURCES: [(&str, &str); 7] = [
 /// | `live-patch-one`, `-two` | have `/proc/cmdline` say so |
 /// | `live-patch-three` | likewise, in the place of all other patches |
 /// | `live-patch-held` | patches `holder_wait()` |
+/// | `live-patch-version` | has `/proc/version` say so, which no boot depends on |
+/// | `live-patch-panic` | panics when somebody reads `/proc/meminfo`, as our init does at the end of each stage |
 pub fn own_module(kernel: &Kernel, name: &str) -> Result<PathBuf> {
     let headers = headers(kernel)?;
     let key: String = Sha256::digest(format!("{SOURCES:?}")).iter().take(5).map(|byte| format!("{byte:02x}")).collect();

@@ -6,6 +6,8 @@
 //! collector = "kdump-capture -z -d 31"
 //! failure_action = "reboot"
 //! final_action = "reboot"
+//! shell_first = false                     # true: a shell before the final action
+//! rebuild = "never"                       # at start, or "always"; without it whenever the image has to be
 //!
 //! [[target]]                              # tried in this order until one has a complete dump
 //! kind = "nfs"
@@ -26,6 +28,7 @@
 //! [[target]]
 //! kind = "remote"                         # ssh, sftp, ftp or ftps; the key is the first that root has, or sshkey
 //! url = "sftp://dump@nas.example/srv/crash"
+//!                                         # with ftp and a user: password_file = "/etc/kdump/ftp.password"
 //!
 //! [[target]]
 //! kind = "virtiofs"
@@ -53,11 +56,23 @@
 //! pre = "/usr/local/sbin/before-the-dump"
 //! post = "/usr/local/sbin/after-the-dump"
 //! emergency = "/usr/local/sbin/no-dump"
+//! before = ["/usr/local/sbin/lights", "on"]   # with arguments; how these two end does not matter
+//! after = ["/usr/local/sbin/lights", "off"]
 //!
 //! [image]
-//! modules = ["mlx5_core"]
-//! files = ["/usr/bin/lspci"]
-//! forbid = ["floppy"]
+//! modules = ["mlx5_core"]                 # must be there
+//! drivers = ["nvidia"]                    # if the kernel has them; `first` are loaded before all others
+//! first = ["vfio_pci"]
+//! forbid = ["floppy"]                     # not loaded for anybody, and not there
+//! filesystems = ["xfs"]
+//! files = ["/usr/bin/lspci"]              # must be there, with what they need; `optional` if the machine has them
+//! programs = ["ip"]
+//! optional = ["/usr/bin/strace"]
+//! include = [["/etc/kdump/extra", "/etc/extra"]]
+//! firmware = ["/opt/firmware"]            # looked at before /lib/firmware
+//! compress = "zstd"
+//! hostonly = true                         # false: with the drivers of most machines
+//! watchdog = true                         # false: that of the running system is left alone
 //! integrity = true                        # keys and policy of IMA and EVM, as /etc/sysconfig/{ima,evm,masterkey} name them
 //! modsign = true                          # the certificates in /etc/keys/modsign, by which modules are trusted
 //!
@@ -82,28 +97,40 @@
 //! remove = "quiet splash"
 //! append = "nr_cpus=1 irqpoll reset_devices"
 //! network = "eth0:dhcp"
+//! boot_dir = "/boot"                      # where the kernel is, and how its file is called
+//! name = "vmlinuz"
+//! syscall = "file"                        # or "load", or "auto"
+//!
+//! [remote]                                # for targets by ssh and sftp
+//! identities = "id_ed25519 id_rsa"        # relative to root's; the first that is there
+//! host_key = "ssh-ed25519 AAAA"
+//! wait = 30                               # seconds
 //! ```
 //!
 //! In: its text. Out: the same model that the other files fill. Every refusal names file and line.
 //!
-//! May surprise: where this file is, `/etc/kdump.conf` is not read, and that is said. `/etc/sysconfig/kdump` is, since it
-//! is about loading too.
+//! May surprise: where this file is, `/etc/kdump.conf`, `/etc/default/kdump-tools` and dracut.conf are not read, and of
+//! the first two that is said. `/etc/sysconfig/kdump` is, since it is about loading too. `kdumpctl config convert` writes
+//! this file from the others, and knows a few more words than stand here, for variables that few set.
+
+mod file;
+mod targets;
 
 use super::collector::Collector;
-use super::kdump_conf::{check_tag, directory, on_failure, program, raw_device};
-use super::{Given, KdumpConf, Origin, Savedir, Sysconfig, TargetLine, Wanted, fence};
+use super::values::{
+    check_tag, directory, fail_command, from_str, module_name, on_failure, program, program_or_name, raw_device,
+};
+use super::{Complaints, Given, KdumpConf, Origin, Rebuild, Savedir, Syscall, Sysconfig, TargetLine, Wanted, fence};
+use crate::cpio::write::Packing;
 use anyhow::{Context, anyhow, bail};
-use kdump_hooks::cifs::Cifs;
-use kdump_hooks::filesystem::Filesystem;
+use clap::ValueEnum;
+use file::{File, MailTable, Text};
 use kdump_hooks::net::NetConfig;
-use kdump_hooks::nfs::Nfs;
+use kdump_hooks::notify::Notify;
 use kdump_hooks::notify::smtp::{self, Mail};
-use kdump_hooks::remote::Remote;
-use kdump_init::config::{Limits, Measure};
-use serde::Deserialize;
+use kdump_init::config::Limits;
 use std::collections::BTreeMap;
-use std::num::NonZeroU32;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use toml::Spanned;
 
 /// Where it is, below the root.
@@ -112,117 +139,13 @@ pub const PATH: &str = "etc/kdump/kdump.toml";
 /// The longest limit: a day.
 const LONGEST: u64 = 86_400;
 
-/// The kinds of targets, what each must have, and what it may have.
-const KINDS: [(&str, &[&str], &[&str]); 7] = [
-    ("filesystem", &["type", "device"], &["path", "options"]),
-    ("virtiofs", &["tag"], &["path"]),
-    ("raw", &["device"], &[]),
-    ("nfs", &["export"], &["path", "options"]),
-    ("cifs", &["share"], &["path", "options", "credentials"]),
-    ("remote", &["url"], &[]),
-    ("pstore", &[], &[]),
-];
-
-type Text = Option<Spanned<String>>;
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct File {
-    path: Text,
-    sshkey: Text,
-    raw_force: Option<Spanned<bool>>,
-    collector: Text,
-    failure_action: Text,
-    final_action: Text,
-    target: Vec<Spanned<Table>>,
-    room: Room,
-    limits: BTreeMap<String, Spanned<u64>>,
-    programs: Programs,
-    image: Image,
-    fence: Option<Fence>,
-    notify: Notify,
-    kernel: Kernel,
-}
-
-/// One target: which fields it may have depends on its kind.
-type Table = BTreeMap<Spanned<String>, Spanned<Value>>;
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
-enum Value {
-    Text(String),
-    List(Vec<String>),
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Room {
-    keep: Option<Spanned<NonZeroU32>>,
-    free: Option<Spanned<u32>>,
-    when_short: Option<Vec<Measure>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Programs {
-    pre: Text,
-    post: Text,
-    emergency: Text,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Image {
-    modules: Vec<Spanned<String>>,
-    files: Vec<Spanned<String>>,
-    forbid: Vec<Spanned<String>>,
-    integrity: Option<Spanned<bool>>,
-    modsign: Option<Spanned<bool>>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Fence {
-    nodes: Spanned<Vec<String>>,
-    args: Text,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Notify {
-    webhook: Text,
-    mail: Option<MailTable>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct MailTable {
-    server: Spanned<String>,
-    to: Vec<Spanned<String>>,
-    #[serde(default)]
-    cc: Vec<Spanned<String>>,
-    from: Text,
-    credentials: Text,
-    #[serde(default)]
-    clear: bool,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Kernel {
-    release: Text,
-    command_line: Text,
-    remove: Text,
-    append: Text,
-    network: Text,
-}
-
 /// What the file asks for.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Native {
-    /// All but what is about loading.
+    /// What is done about a dump.
     pub dump: KdumpConf,
-    kernel: Sysconfig,
+    /// What is known of the capture kernel, and the rest.
+    pub system: Sysconfig,
 }
 
 impl Native {
@@ -236,31 +159,27 @@ impl Native {
             let line = reader.line(error.span().map_or(0, |span| span.start));
             anyhow!("{}:{line}: {}", file.display(), error.message().replace('\n', " "))
         })?;
-        Ok(Native { dump: reader.dump(&parsed)?, kernel: reader.system(&parsed)? })
+        Ok(Native { dump: reader.dump(&parsed)?, system: reader.system(&parsed)? })
     }
 
-    /// Puts what the file says about loading in the place of what `system` says; where both do, `warnings` tell.
-    pub fn override_system(&self, system: &mut Sysconfig, warnings: &mut Vec<String>) {
-        fn one<T: Clone>(
-            name: &str,
-            ours: Option<&Given<T>>,
-            theirs: &mut Option<Given<T>>,
-            warnings: &mut Vec<String>,
-        ) {
-            let Some(ours) = ours else { return };
-            if let Some(theirs) = theirs {
-                warnings.push(format!("{}: {name} has no effect: {} says otherwise", theirs.origin, ours.origin));
-            }
-            *theirs = Some(ours.clone());
+    /// Puts what the file says in the place of what `system` says; where both do, that is told.
+    pub fn override_system(&self, system: &mut Sysconfig, complaints: &mut Complaints) {
+        macro_rules! each {
+            ($($field:ident)*) => { $(
+                if let Some(ours) = &self.system.$field {
+                    if let Some(theirs) = system.$field.replace(ours.clone()) {
+                        let words = format!("what it says has no effect: {} says otherwise", ours.origin);
+                        complaints.warn(&theirs.origin, words);
+                    }
+                }
+            )* };
         }
-        let ours = &self.kernel;
-        one("KDUMP_KERNELVER", ours.kernelver.as_ref(), &mut system.kernelver, warnings);
-        one("KDUMP_COMMANDLINE", ours.commandline.as_ref(), &mut system.commandline, warnings);
-        one("KDUMP_COMMANDLINE_REMOVE", ours.remove.as_ref(), &mut system.remove, warnings);
-        one("KDUMP_COMMANDLINE_APPEND", ours.append.as_ref(), &mut system.append, warnings);
-        one("KDUMP_KEEP_OLD_DUMPS", ours.keep.as_ref(), &mut system.keep, warnings);
-        one("KDUMP_FREE_DISK_SIZE", ours.free.as_ref(), &mut system.free, warnings);
-        one("KDUMP_NETCONFIG", ours.netconfig.as_ref(), &mut system.netconfig, warnings);
+        each! {
+            enabled kernelver kernel_file image_file commandline remove append bootdir img img_ext syscall crashkernel
+            update_bootloader auto_resize creation_notification log_level netconfig ssh_identity host_key net_timeout
+            prescript postscript immediate_reboot continue_on_error fail_command keep free sysctl
+        }
+        system.required_programs.extend(self.system.required_programs.iter().cloned());
     }
 }
 
@@ -303,6 +222,24 @@ impl Reader<'_> {
         value.as_ref().map(|value| self.made(name, value, make)).transpose()
     }
 
+    fn given<S, T>(&self, place: &Spanned<S>, value: T) -> Given<T> {
+        Given { value, origin: self.origin(place) }
+    }
+
+    /// A value as it stands there.
+    fn plain<T: Clone>(&self, value: &Option<Spanned<T>>) -> Option<Given<T>> {
+        value.as_ref().map(|value| self.given(value, value.get_ref().clone()))
+    }
+
+    fn each<T>(
+        &self,
+        name: &str,
+        list: &[Spanned<String>],
+        make: impl Fn(&str) -> anyhow::Result<T>,
+    ) -> anyhow::Result<Vec<Given<T>>> {
+        list.iter().map(|text| self.made(name, text, &make)).collect()
+    }
+
     fn dump(&self, file: &File) -> anyhow::Result<KdumpConf> {
         let mut conf = KdumpConf::default();
         if let Some(path) = self.optional("path", &file.path, directory)? {
@@ -314,27 +251,22 @@ impl Reader<'_> {
         if let Some(action) = self.optional("failure_action", &file.failure_action, on_failure)? {
             conf.failure_action = action;
         }
-        let ending = |text: &str| text.parse().map_err(anyhow::Error::msg);
-        if let Some(action) = self.optional("final_action", &file.final_action, ending)? {
+        if let Some(action) = self.optional("final_action", &file.final_action, from_str)? {
             conf.final_action = action;
         }
-        conf.raw_force = file.raw_force.as_ref().map(|force| self.given(force, *force.get_ref()));
-        conf.when_short = file.room.when_short.clone();
+        conf.rebuild = self.optional("rebuild", &file.rebuild, |when| match when {
+            "always" => Ok(Rebuild::Always),
+            "never" => Ok(Rebuild::Never),
+            _ => bail!("`{when}` is neither always nor never"),
+        })?;
+        conf.auto_reset_crashkernel = self.plain(&file.auto_reset_crashkernel);
+        conf.raw_force = self.plain(&file.raw_force);
+        conf.when_short = self.plain(&file.room.when_short);
         conf.sshkey = self.optional("sshkey", &file.sshkey, program)?;
         conf.kdump_pre = self.optional("pre", &file.programs.pre, program)?;
         conf.kdump_post = self.optional("post", &file.programs.post, program)?;
         conf.kdump_emergency = self.optional("emergency", &file.programs.emergency, program)?;
-        for module in &file.image.modules {
-            conf.extra_modules.push(self.made("modules", module, module_name)?);
-        }
-        for path in &file.image.files {
-            conf.extra_bins.push(self.made("files", path, program)?);
-        }
-        for module in &file.image.forbid {
-            conf.forbid_modules.push(self.made("forbid", module, module_name)?);
-        }
-        let bool = |word: &Option<Spanned<bool>>| word.as_ref().map(|word| self.given(word, *word.get_ref()));
-        (conf.integrity, conf.modsign) = (bool(&file.image.integrity), bool(&file.image.modsign));
+        self.image(&file.image, &mut conf)?;
         if let Some(fence) = &file.fence {
             let origin = self.origin(&fence.nodes);
             if fence.nodes.get_ref().is_empty() {
@@ -347,25 +279,55 @@ impl Reader<'_> {
         conf.notify = self.notify(&file.notify)?;
         for table in &file.target {
             let target = self.target(table)?;
-            if let Some(first) = conf.targets.iter().find(|first| first.value.line == target.value.line) {
-                bail!("{}: this is the target of {} once more; keep one of the two", target.origin, first.origin);
-            }
+            let origin = target.origin.clone();
             if let Some(last) = conf.targets.iter().find(|other| other.value.line == TargetLine::Pstore) {
                 bail!("{}: pstore takes the log alone; put it behind all other targets", last.origin);
             }
-            conf.targets.push(target);
+            conf.add_target(target).with_context(|| origin.to_string())?;
         }
         Ok(conf)
     }
 
-    fn notify(&self, table: &Notify) -> anyhow::Result<Option<kdump_hooks::notify::Notify>> {
-        let webhook = self.optional("webhook", &table.webhook, from_str)?.map(|given| given.value);
-        let mail = table.mail.as_ref().map(|mail| self.mail(mail)).transpose()?;
-        let is_some = webhook.is_some() || mail.is_some();
-        Ok(is_some.then(|| kdump_hooks::notify::Notify { host: String::new(), mail, webhook }))
+    /// What is in the image.
+    fn image(&self, file: &file::Image, conf: &mut KdumpConf) -> anyhow::Result<()> {
+        conf.extra_modules = self.each("modules", &file.modules, module_name)?;
+        conf.extra_bins = self.each("files", &file.files, program)?;
+        conf.forbid_modules = self.each("forbid", &file.forbid, module_name)?;
+        let image = &mut conf.image;
+        image.add_drivers = self.each("drivers", &file.drivers, module_name)?;
+        image.force_drivers = self.each("first", &file.first, module_name)?;
+        image.omit_drivers = self.each("omit", &file.omit, module_name)?;
+        image.filesystems = self.each("filesystems", &file.filesystems, module_name)?;
+        image.install = self.each("install", &file.install, program_or_name)?;
+        image.install_optional = self.each("optional", &file.optional, program_or_name)?;
+        image.firmware = self.each("firmware", &file.firmware, program)?;
+        for pair in &file.include {
+            let origin = self.origin(pair);
+            let [from, to] = pair.get_ref();
+            let path = |text: &str| program(text).with_context(|| format!("{origin}: include"));
+            let value = super::Include { from: path(from)?, to: path(to)? };
+            image.include.push(Given::at(value, &origin));
+        }
+        image.compress = self.optional("compress", &file.compress, |name| {
+            Packing::from_str(name, false).map_err(|_| anyhow!("an image is not packed with `{name}` here"))
+        })?;
+        image.hostonly = self.plain(&file.hostonly);
+        image.watchdog = self.plain(&file.watchdog);
+        image.integrity = self.plain(&file.integrity);
+        image.modsign = self.plain(&file.modsign);
+        Ok(())
     }
 
-    fn mail(&self, table: &MailTable) -> anyhow::Result<Mail> {
+    fn notify(&self, table: &file::Notify) -> anyhow::Result<Option<Given<Notify>>> {
+        let webhook = self.optional("webhook", &table.webhook, from_str)?;
+        let mail = table.mail.as_ref().map(|mail| self.mail(mail)).transpose()?;
+        let origins = [mail.as_ref().map(|given| &given.origin), webhook.as_ref().map(|given| &given.origin)];
+        let Some(origin) = origins.into_iter().flatten().min().cloned() else { return Ok(None) };
+        let (mail, webhook) = (mail.map(|given| given.value), webhook.map(|given| given.value));
+        Ok(Some(Given { value: Notify { host: String::new(), mail, webhook }, origin }))
+    }
+
+    fn mail(&self, table: &MailTable) -> anyhow::Result<Given<Mail>> {
         let server = self.made("server", &table.server, |text| smtp::server(text).map_err(anyhow::Error::msg))?;
         let (host, port) = server.value;
         let address = |name: &str, text: &Spanned<String>| {
@@ -389,178 +351,97 @@ impl Reader<'_> {
             bail!("{}: `to` names nobody; name somebody or take [notify.mail] out", server.origin);
         }
         let from = from.into_iter().next().unwrap_or_default();
-        Ok(Mail { host, port, from, to, cc: all("cc", &table.cc)?, credentials: credentials.map(|file| file.value) })
+        let credentials = credentials.map(|file| file.value);
+        Ok(Given {
+            value: Mail { host, port, from, to, cc: all("cc", &table.cc)?, credentials },
+            origin: server.origin,
+        })
     }
 
-    fn limits(&self, table: &BTreeMap<String, Spanned<u64>>) -> anyhow::Result<Limits> {
-        let mut limits = Limits::default();
+    fn limits(&self, table: &BTreeMap<String, Spanned<u64>>) -> anyhow::Result<Given<Limits>> {
+        let mut limits = Given::default(Limits::default());
         for (name, seconds) in table {
             let origin = self.origin(seconds);
             let limit = match name.as_str() {
-                "device" => &mut limits.device,
-                "stall" => &mut limits.stall,
-                "stage" => &mut limits.stage,
-                "driver" => &mut limits.driver,
+                "device" => &mut limits.value.device,
+                "stall" => &mut limits.value.stall,
+                "stage" => &mut limits.value.stage,
+                "driver" => &mut limits.value.driver,
                 _ => bail!("{origin}: there is no limit `{name}`; write device, stall, stage or driver"),
             };
             if !(1..=LONGEST).contains(seconds.get_ref()) {
                 bail!("{origin}: {name}: write seconds from 1 to {LONGEST}: nothing waits for ever");
             }
             *limit = *seconds.get_ref();
+            limits.origin = origin;
         }
         Ok(limits)
     }
 
-    fn target(&self, table: &Spanned<Table>) -> anyhow::Result<Given<Wanted>> {
-        let origin = self.origin(table);
-        let fields = Fields { reader: self, table: table.get_ref(), origin: &origin };
-        let kind = fields.text("kind")?;
-        let kinds = KINDS.map(|(kind, ..)| kind).join(", ");
-        let Some(kind) = kind else { bail!("{origin}: the target has no `kind`; write one of {kinds}") };
-        let Some((_, must, may)) = KINDS.iter().find(|(known, ..)| *known == kind.value) else {
-            bail!("{}: there is no kind of target `{}`; write one of {kinds}", kind.origin, kind.value);
-        };
-        let named = |name: &str| name == "kind" || must.contains(&name) || may.contains(&name);
-        if let Some(name) = table.get_ref().keys().find(|name| !named(name.get_ref())) {
-            let all = [*must, *may].concat().join(", ");
-            bail!("{}: a target of kind {} has no `{}`; it has {all}", self.origin(name), kind.value, name.get_ref());
-        }
-        let need = |name: &str| {
-            fields.text(name)?.with_context(|| format!("{origin}: a target of kind {} needs `{name}`", kind.value))
-        };
-        let options = fields.list("options")?;
-        let mut path = fields.text("path")?.map(|path| parsed("path", &path, directory)).transpose()?;
-        let line = match kind.value.as_str() {
-            "filesystem" => {
-                let fstype = parsed("type", &need("type")?, |fstype| match Filesystem::is_known(fstype) {
-                    true => Ok(fstype.to_owned()),
-                    false => bail!("{fstype} is not a file system that a dump can go to"),
-                })?;
-                let device = need("device")?;
-                TargetLine::Filesystem { fstype, device: parsed("device", &device, from_str)? }
-            }
-            "virtiofs" => TargetLine::Virtiofs(parsed("tag", &need("tag")?, check_tag)?),
-            "pstore" => TargetLine::Pstore,
-            "raw" => TargetLine::Raw(parsed("device", &need("device")?, raw_device)?),
-            "nfs" => TargetLine::Nfs(parsed("export", &need("export")?, from_str::<Nfs>)?),
-            "remote" => {
-                let savedir = parsed("url", &need("url")?, remote)?;
-                path = Some(savedir.path.clone());
-                TargetLine::Remote(savedir)
-            }
-            _ => {
-                let share = parsed("share", &need("share")?, from_str::<Cifs>)?;
-                let credentials = fields.text("credentials")?;
-                let credentials = credentials.map(|file| parsed("credentials", &file, program)).transpose()?;
-                TargetLine::Cifs(Cifs { credentials, ..share })
-            }
-        };
-        Ok(Given { value: Wanted { line, path, options }, origin: kind.origin })
-    }
-
-    fn given<S, T>(&self, place: &Spanned<S>, value: T) -> Given<T> {
-        Given { value, origin: self.origin(place) }
-    }
-
-    /// What other dialects say in `/etc/sysconfig/kdump`.
+    /// What other dialects say in variables.
     fn system(&self, file: &File) -> anyhow::Result<Sysconfig> {
-        let (kernel, room) = (&file.kernel, &file.room);
+        let (kernel, room, remote) = (&file.kernel, &file.room, &file.remote);
         let text = |name: &str, value: &Text| self.optional(name, value, |text| Ok(text.to_owned()));
-        // Nothing to remove or to append is a choice, too.
-        let even_empty = |value: &Text| {
-            let given = |value: &Spanned<String>| Given { value: value.get_ref().clone(), origin: self.origin(value) };
-            value.as_ref().map(given)
-        };
+        let path = |name: &str, value: &Text| self.optional(name, value, program);
+        // How much is said, and whether something is done, is said by no more than a word.
+        let not = |value: &Option<Spanned<bool>>| self.plain(value).map(|given| given.map(|value| !value));
         Ok(Sysconfig {
+            enabled: self.plain(&file.enabled),
             kernelver: text("release", &kernel.release)?,
+            kernel_file: path("file", &kernel.file)?,
+            image_file: path("image", &kernel.image)?,
             commandline: text("command_line", &kernel.command_line)?,
-            remove: even_empty(&kernel.remove),
-            append: even_empty(&kernel.append),
+            // Nothing to remove or to append is a choice, too.
+            remove: self.plain(&kernel.remove),
+            append: self.plain(&kernel.append),
+            bootdir: path("boot_dir", &kernel.boot_dir)?,
+            img: text("name", &kernel.name)?,
+            img_ext: text("suffix", &kernel.suffix)?,
+            syscall: self.optional("syscall", &kernel.syscall, |word| match word {
+                "file" => Ok(Syscall::File),
+                "load" => Ok(Syscall::Load),
+                "auto" => Ok(Syscall::Auto),
+                _ => bail!("`{word}` is none; write file, load or auto"),
+            })?,
+            crashkernel: self.optional("crashkernel", &kernel.crashkernel, super::suse::crashkernel)?,
+            update_bootloader: self.plain(&kernel.update_bootloader),
+            auto_resize: self.plain(&kernel.auto_resize),
+            creation_notification: self.plain(&file.tell_test_result),
+            log_level: match self.plain(&file.log_level) {
+                Some(given) if given.value > 4 => bail!("{}: log_level: write 0 to 4", given.origin),
+                level => level,
+            },
             netconfig: self.optional("network", &kernel.network, NetConfig::parse)?,
-            keep: room.keep.as_ref().map(|keep| self.given(keep, *keep.get_ref())),
-            free: room.free.as_ref().map(|mib| self.given(mib, u64::from(*mib.get_ref()) << 20)),
-            ..Sysconfig::default()
+            ssh_identity: text("identities", &remote.identities)?,
+            host_key: self.optional("host_key", &remote.host_key, super::suse::host_key)?,
+            net_timeout: self.plain(&remote.wait),
+            prescript: self.argv("before", &file.programs.before)?,
+            postscript: self.argv("after", &file.programs.after)?,
+            required_programs: self.each("programs", &file.image.programs, program_or_name)?,
+            immediate_reboot: not(&file.shell_first),
+            continue_on_error: not(&file.shell_on_failure),
+            fail_command: self.optional("fail_command", &file.fail_command, fail_command)?,
+            keep: self.plain(&room.keep),
+            free: self.plain(&room.free).map(|given| given.map(|mib| u64::from(mib) << 20)),
+            sysctl: path("sysctl", &kernel.sysctl)?,
         })
     }
-}
 
-/// A machine that is sent to.
-fn remote(url: &str) -> anyhow::Result<Remote> {
-    match Savedir::parse(url)?.target {
-        Some(TargetLine::Remote(remote)) => Ok(remote),
-        _ => bail!("write an address such as sftp://dump@nas/srv/crash, by ssh, sftp, ftp or ftps"),
+    /// A program and its arguments.
+    fn argv(&self, name: &str, value: &Option<Spanned<Vec<String>>>) -> anyhow::Result<Option<Given<Vec<String>>>> {
+        let Some(given) = self.plain(value) else { return Ok(None) };
+        let first = given.value.first().with_context(|| format!("{}: {name} names no program", given.origin))?;
+        program(first).with_context(|| format!("{}: {name}", given.origin))?;
+        Ok(Some(given))
     }
 }
 
-/// The fields of one target.
-struct Fields<'a> {
-    reader: &'a Reader<'a>,
-    table: &'a Table,
-    origin: &'a Origin,
-}
-
-impl Fields<'_> {
-    fn field(&self, name: &str) -> Option<(&Value, Origin)> {
-        let (_, value) = self.table.iter().find(|(key, _)| key.get_ref() == name)?;
-        let origin = self.reader.origin(value);
-        Some((value.get_ref(), origin))
-    }
-
-    fn text(&self, name: &str) -> anyhow::Result<Option<Given<String>>> {
-        match self.field(name) {
-            None => Ok(None),
-            Some((Value::Text(text), origin)) if !text.trim().is_empty() => {
-                Ok(Some(Given { value: text.clone(), origin }))
-            }
-            Some((_, origin)) => bail!("{origin}: write {name} = \"…\", or take the line out"),
-        }
-    }
-
-    fn list(&self, name: &str) -> anyhow::Result<Vec<String>> {
-        match self.field(name) {
-            None => Ok(Vec::new()),
-            Some((Value::List(list), origin)) => match list.iter().find(|word| !is_option(word)) {
-                Some(word) => bail!("{origin}: {name}: `{word}` is not one option; write each for itself"),
-                None => Ok(list.clone()),
-            },
-            Some((Value::Text(_), origin)) => {
-                bail!("{origin}: write {name} = [\"…\", \"…\"] (target of {})", self.origin)
-            }
-        }
-    }
-}
-
-/// One mount option.
-fn is_option(word: &str) -> bool {
-    !word.is_empty() && !word.contains(|c: char| c == ',' || c.is_whitespace() || c.is_control())
-}
-
-fn parsed<T>(name: &str, given: &Given<String>, make: impl FnOnce(&str) -> anyhow::Result<T>) -> anyhow::Result<T> {
-    make(&given.value).with_context(|| format!("{}: {name}", given.origin))
-}
-
-fn from_str<T: std::str::FromStr<Err = String>>(text: &str) -> anyhow::Result<T> {
-    text.parse().map_err(anyhow::Error::msg)
-}
-
-fn module_name(text: &str) -> anyhow::Result<String> {
-    match text.contains(|c: char| c.is_whitespace() || c == '/') {
-        true => bail!("`{text}` is not the name of a module"),
-        false => Ok(text.to_owned()),
-    }
-}
-
-/// The first directive of a kdump.conf that is not read.
+/// The first directive of another configuration that is not read.
 pub(super) fn unread(text: &str, file: &Path) -> Option<String> {
     let is_directive = |line: &str| !line.is_empty() && !line.starts_with('#');
     let (number, line) = (1..).zip(text.lines().map(str::trim)).find(|(_, line)| is_directive(line))?;
-    let word = line.split_whitespace().next()?;
+    let word = line.split([' ', '\t', '=']).next()?;
     Some(format!("{}:{number}: `{word}` and all of this file has no effect", file.display()))
-}
-
-/// The file of this machine, if it has one.
-pub(super) fn path(root: &Path) -> PathBuf {
-    root.join(PATH)
 }
 
 #[cfg(test)]
@@ -568,7 +449,7 @@ mod tests {
     use super::*;
     use crate::config::OnFailure;
     use kdump_hooks::DeviceSpec;
-    use kdump_init::config::Ending;
+    use kdump_init::config::{Ending, Measure};
     use proptest::prelude::*;
 
     fn parse(text: &str) -> anyhow::Result<Native> {
@@ -576,7 +457,7 @@ mod tests {
     }
 
     fn example() -> String {
-        let lines: Vec<&str> = include_str!("native.rs")
+        let lines: Vec<&str> = include_str!("mod.rs")
             .lines()
             .skip_while(|line| *line != "//! ```toml")
             .skip(1)
@@ -608,24 +489,25 @@ mod tests {
         assert_eq!(dump.sshkey.as_ref().unwrap().value, Path::new("/root/.ssh/kdump_id_ed25519"));
         assert_eq!(share.value, TargetLine::Virtiofs("dumps".into()).into());
         assert!(matches!(&raw.value.line, TargetLine::Raw(DeviceSpec::PartUuid(_))));
-        assert_eq!(dump.when_short, Some(Measure::all()));
+        assert_eq!(dump.when_short.as_ref().unwrap().value, Measure::all());
         assert_eq!(last.value, TargetLine::Pstore.into());
-        assert_eq!(dump.limits, Limits::default());
-        let mail = dump.notify.as_ref().unwrap().mail.as_ref().unwrap();
+        assert_eq!(dump.limits.value, Limits::default());
+        let mail = dump.notify.as_ref().unwrap().value.mail.as_ref().unwrap();
         assert_eq!((mail.host.as_str(), mail.to.len(), mail.cc.len()), ("mail.example", 1, 1));
         assert_eq!(dump.kdump_post.as_ref().unwrap().value, Path::new("/usr/local/sbin/after-the-dump"));
         assert_eq!((dump.extra_modules.len(), dump.extra_bins.len(), dump.forbid_modules.len()), (1, 1, 1));
-        assert!(dump.integrity.as_ref().unwrap().value && dump.modsign.as_ref().unwrap().value);
+        assert!(dump.image.integrity.as_ref().unwrap().value && dump.image.modsign.as_ref().unwrap().value);
         assert_eq!(dump.fence_nodes.as_ref().unwrap().value.len(), 2);
         assert_eq!(dump.fence_args.as_ref().unwrap().value.interval, 10);
-        let mut warnings = Vec::new();
-        let mut system = Sysconfig::parse("KDUMP_COMMANDLINE_APPEND=x", Path::new("kdump"), &mut warnings).unwrap();
-        native.override_system(&mut system, &mut warnings);
+        let given = Given { value: "x".to_owned(), origin: Origin::Line("kdump".into(), 1) };
+        let mut system = Sysconfig { append: Some(given), ..Sysconfig::default() };
+        let mut complaints = Complaints::default();
+        native.override_system(&mut system, &mut complaints);
         assert_eq!(system.append.unwrap().value, "nr_cpus=1 irqpoll reset_devices");
         assert_eq!(system.kernelver.unwrap().value, "6.1.0-18-amd64");
         assert_eq!((system.keep.unwrap().value.get(), system.free.unwrap().value), (3, 64 << 20));
-        let [warning] = &warnings[..] else { panic!("{warnings:?}") };
-        assert!(warning.starts_with("kdump:1: KDUMP_COMMANDLINE_APPEND has no effect: kdump.toml:"), "{warning}");
+        let [warning] = &complaints.warnings[..] else { panic!("{complaints:?}") };
+        assert!(warning.starts_with("kdump:1: what it says has no effect: kdump.toml:"), "{warning}");
     }
 
     #[test]

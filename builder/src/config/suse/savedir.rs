@@ -2,7 +2,7 @@
 //!
 //! In: a path or a URL. Out: what kdump.conf would say in two directives.
 
-use super::TargetLine;
+use super::super::TargetLine;
 use anyhow::{Context, bail};
 use kdump_hooks::cifs;
 use kdump_hooks::nfs::Nfs;
@@ -38,7 +38,7 @@ impl Savedir {
                 let (share, path) = cifs::of_url(value, Path::new(CREDENTIALS)).map_err(anyhow::Error::msg)?;
                 Ok(Savedir {
                     target: Some(TargetLine::Cifs(share)),
-                    path: super::kdump_conf::directory(&path.to_string_lossy())?,
+                    path: super::super::values::directory(&path.to_string_lossy())?,
                 })
             }
             "ssh" | "sftp" | "scp" | "ftp" | "ftps" => {
@@ -63,7 +63,7 @@ fn local(path: &str) -> anyhow::Result<Savedir> {
     if !path.starts_with('/') || path.split('/').any(|part| part == "..") {
         bail!("`{path}` is not an absolute path without `..`; write it from / on");
     }
-    Ok(Savedir { target: None, path: super::kdump_conf::directory(path)? })
+    Ok(Savedir { target: None, path: super::super::values::directory(path)? })
 }
 
 #[cfg(test)]

@@ -1,0 +1,289 @@
+//! dracut.conf and its directories, as far as they are assignments.
+//!
+//! May surprise: dracut gives these files to bash. Whatever is no assignment is an error with its place: `dracut_conf no`
+//! in kdump.conf lets none of them count. Drivers that the kernel does not have are left out of the image.
+
+use super::super::assignments::{Assignment, assignments};
+use super::super::words::nearest;
+use super::{Asked, Word};
+use crate::config::{Complaints, Given, Origin};
+use anyhow::Context;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+/// The file, below the root.
+const FILE: &str = "etc/dracut.conf";
+
+/// The directories, the most important first: of two files with the same name, its one counts.
+const DIRECTORIES: [&str; 3] = ["etc/dracut.conf.d", "run/initramfs/dracut.conf.d", "usr/lib/dracut/dracut.conf.d"];
+
+use Word::{Moot, Refused};
+
+const LOGS: &str = "what is told goes to stderr";
+const NOT_HERE: &str = "it is about images that dracut builds";
+
+/// The keys.
+const KEYS: &[(&str, Word)] = &[
+    ("add_drivers", Word::AddDrivers),
+    ("force_drivers", Word::ForceDrivers),
+    ("omit_drivers", Word::OmitDrivers),
+    ("filesystems", Word::Filesystems),
+    ("install_items", Word::Install),
+    ("install_optional_items", Word::InstallOptional),
+    ("fw_dir", Word::Firmware),
+    ("add_dracutmodules", Word::AddModules),
+    ("force_add_dracutmodules", Word::AddModules),
+    ("omit_dracutmodules", Word::OmitModules),
+    ("kernel_cmdline", Word::KernelCmdline),
+    ("compress", Word::Compress),
+    ("hostonly", Word::Hostonly),
+    ("sshkey", Word::SshKey),
+    (
+        "drivers",
+        Refused("drivers= is not followed: an image has what its target needs; use add_drivers and omit_drivers"),
+    ),
+    ("include", Refused("there is no such key of dracut's; write `dracut_args --include FROM TO` into kdump.conf")),
+    ("dracutmodules", Moot(NOT_HERE)),
+    ("early_microcode", Moot("only an image for a normal boot has microcode")),
+    ("hostonly_mode", Moot("an image has what its target needs, which is the strictest mode")),
+    ("hostonly_cmdline", Moot("what the target needs is written into the image, not on a command line")),
+    ("hostonly_default_device", Moot("only the target's devices count")),
+    ("hostonly_nics", Moot("the card on the way to the target is found by itself")),
+    ("persistent_policy", Moot("devices are always named by what lasts")),
+    ("do_strip", Moot("programs and modules stay as the distribution made them")),
+    ("aggressive_strip", Moot("programs and modules stay as the distribution made them")),
+    ("do_hardlink", Moot("every file is in the image once")),
+    ("do_prelink", Moot(NOT_HERE)),
+    ("reproducible", Moot("every image is")),
+    ("enhanced_cpio", Moot(NOT_HERE)),
+    ("squash_compress", Moot("the image has no second file system in it")),
+    ("compress_level", Moot("a level that suits the capture kernel is always used")),
+    ("mdadmconf", Moot("a RAID is put together as it is on this machine")),
+    ("lvmconf", Moot("volumes are put together without lvm.conf")),
+    ("use_fstab", Moot("only the target is mounted")),
+    ("add_fstab", Moot("only the target is mounted")),
+    ("fstab_lines", Moot("only the target is mounted")),
+    ("add_device", Moot("only the target's devices count")),
+    ("fscks", Moot("file systems are not checked in the image")),
+    ("nofscks", Moot("file systems are not checked in the image")),
+    ("ro_mnt", Moot("only the target is mounted, and it is written to")),
+    ("stdloglvl", Moot(LOGS)),
+    ("sysloglvl", Moot(LOGS)),
+    ("fileloglvl", Moot(LOGS)),
+    ("kmsgloglvl", Moot(LOGS)),
+    ("logfile", Moot(LOGS)),
+    ("show_modules", Moot(LOGS)),
+    ("loginstall", Moot(LOGS)),
+    ("printsize", Moot(LOGS)),
+    ("i18n_vars", Moot("init speaks one language")),
+    ("i18n_default_font", Moot("init speaks one language")),
+    ("i18n_install_all", Moot("init speaks one language")),
+    ("kernel_image", Moot(NOT_HERE)),
+    ("uefi", Moot(NOT_HERE)),
+    ("uefi_stub", Moot(NOT_HERE)),
+    ("uefi_splash_image", Moot(NOT_HERE)),
+    ("uefi_secureboot_cert", Moot(NOT_HERE)),
+    ("uefi_secureboot_key", Moot(NOT_HERE)),
+    ("uefi_secureboot_engine", Moot(NOT_HERE)),
+    ("sbat", Moot(NOT_HERE)),
+    ("ukify", Moot(NOT_HERE)),
+    ("machine_id", Moot(NOT_HERE)),
+    ("kernel_only", Moot(NOT_HERE)),
+    ("no_kernel", Moot(NOT_HERE)),
+    ("parallel", Moot(NOT_HERE)),
+    ("noimageifnotneeded", Moot(NOT_HERE)),
+    ("tmpdir", Moot(NOT_HERE)),
+    ("prefix", Moot(NOT_HERE)),
+    ("libdirs", Moot(NOT_HERE)),
+    ("nscd", Moot(NOT_HERE)),
+    ("acpi_override", Moot("the tables of the running kernel are handed over")),
+    ("acpi_table_dir", Moot("the tables of the running kernel are handed over")),
+    ("initrdname", Moot(NOT_HERE)),
+    ("realinitpath", Moot(NOT_HERE)),
+    ("systemdutildir", Moot(NOT_HERE)),
+    ("systemdutilconfdir", Moot(NOT_HERE)),
+    ("systemdsystemunitdir", Moot(NOT_HERE)),
+    ("systemdsystemconfdir", Moot(NOT_HERE)),
+    ("systemdnetwork", Moot(NOT_HERE)),
+    ("udevdir", Moot(NOT_HERE)),
+    ("stdloglevel", Moot(LOGS)),
+    ("debug", Moot(LOGS)),
+];
+
+/// Reads all files below `root` that count; their paths.
+///
+/// # Errors
+/// One cannot be read.
+pub(super) fn read(asked: &mut Asked, root: &Path, complaints: &mut Complaints) -> anyhow::Result<Vec<PathBuf>> {
+    let files = files(root)?;
+    for file in &files {
+        let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+        follow(asked, &String::from_utf8_lossy(&bytes), file, complaints);
+    }
+    Ok(files)
+}
+
+/// The file, and those of the directories in the order of their names.
+fn files(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut by_name = BTreeMap::new();
+    for directory in DIRECTORIES.map(|directory| root.join(directory)) {
+        let entries = match fs::read_dir(&directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", directory.display())),
+        };
+        for entry in entries {
+            let path = entry.with_context(|| format!("cannot read {}", directory.display()))?.path();
+            let is_conf = path.extension().is_some_and(|extension| extension == "conf");
+            if let Some(name) = path.file_name().filter(|_| is_conf) {
+                by_name.entry(name.to_owned()).or_insert_with(|| path.clone());
+            }
+        }
+    }
+    let all = [root.join(FILE)].into_iter().chain(by_name.into_values());
+    // A link to /dev/null shadows and says nothing.
+    Ok(all.filter(|path| path.is_file()).collect())
+}
+
+/// Follows the text of one file. What `dracut_args` or an earlier file said of one value stays.
+pub(super) fn follow(asked: &mut Asked, text: &str, file: &Path, complaints: &mut Complaints) {
+    let mut own = Asked::default();
+    for Assignment { line, name, value, appends } in assignments(text, file, true, complaints) {
+        let place = Origin::Line(file.to_owned(), line);
+        let Some((_, word)) = KEYS.iter().find(|(key, _)| *key == name) else {
+            match nearest(&name, KEYS.iter().map(|(key, _)| *key)) {
+                Some(near) => complaints.warn(&place, format!("dracut has no key {name}; was {near} meant?")),
+                None => complaints.note(&place, format!("{name} is not known here and does not count")),
+            }
+            continue;
+        };
+        if value.trim().is_empty() {
+            continue;
+        }
+        if appends && !(value.starts_with(' ') && value.ends_with(' ')) {
+            complaints.note(&place, format!("{name}: dracut wants blanks at both ends of the value"));
+        }
+        let done = match word {
+            Word::Moot(why) => {
+                complaints.note(&place, format!("{name}: {why}"));
+                Ok(())
+            }
+            word => own.follow(*word, &value, &place, false, complaints).with_context(|| name.clone()),
+        };
+        if let Err(problem) = done {
+            complaints.fail(&place, problem);
+        }
+    }
+    merge(asked, own);
+}
+
+/// Lists are added up; of single values, that of the command line stays, and then that of the last file.
+fn merge(asked: &mut Asked, other: Asked) {
+    let (image, more) = (&mut asked.image, other.image);
+    image.add_drivers.extend(more.add_drivers);
+    image.force_drivers.extend(more.force_drivers);
+    image.omit_drivers.extend(more.omit_drivers);
+    image.filesystems.extend(more.filesystems);
+    image.install.extend(more.install);
+    image.install_optional.extend(more.install_optional);
+    image.include.extend(more.include);
+    image.firmware.extend(more.firmware);
+    one(&mut image.compress, more.compress);
+    one(&mut image.hostonly, more.hostonly);
+    one(&mut image.watchdog, more.watchdog);
+    one(&mut asked.sshkey, other.sshkey);
+    if let Some(more) = other.kernel_cmdline {
+        super::append_line(&mut asked.kernel_cmdline, &more.value, &more.origin);
+    }
+}
+
+/// What kdump.conf says is not for dracut.conf to change.
+fn one<T>(value: &mut Option<Given<T>>, other: Option<Given<T>>) {
+    let is_conf = |given: &Given<T>| matches!(&given.origin, Origin::Line(file, _) if !is_dracut(file));
+    if other.is_some() && !value.as_ref().is_some_and(is_conf) {
+        *value = other;
+    }
+}
+
+fn is_dracut(file: &Path) -> bool {
+    file.ends_with(FILE) || file.parent().is_some_and(|parent| parent.ends_with("dracut.conf.d"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpio::write::Packing;
+
+    fn asked(text: &str) -> (Asked, Complaints) {
+        let (mut asked, mut complaints) = (Asked::default(), Complaints::default());
+        follow(&mut asked, text, Path::new("/etc/dracut.conf"), &mut complaints);
+        (asked, complaints)
+    }
+
+    #[test]
+    fn every_key_that_is_followed_takes_effect() {
+        let image = |text: &str| {
+            let (asked, complaints) = asked(text);
+            assert!(complaints.errors().is_empty() && complaints.warnings.is_empty(), "{text}: {complaints:?}");
+            asked
+        };
+        assert_eq!(image("add_drivers+=\" a b \"").image.add_drivers[1].value, "b");
+        assert_eq!(image("force_drivers+=\" a \"").image.force_drivers[0].value, "a");
+        assert_eq!(image("omit_drivers=\"nouveau amdgpu\"").image.omit_drivers.len(), 2);
+        assert_eq!(image("filesystems+=\" xfs \"").image.filesystems[0].value, "xfs");
+        assert_eq!(image("install_items+=\" /bin/a \"").image.install[0].value, Path::new("/bin/a"));
+        assert_eq!(image("install_optional_items+=\" vi \"").image.install_optional[0].value, Path::new("vi"));
+        assert_eq!(image("fw_dir=/a:/b").image.firmware.len(), 2);
+        assert_eq!(
+            image("omit_dracutmodules+=\" watchdog \"").image.watchdog.unwrap().origin.to_string(),
+            "/etc/dracut.conf:1"
+        );
+        assert_eq!(image("kernel_cmdline=\"a\"\nkernel_cmdline+=\" b \"").kernel_cmdline.unwrap().value, "a b");
+        assert_eq!(image("compress=\"zstd -19\"").image.compress.unwrap().value, Packing::Zstd);
+        assert!(!image("hostonly=no").image.hostonly.unwrap().value);
+        assert_eq!(image("sshkey=/root/k").sshkey.unwrap().value, Path::new("/root/k"));
+    }
+
+    #[test]
+    fn what_is_about_other_images_is_noted_and_shell_is_an_error() {
+        let (asked_for, complaints) =
+            asked("compress=lzop\nearly_microcode=yes\nadd_dracutmodules+=\" fips \"\nmine=1\n");
+        assert_eq!(asked_for, Asked::default());
+        assert!(complaints.errors().is_empty() && complaints.notes.len() == 4, "{complaints:?}");
+        for (text, message) in [
+            ("\nkernel_cmdline=\"$(cat /x)\"", "/etc/dracut.conf:2: `$` asks a shell to expand something"),
+            ("[[ $x ]] && y=1", "/etc/dracut.conf:1: `[[` is not an assignment"),
+            ("drivers=\"a\"", "/etc/dracut.conf:1: drivers: drivers= is not followed"),
+            ("add_drivers+=\" =net \"", "/etc/dracut.conf:1: add_drivers: `=net` names modules by a directory"),
+        ] {
+            let errors = asked(text).1.errors();
+            assert!(errors.len() == 1 && errors[0].starts_with(message), "{errors:?}");
+        }
+        let (_, complaints) = asked("add_driver+=\" x \"");
+        assert_eq!(complaints.warnings, ["/etc/dracut.conf:1: dracut has no key add_driver; was add_drivers meant?"]);
+    }
+
+    #[test]
+    fn a_file_in_etc_shadows_one_of_the_same_name_and_names_are_the_order() {
+        let root = tempfile::tempdir().unwrap();
+        for (path, text) in [
+            ("etc/dracut.conf", "compress=cat\n"),
+            ("usr/lib/dracut/dracut.conf.d/20-b.conf", "add_drivers+=\" shadowed \"\n"),
+            ("usr/lib/dracut/dracut.conf.d/10-a.conf", "add_drivers+=\" a \"\n"),
+            ("etc/dracut.conf.d/20-b.conf", "add_drivers+=\" b \"\ncompress=zstd\n"),
+            ("etc/dracut.conf.d/README", "nothing"),
+        ] {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        let (mut asked, mut complaints) = (Asked::default(), Complaints::default());
+        let files = read(&mut asked, root.path(), &mut complaints).unwrap();
+        assert_eq!(files.len(), 3);
+        let drivers: Vec<&str> = asked.image.add_drivers.iter().map(|given| given.value.as_str()).collect();
+        assert_eq!(drivers, ["a", "b"]);
+        assert_eq!(asked.image.compress.unwrap().value, Packing::Zstd);
+    }
+}

@@ -1,0 +1,54 @@
+//! What an image holds besides what its target needs, as dracut's words and ours ask for it.
+
+use super::Given;
+use crate::cpio::write::Packing;
+use std::path::PathBuf;
+
+/// What is asked of an image.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Image {
+    /// Modules that are in it if the kernel has them (`add_drivers`).
+    pub add_drivers: Vec<Given<String>>,
+    /// The same, loaded before any device is asked for its driver (`force_drivers`).
+    pub force_drivers: Vec<Given<String>>,
+    /// Modules that stay out of it, and what cannot do without them (`omit_drivers`).
+    pub omit_drivers: Vec<Given<String>>,
+    /// File systems whose modules are in it (`filesystems`).
+    pub filesystems: Vec<Given<String>>,
+    /// Programs and files that must be in it, by path or by name (`install_items`).
+    pub install: Vec<Given<PathBuf>>,
+    /// The same, if they are there (`install_optional_items`).
+    pub install_optional: Vec<Given<PathBuf>>,
+    /// Files and directories that are elsewhere in it (`include`).
+    pub include: Vec<Given<Include>>,
+    /// Further directories with firmware, looked at first (`fw_dir`).
+    pub firmware: Vec<Given<PathBuf>>,
+    /// How it is written, if not as suits the kernel best (`compress`).
+    pub compress: Option<Given<Packing>>,
+    /// `false`: for any machine, with the drivers of most (`hostonly`).
+    pub hostonly: Option<Given<bool>>,
+    /// `false`: the watchdog of the running system is left alone (`--omit watchdog`).
+    pub watchdog: Option<Given<bool>>,
+    /// Keys and policy of IMA and EVM come along. A word of ours.
+    pub integrity: Option<Given<bool>>,
+    /// Certificates for modules come along. A word of ours.
+    pub modsign: Option<Given<bool>>,
+}
+
+/// A file or a directory of the host, and where it is in the image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Include {
+    /// On the host.
+    pub from: PathBuf,
+    /// In the image.
+    pub to: PathBuf,
+}
+
+/// When an image is built again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rebuild {
+    /// At every start (`force_rebuild`).
+    Always,
+    /// At no start at which there is one that can be used (`force_no_rebuild`).
+    Never,
+}

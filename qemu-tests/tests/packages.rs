@@ -1,0 +1,345 @@
+//! The packages: what is in them, what installing, upgrading and removing them does to a Debian system, and whether such a
+//! system saves its crash.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use qemu_tests::machine::Ending;
+use qemu_tests::packaged::System;
+use qemu_tests::provision::Suite;
+use qemu_tests::status::Status;
+use qemu_tests::{dist, folders, provision, tools};
+use serde_json::json;
+
+#[test]
+fn manual_pages_are_sound_and_shells_can_read_the_completions() -> Result<()> {
+    provision::for_manual_pages()?;
+    let pages = dist::pages()?;
+    let names =
+        ["kdump-capture.8", "kdump-send.8", "kdump.toml.5", "kdumpctl.8", "kpatch.8", "lsinitrd.1", "mkdumprd.8"];
+    ensure!(files(&pages.man)? == names, "the pages are {:?}", files(&pages.man)?);
+    for name in names {
+        let page = pages.man.join(name);
+        let said = tools::command("mandoc").args(["-T", "lint", "-W", "error"]).arg(&page).output()?;
+        ensure!(said.status.success(), "{name}: {}", String::from_utf8_lossy(&said.stdout));
+        let page = fs::read_to_string(page)?;
+        ensure!(page.contains(".SH NAME") && page.contains("SEE ALSO"), "{name} has no name, or leads nowhere");
+    }
+    // Every word of kdumpctl, and every option of mkdumprd, is on its page.
+    let kdumpctl = fs::read_to_string(pages.man.join("kdumpctl.8"))?;
+    ensure!(["start", "stop", "status", "recover"].iter().all(|word| kdumpctl.contains(&format!("kdumpctl {word}"))));
+    ensure!(!kdumpctl.contains("generator"), "what is hidden is told");
+    for name in files(&pages.completions.join("bash"))? {
+        let script = pages.completions.join("bash").join(&name);
+        tools::run(tools::command("bash").arg("-n").arg(&script))?;
+        // They complete their own program, and that is found by the name of the file.
+        let asked = format!(". {}; complete -p {name}", script.display());
+        ensure!(tools::text(tools::command("bash").args(["-c", &asked]))?.contains(&name), "{name} completes nothing");
+    }
+    Ok(())
+}
+
+fn files(folder: &Path) -> Result<Vec<String>> {
+    let list = fs::read_dir(folder).with_context(|| format!("unable to list {}", folder.display()))?;
+    let mut names: Vec<String> =
+        list.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect::<Result<_>>()?;
+    names.sort();
+    Ok(names)
+}
+
+const WANTED: &str = "/etc/systemd/system/multi-user.target.wants/kdump.service";
+const CONFIG: &str = "/etc/kdump/kdump.toml";
+const HOOK: &str = "/etc/kernel/postinst.d/kdump";
+const IMAGE: &str = "/boot/initramfs-6.0kdump.img";
+const DUMP: &str = "/var/crash/127.0.0.1-2026-11-28-00:00:00/vmcore";
+
+/// One life of the package: it comes, is made somebody's own, is upgraded, meets a C tool of the same name, and goes.
+#[test]
+fn the_debian_package_is_installed_upgraded_removed_and_purged_and_leaves_what_is_not_its_own() -> Result<()> {
+    let deb = dist::deb()?;
+    let system = System::new("package")?;
+    system.install(&deb)?;
+    ensure!(system.has(WANTED), "kdump.service is not enabled");
+    ensure!(system.text(CONFIG)?.contains("path = \"/var/crash\""), "there is no configuration");
+    ensure!(system.path("/var/crash").is_dir(), "there is no place for dumps");
+    for (name, says) in [("makedumpfile", "kdump-capture"), ("vmcore-dmesg", "kdump-capture"), ("lsinitrd", "lsinitrd")]
+    {
+        let said = system.run(&[name, "--version"]);
+        ensure!(name == "vmcore-dmesg" || said?.starts_with(says), "{name} is not ours");
+        ensure!(system.has(&format!("/usr/bin/{name}")), "there is no {name}");
+    }
+    let units = ["kdump.service", "kdump-early.service", "kdump-hotplug.path", "kdump-hotplug.service"];
+    let mut verify = system.command(&["systemd-analyze", "verify"]);
+    let said = verify.args(units.map(|unit| format!("/usr/lib/systemd/system/{unit}"))).output()?;
+    let said = String::from_utf8_lossy(&said.stderr);
+    // The system has no manual pages, nor a program for them.
+    let complaints: Vec<&str> = said.lines().filter(|line| line.contains("kdump") && !line.contains("'man ")).collect();
+    ensure!(complaints.is_empty(), "systemd complains of the units: {complaints:?}");
+
+    system.write(CONFIG, "path = \"/srv/crash\"\n")?;
+    system.write(HOOK, "#!/bin/sh\n# the administrator's own\n")?;
+    system.run(&["systemctl", "disable", "kdump.service"])?;
+    system.install(&newer(&deb)?)?;
+    ensure!(system.run(&["dpkg-query", "-W", "-f", "${Version}", "kdump-rs"])? == "9.9-1", "it is not upgraded");
+    ensure!(system.text(CONFIG)? == "path = \"/srv/crash\"\n", "the configuration is lost");
+    ensure!(system.text(HOOK)?.contains("own"), "the administrator's hook is lost");
+    ensure!(!system.has(WANTED), "a disabled service is enabled again");
+
+    let tool = c_tool()?;
+    system.install(&tool)?;
+    ensure!(system.run(&["makedumpfile"])? == "the C tool\n", "the C tool has no say");
+    ensure!(system.run(&["dpkg", "--verify", "makedumpfile"])?.is_empty(), "a file of another package was touched");
+    system.run(&["dpkg", "--purge", "makedumpfile"])?;
+    ensure!(system.run(&["makedumpfile", "--version"])?.starts_with("kdump-capture"), "the name is not ours again");
+    system.install(&tool)?;
+
+    system.write(IMAGE, "an image")?;
+    system.write(DUMP, "a dump")?;
+    system.run(&["dpkg", "--remove", "kdump-rs"])?;
+    ensure!(!system.has("/usr/bin/kdumpctl") && !system.has("/usr/bin/lsinitrd"), "programs are left");
+    ensure!(!system.has("/usr/bin/vmcore-dmesg"), "an alternative is left");
+    ensure!(system.run(&["makedumpfile"])? == "the C tool\n", "the C tool went along");
+    ensure!(system.has(CONFIG) && system.has(IMAGE) && system.has(HOOK), "removing takes what only purging may");
+    // Such as a kernel that is installed meanwhile.
+    system.run(&["/etc/kernel/postrm.d/kdump", "6.0"])?;
+    system.run(&["dpkg", "--purge", "kdump-rs"])?;
+    for gone in [CONFIG, IMAGE, HOOK, "/etc/kernel/postrm.d/kdump", "/etc/kdump", "/var/lib/kdump", "/usr/lib/kdump"] {
+        ensure!(!system.has(gone), "{gone} is left");
+    }
+    ensure!(system.text(DUMP)? == "a dump", "a dump is lost");
+    fs::remove_dir_all(system.path("/")).context("unable to remove the system")
+}
+
+/// What somebody has configured in another way goes on to hold.
+#[test]
+fn the_package_brings_no_configuration_where_there_is_one() -> Result<()> {
+    let system = System::new("package-configured")?;
+    system.write("/etc/kdump.conf", "ext4 LABEL=crash\n")?;
+    system.install(&dist::deb()?)?;
+    ensure!(!system.has(CONFIG), "kdump.toml takes the place of kdump.conf");
+    fs::remove_dir_all(system.path("/")).context("unable to remove the system")
+}
+
+/// The same package, as a later version, with another hook.
+fn newer(deb: &Path) -> Result<PathBuf> {
+    let folder = folders::qemu().join("runs/newer-package");
+    folders::fresh(&folder)?;
+    let (tree, file) = (folder.join("tree"), folder.join("newer.deb"));
+    tools::run(tools::command("dpkg-deb").arg("--raw-extract").arg(deb).arg(&tree))?;
+    let control = fs::read_to_string(tree.join("DEBIAN/control"))?;
+    let version = control.lines().find(|line| line.starts_with("Version: ")).context("there is no version")?;
+    fs::write(tree.join("DEBIAN/control"), control.replace(version, "Version: 9.9-1"))?;
+    let hook = tree.join(HOOK.trim_start_matches('/'));
+    fs::write(&hook, fs::read_to_string(&hook)? + "# changed\n")?;
+    build(&tree, &file)?;
+    Ok(file)
+}
+
+/// A package with a tool that ours stands in for.
+fn c_tool() -> Result<PathBuf> {
+    let folder = folders::qemu().join("runs/c-tool");
+    folders::fresh(&folder)?;
+    let (tree, file) = (folder.join("tree"), folder.join("tool.deb"));
+    let control = "Package: makedumpfile\nVersion: 1\nArchitecture: all\nMaintainer: nobody <nobody@localhost>\n\
+                   Description: a tool of that name\n";
+    for (path, text) in [("DEBIAN/control", control), ("usr/bin/makedumpfile", "#!/bin/sh\necho the C tool\n")] {
+        let path = tree.join(path);
+        fs::create_dir_all(path.parent().unwrap_or(&tree))?;
+        fs::write(&path, text)?;
+    }
+    tools::run(tools::command("chmod").arg("755").arg(tree.join("usr/bin/makedumpfile")))?;
+    build(&tree, &file)?;
+    Ok(file)
+}
+
+fn build(tree: &Path, deb: &Path) -> Result<()> {
+    tools::run(tools::command("dpkg-deb").args(["-Znone", "--root-owner-group", "--build"]).arg(tree).arg(deb))
+        .map(drop)
+}
+
+/// Files that only one of the two has.
+const OF_ONE_KIND: [&str; 4] = ["/etc/kernel/", "/usr/share/doc/kdump-rs/c", "/usr/share/licenses/", "/usr/share/zsh/"];
+
+#[test]
+#[ignore = "compiles cargo-generate-rpm, and fetches lintian and shellcheck"]
+fn the_rpm_has_the_same_files_is_installed_and_erased_and_no_script_is_faulty() -> Result<()> {
+    provision::for_packages()?;
+    let (deb, rpm) = (dist::deb()?, dist::rpm()?);
+    let of_deb = tools::text(tools::command("dpkg-deb").arg("--contents").arg(&deb))?;
+    let of_deb = of_deb.lines().filter_map(|line| line.split_whitespace().last()?.strip_prefix('.'));
+    let of_rpm = tools::text(tools::command("rpm").arg("-qlp").arg(&rpm))?;
+    let own = |path: &&str| !path.ends_with('/') && !OF_ONE_KIND.iter().any(|other| path.starts_with(other));
+    let (of_deb, of_rpm): (BTreeSet<&str>, BTreeSet<&str>) =
+        (of_deb.filter(own).collect(), of_rpm.lines().filter(own).collect());
+    ensure!(of_deb == of_rpm, "in one alone: {:?}", of_deb.symmetric_difference(&of_rpm));
+
+    let system = System::new("package-rpm")?;
+    let handle = |words: &[&str]| {
+        let mut command = tools::command("rpm");
+        command.arg("--root").arg(system.path("/")).args(["--nodeps"]).args(words);
+        tools::text(&mut command)
+    };
+    let file = rpm.to_string_lossy();
+    handle(&["--install", &file])?;
+    ensure!(system.has(WANTED) && system.has(CONFIG) && system.has("/usr/bin/lsinitrd"), "it is not set up");
+    ensure!(handle(&["--verify", "kdump-rs"])?.is_empty(), "files are not as they are in the package");
+    system.write(CONFIG, "path = \"/srv/crash\"\n")?;
+    handle(&["--upgrade", "--replacepkgs", &file])?;
+    ensure!(system.text(CONFIG)?.contains("/srv/crash"), "the configuration is lost");
+    ensure!(system.has("/usr/bin/lsinitrd"), "an upgrade takes a name away");
+    system.write(IMAGE, "an image")?;
+    system.write(DUMP, "a dump")?;
+    handle(&["--erase", "kdump-rs"])?;
+    for gone in [WANTED, IMAGE, "/usr/bin/kdumpctl", "/usr/bin/lsinitrd", "/usr/lib/kdump", "/usr/share/kdump"] {
+        ensure!(!system.has(gone), "{gone} is left");
+    }
+    ensure!(system.has(CONFIG) && system.has(DUMP), "the administrator's own is lost");
+    fs::remove_dir_all(system.path("/")).context("unable to remove the system")?;
+
+    let dist = folders::workspace().join("builder/dist");
+    for folder in ["debian", "kernel", "rpm", "systemd", "."] {
+        for file in fs::read_dir(dist.join(folder))?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()? {
+            let is_script = folder == "rpm" || fs::read(&file).is_ok_and(|text| text.starts_with(b"#!/bin/sh\n"));
+            if is_script {
+                tools::run(tools::command("shellcheck").args(["--shell", "sh"]).arg(&file))?;
+            }
+        }
+    }
+    // Static programs are what lintian finds odd.
+    let odd = "shared-library-lacks-prerequisites,statically-linked-binary,unstripped-binary-or-object";
+    let mut lintian = tools::command("lintian");
+    let said =
+        lintian.args(["--allow-root", "--fail-on", "error,warning", "--suppress-tags", odd]).arg(&deb).output()?;
+    ensure!(said.status.success(), "lintian says: {}", String::from_utf8_lossy(&said.stdout));
+    Ok(())
+}
+
+/// What is asked of a system that is up: the first boot crashes, the one after it has the dump.
+const PROBE: &str = r#"
+say service "$(systemctl is-active kdump.service)"
+say loaded "$(cat /sys/kernel/kexec_crash_loaded)"
+say failed "$(systemctl --failed --no-legend --plain | tr '\n' ' ')"
+say wants "$(systemctl show --property Wants --value kdump.service)"
+if ! ls -d /var/crash/127.0.0.1-* > /dev/null 2>&1; then
+    say hook "$(/etc/kernel/postinst.d/kdump SECOND 2>&1 | tr '\n' ' ')"
+    say built "$(lsinitrd /boot/initramfs-SECONDkdump.img | grep -c 'SECOND/.*/virtio_blk.ko')"
+    /etc/kernel/postrm.d/kdump SECOND
+    say left "$(ls /boot/*kdump.img)"
+    # As many events as there are blocks of memory, all at once.
+    udevadm trigger --settle --action=online --subsystem-match=memory
+    say known "$(ls /run/kdump/hotplug)"
+    sleep 2
+    while [ -e /run/kdump/hotplug ] || systemctl is-active kdump-hotplug.service | grep -q activating; do sleep 1; done
+    say followed "$(journalctl --unit kdump-hotplug.service --output cat | grep -c '^Starting ')"
+    sync
+    sleep 1
+    echo c > /proc/sysrq-trigger
+    sleep 60
+fi
+say dump "$(ls /var/crash/127.0.0.1-* | tr '\n' ' ')"
+systemctl poweroff
+"#;
+
+/// systemd runs it when nothing else runs any more.
+const AT_THE_END: &str = "#!/bin/sh\necho \"GUEST: at-the-end=$(cat /sys/kernel/kexec_crash_loaded)\" > /dev/console\n";
+
+#[test]
+fn an_installed_package_saves_a_crash_that_the_next_boot_finds() -> Result<()> {
+    let (kernel, second) = (provision::kernel(Suite::Own)?, provision::kernel(Suite::Trixie)?);
+    let system = System::new("packaged")?;
+    system.add_kernel(&kernel)?;
+    system.install(&dist::deb()?)?;
+    system.add_kernel(&second)?;
+    system.write("/usr/lib/systemd/system-shutdown/at-the-end", AT_THE_END)?;
+    system.add_probe(&PROBE.replace("SECOND", &second.release))?;
+    let machine = system.into_disk(&kernel, 768)?;
+
+    let said = machine.boot(|_| Ok(()))?;
+    said.expect("service", "active")?;
+    said.expect("loaded", "1")?;
+    said.expect("failed", "")?;
+    ensure!(!said.of("wants")?.contains("network-online"), "a disk waits for the network");
+    said.expect("built", "1")?;
+    said.expect("left", &format!("/boot/initramfs-{}kdump.img", kernel.release))?;
+    said.expect("known", "/run/kdump/hotplug")?;
+    said.expect("followed", "1")?;
+    ensure!(said.ending == Ending::Reboot, "the capture kernel's ending was {:?}", said.ending);
+
+    let said = machine.boot(|_| Ok(()))?;
+    said.expect("loaded", "1")?;
+    said.expect("failed", "")?;
+    said.expect("dump", "kexec-dmesg.log status.json vmcore vmcore-dmesg.txt")?;
+    // A shutdown can crash, too.
+    said.expect("at-the-end", "1")?;
+    ensure!(said.ending == Ending::PowerOff, "the ending was {:?}", said.ending);
+    let crash = machine.take_off("/var/crash")?;
+    let [dump] = &files(&crash)?[..] else { bail!("there is not one dump") };
+    Status::read(&crash.join(dump).join("status.json"))?.expect_outcome("complete")?;
+    machine.done()
+}
+
+/// Memory is plugged in while the system runs; then it crashes.
+const PLUGGED: &str = r#"
+echo online > /sys/devices/system/memory/auto_online_blocks
+say kept "$(cat /sys/devices/system/memory/crash_hotplug 2> /dev/null)"
+say ready yes
+total() { awk '/^MemTotal/ { print $2 }' /proc/meminfo; }
+i=0
+while [ $i -lt 120 ] && [ "$(total)" -lt 900000 ]; do sleep 1; i=$((i+1)); done
+say total "$(total)"
+sleep 4
+while [ -e /run/kdump/hotplug ] || systemctl is-active kdump-hotplug.service | grep -q activating; do sleep 1; done
+say followed "$(journalctl --unit kdump-hotplug.service --output cat | grep -c 'Reloading kdump: \[OK\]')"
+say failed "$(systemctl --failed --no-legend --plain | tr '\n' ' ')"
+sync
+echo c > /proc/sysrq-trigger
+"#;
+
+/// Crashes a system that has got more memory since its capture kernel was loaded; how often it was loaded again, and
+/// whether the kernel keeps what it knows up to date.
+fn plug_in(suite: Suite, name: &str) -> Result<(u32, bool)> {
+    let kernel = provision::kernel(suite)?;
+    let system = System::new(name)?;
+    system.add_kernel(&kernel)?;
+    system.install(&dist::deb()?)?;
+    system.add_probe(PLUGGED)?;
+    let mut guest = system.into_disk(&kernel, 768)?;
+    guest.machine = guest.machine.words(&["-m", "768M,slots=2,maxmem=2G"].map(String::from));
+    let said = guest.boot(|running| {
+        running.console().wait_for("GUEST: ready=", Duration::from_secs(300))?;
+        let size = 512_u64 << 20;
+        running.ask("object-add", &json!({"qom-type": "memory-backend-ram", "id": "more", "size": size}))?;
+        running.ask("device_add", &json!({"driver": "pc-dimm", "id": "dimm", "memdev": "more"}))
+    })?;
+    said.expect("failed", "")?;
+    ensure!(said.of("total")?.parse::<u64>()? > 900_000, "the memory was not plugged in: {}", said.of("total")?);
+    let crash = guest.take_off("/var/crash")?;
+    let [dump] = &files(&crash)?[..] else { bail!("there is not one dump") };
+    let status = Status::read(&crash.join(dump).join("status.json"))?;
+    status.expect_outcome("complete")?;
+    let mib = status.pages()?.values().sum::<u64>() / 256;
+    ensure!(mib > 1000, "the dump knows of {mib} MiB alone");
+    guest.done()?;
+    Ok((said.of("followed")?.parse()?, said.of("kept")? == "1"))
+}
+
+#[test]
+#[ignore = "another system boots and crashes"]
+fn memory_that_is_plugged_in_is_in_the_dump_since_the_capture_kernel_is_loaded_again() -> Result<()> {
+    let (times, kept) = plug_in(Suite::Own, "plugged-own")?;
+    ensure!(!kept, "this kernel keeps what it knows up to date, and shows nothing");
+    ensure!((1..=2).contains(&times), "four blocks of memory, and it is loaded {times} times");
+    Ok(())
+}
+
+#[test]
+#[ignore = "another system boots and crashes"]
+fn memory_that_is_plugged_in_is_in_the_dump_since_the_kernel_itself_follows_it() -> Result<()> {
+    let (times, kept) = plug_in(Suite::Trixie, "plugged-trixie")?;
+    ensure!(kept, "this kernel does not follow memory");
+    ensure!(times == 0, "it is loaded again all the same, {times} times");
+    Ok(())
+}
