@@ -2,6 +2,7 @@
 //!
 //! `mkdumprd` and `kdumpctl start` both tell it.
 
+use crate::asked::Asked;
 use crate::config::{Config, Files, Given, OnFailure, fence, notify};
 use crate::cpio::write::Packing;
 use crate::estimate::{self, Estimate};
@@ -42,6 +43,8 @@ pub struct Request {
     pub programs: Option<PathBuf>,
     /// How the image is to be written, if not as suits the kernel best.
     pub packing: Option<Packing>,
+    /// What is asked into it besides.
+    pub asked: Asked,
     /// For a normal boot, and how; else it is for a capture kernel.
     pub normal: Option<normal::Options>,
 }
@@ -85,7 +88,10 @@ pub struct Planned {
 /// # Errors
 /// Why there can be none, with the remedy.
 pub fn plan(request: &Request) -> anyhow::Result<Built> {
-    let config = request.normal.is_none().then(|| Config::read(&request.files)).transpose()?;
+    let mut config = request.normal.is_none().then(|| Config::read(&request.files)).transpose()?;
+    if let Some(config) = &mut config {
+        request.asked.write_to(config);
+    }
     let tree = Tree::new(&request.sysroot);
     let kver = match (&request.kver, &config) {
         (None, Some(config)) => kernel_file::release(&tree, &config.system)?,
@@ -105,8 +111,8 @@ pub fn plan(request: &Request) -> anyhow::Result<Built> {
     let mut problems = Problems::default();
     problems.note(check_packing(packing, &host.kernel));
     let programs = Programs::find(request.programs.as_deref())?;
-    let sources =
-        config.as_ref().map(|config| [integrity::sources(config, &host.tree), config.sources.clone()].concat());
+    let sources = |config: &Config| [config.sources.clone(), integrity::sources(config, &host.tree)].concat();
+    let sources = config.as_ref().map(sources);
     let built = match (config, request.normal) {
         (Some(config), _) => problems.note(plan_for(&config, &host, &programs)),
         (None, options) => problems.note(normal::plan(options.unwrap_or_default(), &request.files, &host, &programs)),
@@ -173,14 +179,16 @@ pub fn plan_for(config: &Config, host: &SystemHost, ours: &Programs) -> anyhow::
         let entry = asked::sysctl(&file.value, &host.tree).with_context(|| file.origin.to_string());
         take(entry.map(|entry| vec![entry]));
     }
-    let asked = image.as_ref().map(|image| contributions(config, host, &image.hooks));
+    let mut asked = image.as_ref().map(|image| contributions(config, host, &image.hooks));
+    if let Some(Ok(asked)) = &mut asked {
+        asked.modules.extend(asked::modules(&config.dump.image, host.index(), &mut warnings));
+    }
     for (program, reason) in asked.iter().flatten().flat_map(|asked| &asked.ours) {
         take(ours.gather_one(program, reason));
     }
     let asked = asked.and_then(|asked| problems.note(asked));
-    let (Some(image), Some(mut asked)) = (image, asked) else { return Err(unplanned(problems)) };
+    let (Some(image), Some(asked)) = (image, asked) else { return Err(unplanned(problems)) };
     let append = config.system.append.as_ref().map_or("", |given| &given.value);
-    asked.modules.extend(asked::modules(&config.dump.image, host.index(), &mut warnings));
     let firmware: Vec<PathBuf> = config.dump.image.firmware.iter().map(|given| given.value.clone()).collect();
     finish(plan, image, asked, &Cmdline::parse(append), host, &firmware, warnings, problems)
 }

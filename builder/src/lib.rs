@@ -32,6 +32,7 @@
 //! | [`build`] | the story of an image, step by step: read this first |
 //! | [`normal`] | the same for an image that boots the system itself |
 //! | [`integrity`] | keys, certificates and the policy of IMA and EVM, if they are to come along |
+//! | [`asked`] | what mkdumprd's command line asks into an image besides |
 //! | [`signatures`] | whether the kernel would accept the modules of an image |
 //! | [`gather`] | one module per kind of content; each returns entries, none writes |
 //! | [`plan`], [`cpio`], [`mod@image`] | entries, archive, file: whole or not at all |
@@ -48,6 +49,7 @@
 //! What goes into an image for a capability is said by its hook in `kdump_hooks`; what init is told is typed in
 //! `kdump_init::config`.
 
+pub mod asked;
 pub mod bootloader;
 pub mod build;
 pub mod cli;

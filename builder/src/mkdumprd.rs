@@ -1,30 +1,38 @@
 //! The command `mkdumprd`: from what was typed to what is done.
 
+use crate::asked::Asked;
 use crate::build::{self, Request};
 use crate::cli::Mkdumprd;
-use crate::config::Files;
+use crate::config::{Files, Include};
 use crate::image;
 use crate::normal::Options;
 use crate::report::{self, Budget};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Builds an image and says so, or prints its plan.
 ///
 /// # Errors
 /// Why there is no image; nothing is left behind then.
 pub fn run(typed: &Mkdumprd, out: &mut dyn Write) -> anyhow::Result<()> {
-    let output = typed.output.as_deref();
+    let output = typed.output.as_deref().or(typed.to.as_deref());
     if let Some(output) = output.filter(|_| !typed.plan) {
         image::check_output(output, typed.force)?;
     }
     let built = build::plan(&Request {
-        kver: typed.kver.clone(),
+        kver: typed.kver.clone().or(typed.release.clone()),
         files: Files::new(&typed.sysroot, typed.config.as_deref(), typed.sysconfig.as_deref()),
         sysroot: typed.sysroot.clone(),
         modules_dir: typed.modules_dir.clone(),
         programs: typed.programs.clone(),
         packing: typed.compress,
+        asked: Asked {
+            add_drivers: words(&typed.add_drivers),
+            omit_drivers: words(&typed.omit_drivers),
+            install: words(&typed.install).into_iter().map(PathBuf::from).collect(),
+            include: included(&typed.include),
+            generic: typed.no_hostonly,
+        },
         normal: typed.normal.then_some(Options {
             generic: typed.generic,
             early_kdump: typed.early_kdump,
@@ -69,4 +77,18 @@ fn warn_elsewhere(output: &Path, sysroot: &Path) {
             output.display()
         );
     }
+}
+
+/// The words of lists in which blanks may stand doubled and at the ends, as dracut's do.
+fn words(list: &[String]) -> Vec<String> {
+    list.iter().filter(|word| !word.is_empty()).cloned().collect()
+}
+
+/// Pairs of a path on the host and one in the image.
+fn included(paths: &[PathBuf]) -> Vec<Include> {
+    let pair = |pair: &[PathBuf]| match pair {
+        [from, to] => Some(Include { from: from.clone(), to: to.clone() }),
+        _ => None,
+    };
+    paths.chunks_exact(2).filter_map(pair).collect()
 }

@@ -74,7 +74,7 @@ pub struct Inputs(BTreeMap<String, State>);
 pub fn inputs(tree: &Tree, files: &Files, kernel: &Kernel, programs: &Programs, more: Vec<PathBuf>) -> Inputs {
     let mut paths: BTreeSet<PathBuf> = tree.asked().into_iter().filter(|path| is_input(tree, path)).collect();
     paths.extend(more);
-    paths.extend([files.kdump_conf.clone(), files.sysconfig.clone()]);
+    paths.extend([files.kdump_conf.clone(), files.sysconfig.clone(), files.debian.clone()]);
     paths.extend(files.native.clone());
     paths.extend(INDEXES.map(|name| kernel.modules_dir.join(name)));
     paths.extend(kernel.file(tree));

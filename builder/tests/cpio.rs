@@ -260,8 +260,20 @@ proptest! {
     }
 
     #[test]
-    fn damaged_archives_end_in_a_result(changes in proptest::collection::vec((0usize..5000, any::<u8>()), 0..6), cut in 0usize..6000) {
-        let mut bytes = archive(&sample());
+    fn damaged_archives_end_in_a_result(
+        how in 0usize..6,
+        changes in proptest::collection::vec((0usize..5000, any::<u8>()), 0..6),
+        cut in 0usize..6000,
+    ) {
+        let packings = [Packing::None, Packing::Zstd, Packing::Xz, Packing::Gzip, Packing::Lz4];
+        let mut bytes = match packings.get(how) {
+            None => stored_lzop(&archive(&sample())),
+            Some(packing) => {
+                let mut bytes = Vec::new();
+                write(&sample(), 0, *packing, &mut bytes).unwrap();
+                bytes
+            }
+        };
         for (at, value) in changes {
             if let Some(byte) = bytes.get_mut(at) {
                 *byte = value;

@@ -4,6 +4,7 @@
 //! `KDUMP_GOLDEN=update cargo test -p kdump-builder --test hosts` writes the plans anew.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use kdump_builder::asked::Asked;
 use kdump_builder::build::{self, Built, Request};
 use kdump_builder::config::Files;
 use kdump_builder::fake::described;
@@ -23,6 +24,7 @@ fn plan(root: &Path, host: &str, kernel: &str) -> anyhow::Result<Built> {
         files: Files::new(root, None, None),
         programs: Some(system.programs()),
         packing: None,
+        asked: Asked::default(),
         normal: None,
     })
 }

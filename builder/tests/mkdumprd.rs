@@ -292,6 +292,45 @@ fn an_image_above_its_budget_is_not_written() {
 }
 
 #[test]
+fn dracut_s_words_ask_modules_and_files_into_an_image_and_others_are_refused_by_name() {
+    let (_dir, system) = system();
+    system.write("opt/data/b", b"hello").unwrap();
+    system.write("opt/tool", b"a program").unwrap();
+    let words = [
+        "-N",
+        "--gzip",
+        "--add-drivers",
+        " unrelated  gcm ",
+        "-I",
+        "/opt/tool",
+        "-i",
+        "/opt/data",
+        "/else",
+        "-o",
+        "out/image",
+    ];
+    built(&system, &words);
+    let all = reasons(&system);
+    assert_eq!(all[&format!("lib/modules/{RELEASE}/kernel/net/unrelated.ko")], "--add-drivers:1 asks for it");
+    assert_eq!(
+        (all["opt/tool"].as_str(), all["else/b"].as_str()),
+        ("--install:1 asks for it", "--include:1 includes it")
+    );
+    built(&system, &["-f", "--omit-drivers", "gcm", "out/image"]);
+    assert!(!reasons(&system).contains_key(&format!("lib/modules/{RELEASE}/kernel/lib/gcm.ko")));
+    for (option, words) in
+        [("--add", "there are no dracut modules here"), ("--strip", "lost its signature"), ("--uefi", "ukify")]
+    {
+        let output = mkdumprd(&system, &["-f", option, "x", "out/image"]);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            !output.status.success() && error.contains(&format!("{option} is not followed")) && error.contains(words),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn modules_stay_packed_for_a_kernel_that_unpacks_them() {
     let (_dir, system) = system();
     let config = b"CONFIG_MODULE_COMPRESS_XZ=y\nCONFIG_MODULE_DECOMPRESS=y\n";

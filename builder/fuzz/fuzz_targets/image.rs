@@ -1,12 +1,18 @@
-//! Arbitrary bytes as an image that lsinitrd lists.
+//! Arbitrary bytes as an image that lsinitrd lists, prints and compares, and that is looked at for being up to date.
 
 #![no_main]
 
+use kdump_builder::host::Tree;
 use kdump_builder::inspect::{self, Order};
+use kdump_builder::uptodate;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let mut out = Vec::new();
     let _ = inspect::list(data, Order::Size, &mut out);
     let _ = inspect::print(data, "init", &mut out);
+    let _ = inspect::modules(data, &mut out);
+    let _ = inspect::describe(data, &mut out);
+    let _ = inspect::diff(data, data, false, &mut out);
+    let _ = uptodate::changed(&Tree::new("/nonexistent".as_ref()), data);
 });

@@ -15,7 +15,7 @@ fn main() -> ExitCode {
 }
 
 fn build() -> anyhow::Result<ExitCode> {
-    let typed = cli::Mkdumprd::parse();
+    let typed = cli::Mkdumprd::parse_from(cli::translate(std::env::args_os()).map_err(anyhow::Error::msg)?);
     console::start(typed.verbose);
     mkdumprd::run(&typed, &mut std::io::stdout().lock())?;
     Ok(ExitCode::SUCCESS)

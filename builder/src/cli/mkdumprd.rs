@@ -2,7 +2,7 @@
 
 use crate::cpio::write::Packing;
 use crate::report::bytes;
-use clap::Parser;
+use clap::{ArgAction, Parser};
 use std::path::PathBuf;
 
 /// Builds the image that saves a dump when the kernel has crashed, or with --normal one that boots the system.
@@ -10,16 +10,16 @@ use std::path::PathBuf;
 #[command(name = "mkdumprd", version, max_term_width = 100)]
 pub struct Mkdumprd {
     /// The kernel that the image is for [default: KDUMP_KERNELVER, else the running one]
-    #[arg(long, value_name = "RELEASE")]
+    #[arg(short, long, value_name = "RELEASE")]
     pub kver: Option<String>,
     /// The root of the machine that the image is for
-    #[arg(long, value_name = "DIR", default_value = "/")]
+    #[arg(short = 'r', long, value_name = "DIR", default_value = "/")]
     pub sysroot: PathBuf,
     /// Where that kernel's modules are [default: lib/modules/RELEASE below the sysroot]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, alias = "kmoddir", value_name = "DIR")]
     pub modules_dir: Option<PathBuf>,
     /// The configuration, a native one if its name ends in .toml [default: etc/kdump/kdump.toml below the sysroot if it is there, else etc/kdump.conf]
-    #[arg(long, value_name = "FILE")]
+    #[arg(short, long, alias = "conf", value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// The other configuration [default: etc/sysconfig/kdump below the sysroot, if it is there]
     #[arg(long, value_name = "FILE")]
@@ -74,13 +74,34 @@ pub struct Mkdumprd {
     /// Fail if more would have to be reserved for the capture kernel
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     pub max_memory: Option<u64>,
+    /// Modules that must be in the image, and their dependencies
+    #[arg(long, value_name = "MODULES", value_delimiter = ' ', conflicts_with = "normal")]
+    pub add_drivers: Vec<String>,
+    /// Modules that stay out of the image, and what cannot do without them
+    #[arg(long, value_name = "MODULES", value_delimiter = ' ', conflicts_with = "normal")]
+    pub omit_drivers: Vec<String>,
+    /// Programs and files that must be in the image, with what they need
+    #[arg(short = 'I', long, value_name = "FILES", value_delimiter = ' ', conflicts_with = "normal")]
+    pub install: Vec<String>,
+    /// A file or directory that is elsewhere in the image
+    #[arg(short, long, num_args = 2, value_names = ["FILE", "PLACE"], action = ArgAction::Append, conflicts_with = "normal")]
+    pub include: Vec<PathBuf>,
+    /// Bring the drivers of most machines along as well
+    #[arg(short = 'N', long, conflicts_with = "normal")]
+    pub no_hostonly: bool,
     /// Overwrite an image that is already there
     #[arg(short, long)]
     pub force: bool,
     /// Say what goes into the image and why
     #[arg(short, long)]
     pub verbose: bool,
+    /// The image, for those who write it in front
+    #[arg(short = 'o', long = "output", value_name = "FILE", conflicts_with_all = ["output", "release"])]
+    pub to: Option<PathBuf>,
     /// The image
-    #[arg(required_unless_present = "plan")]
+    #[arg(required_unless_present_any = ["plan", "to"])]
     pub output: Option<PathBuf>,
+    /// The kernel, for those who write it behind
+    #[arg(value_name = "RELEASE", conflicts_with = "kver")]
+    pub release: Option<String>,
 }

@@ -122,9 +122,13 @@ pub fn write(plan: &Plan, mtime: u32, packing: Packing, out: &mut dyn Write) -> 
 #[derive(Debug, Default)]
 struct Links(BTreeMap<u32, (u32, u32, bool)>);
 
+/// The number and the content of a file.
+type Numbered<'a> = (u32, &'a [u8]);
+
 impl Links {
     fn of(plan: &Plan) -> Links {
-        let mut groups: BTreeMap<(u32, usize), Vec<(u32, &[u8])>> = BTreeMap::new();
+        // Only files of one mode and length can be the same.
+        let mut groups: BTreeMap<(u32, usize), Vec<Numbered>> = BTreeMap::new();
         for (number, entry) in (1..).zip(plan.entries()) {
             if let Kind::File(bytes) = &entry.kind
                 && !bytes.is_empty()

@@ -3,6 +3,7 @@
 
 use super::kernel::OnDisk;
 use super::{Machine, kernel, load, notify, recovery, status, test, waiting};
+use crate::asked::Asked;
 use crate::build::{self, Built, Request};
 use crate::cli::Loading;
 use crate::config::Config;
@@ -133,6 +134,7 @@ pub(super) fn request(machine: &Machine, release: &str) -> Request {
         files: machine.files.clone(),
         programs: machine.programs.clone(),
         packing: None,
+        asked: Asked::default(),
         normal: None,
     }
 }

@@ -3,7 +3,7 @@
 use std::io::{self, BufRead, ErrorKind, Read};
 
 /// Unpacks the next block of `input` into the start of the buffer; how long it is, 0 at the end.
-pub(super) type Next = fn(&mut dyn BufRead, &mut Vec<u8>, u32) -> io::Result<usize>;
+pub(super) type Next = fn(&mut dyn BufRead, &mut [u8], u32) -> io::Result<usize>;
 
 /// Reads one block after the other.
 pub(super) struct Blocks<'a> {

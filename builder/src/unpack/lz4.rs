@@ -23,7 +23,7 @@ pub(super) fn open(input: &mut dyn BufRead) -> io::Result<Blocks<'_>> {
     Ok(Blocks { input, next, flags: 0, block: vec![0; BLOCK], at: 0, end: 0 })
 }
 
-fn next(input: &mut dyn BufRead, out: &mut Vec<u8>, _: u32) -> io::Result<usize> {
+fn next(input: &mut dyn BufRead, out: &mut [u8], _: u32) -> io::Result<usize> {
     let size = match input.fill_buf()? {
         [] => return Ok(0),
         &[a, b, c, d, ..] => u32::from_le_bytes([a, b, c, d]),

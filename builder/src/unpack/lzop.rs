@@ -52,7 +52,7 @@ pub(super) fn open(input: &mut dyn BufRead) -> io::Result<Blocks<'_>> {
     Ok(Blocks { input, next, flags, block: vec![0; BLOCK], at: 0, end: 0 })
 }
 
-fn next(input: &mut dyn BufRead, out: &mut Vec<u8>, flags: u32) -> io::Result<usize> {
+fn next(input: &mut dyn BufRead, out: &mut [u8], flags: u32) -> io::Result<usize> {
     let size = u32::from_be_bytes(bytes(input)?);
     if size == 0 {
         return Ok(0);

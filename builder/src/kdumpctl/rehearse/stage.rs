@@ -208,6 +208,7 @@ fn drivers(machine: &Machine, release: &str, fstype: &str) -> anyhow::Result<Pla
         files: Files::new(machine.tree.root(), Some(&conf), Some(&sysconfig)),
         programs: machine.programs.clone(),
         packing: Some(Packing::None),
+        asked: crate::asked::Asked::default(),
         normal: None,
     };
     let whole = build::plan(&request).context("the drivers of a virtual disk cannot be laid over the image")?.plan;

@@ -1,0 +1,42 @@
+//! What the command line of mkdumprd asks into an image besides what the configuration does.
+//!
+//! In: dracut's words for it. Out: the same as lines of the configuration, each with the option as its place and the word
+//! as its line.
+
+use crate::config::{Config, Given, Include, Origin};
+use std::path::PathBuf;
+
+/// What is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Asked {
+    /// Modules that are in it if the kernel has them.
+    pub add_drivers: Vec<String>,
+    /// Modules that must not be loaded, and so stay out of it.
+    pub omit_drivers: Vec<String>,
+    /// Programs and files of the host, by path or by name.
+    pub install: Vec<PathBuf>,
+    /// Files and directories of the host, each with its path in the image.
+    pub include: Vec<Include>,
+    /// The drivers of most machines as well.
+    pub generic: bool,
+}
+
+impl Asked {
+    /// Says the same in the configuration.
+    pub fn write_to(&self, config: &mut Config) {
+        let image = &mut config.dump.image;
+        image.add_drivers.extend(given("--add-drivers", &self.add_drivers));
+        image.omit_drivers.extend(given("--omit-drivers", &self.omit_drivers));
+        image.install.extend(given("--install", &self.install));
+        image.include.extend(given("--include", &self.include));
+        if self.generic {
+            image.hostonly = given("--no-hostonly", &[false]).pop();
+        }
+    }
+}
+
+/// Words of an option, each with its place.
+fn given<T: Clone>(option: &str, words: &[T]) -> Vec<Given<T>> {
+    let origin = |number: usize| Origin::Line(PathBuf::from(option), number + 1);
+    words.iter().enumerate().map(|(number, word)| Given { value: word.clone(), origin: origin(number) }).collect()
+}

@@ -1,0 +1,50 @@
+//! Images of dracut and of initramfs-tools, in every compression, read by us and by their own programs.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod builders;
+
+use builders::{Builders, run};
+use kdump_builder::cpio::read::Archive;
+use kdump_builder::inspect;
+use std::collections::BTreeSet;
+use std::fs;
+
+fn names(image: &[u8]) -> BTreeSet<String> {
+    Archive::read_with(image, &|_| false).unwrap().entries.iter().map(|entry| entry.path().into_owned()).collect()
+}
+
+#[test]
+#[ignore = "makes a small Debian with both, as root, and eight images in it"]
+fn images_of_other_builders_hold_for_us_what_they_hold_for_their_own_programs() {
+    let others = Builders::new(env!("CARGO_BIN_EXE_mkdumprd")).unwrap();
+    for how in ["zstd", "xz", "gzip", "lz4", "bzip2", "lzma", "lzo"] {
+        let name = format!("tmp/dracut-{how}.img");
+        if !others.root.join(&name).is_file() {
+            let line = format!("dracut -q -f --no-hostonly --{how} /{name} {}", others.kver);
+            run(&mut others.inside(&line)).unwrap();
+        }
+        let image = fs::read(others.root.join(&name)).unwrap();
+        let list = run(&mut others.inside(&format!("lsinitrd /{name}"))).unwrap();
+        let (_, list) = list.rsplit_once("dracut modules:").unwrap();
+        let files = list.lines().filter(|line| line.split_whitespace().count() > 8);
+        let theirs: BTreeSet<String> =
+            files.map(|line| line.split_whitespace().nth(8).unwrap().trim_start_matches("./").to_owned()).collect();
+        let ours = names(&image);
+        assert!(
+            ours.len() > 900 && ours == theirs,
+            "{how}: {:?}",
+            ours.symmetric_difference(&theirs).collect::<Vec<_>>()
+        );
+        let mut release = Vec::new();
+        inspect::print(&image, "etc/initrd-release", &mut release).unwrap();
+        assert!(String::from_utf8(release).unwrap().contains("dracut"), "{how}");
+        let mut modules = Vec::new();
+        inspect::modules(&image, &mut modules).unwrap();
+        assert!(String::from_utf8(modules).unwrap().contains("\nkernel-modules\n"), "{how}");
+    }
+    let line = format!("mkinitramfs -o /tmp/mkinitramfs.img {} && lsinitramfs /tmp/mkinitramfs.img", others.kver);
+    let list = run(&mut others.inside(&line)).unwrap();
+    let theirs: BTreeSet<String> = list.lines().map(str::to_owned).collect();
+    let ours = names(&fs::read(others.root.join("tmp/mkinitramfs.img")).unwrap());
+    assert!(ours == theirs, "{:?}", ours.symmetric_difference(&theirs).collect::<Vec<_>>());
+}
