@@ -27,11 +27,14 @@ fn images_of_other_builders_hold_for_us_what_they_hold_for_their_own_programs() 
         let list = run(&mut others.inside(&format!("lsinitrd /{name}"))).unwrap();
         let (_, list) = list.rsplit_once("dracut modules:").unwrap();
         let files = list.lines().filter(|line| line.split_whitespace().count() > 8);
-        let theirs: BTreeSet<String> = files
-            .map(|line| line.split_whitespace().nth(8).unwrap().trim_start_matches("./").to_owned())
-            .collect();
+        let theirs: BTreeSet<String> =
+            files.map(|line| line.split_whitespace().nth(8).unwrap().trim_start_matches("./").to_owned()).collect();
         let ours = names(&image);
-        assert!(ours.len() > 900 && ours == theirs, "{how}: {:?}", ours.symmetric_difference(&theirs).collect::<Vec<_>>());
+        assert!(
+            ours.len() > 900 && ours == theirs,
+            "{how}: {:?}",
+            ours.symmetric_difference(&theirs).collect::<Vec<_>>()
+        );
         let mut release = Vec::new();
         inspect::print(&image, "etc/initrd-release", &mut release).unwrap();
         assert!(String::from_utf8(release).unwrap().contains("dracut"), "{how}");

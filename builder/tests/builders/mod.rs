@@ -1,5 +1,7 @@
 //! A small Debian with dracut, initramfs-tools and a kernel, made once by debootstrap and kept in `target/builders-root`.
 
+#![allow(unreachable_pub, reason = "it is a part of each test that has it")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
