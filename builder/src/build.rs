@@ -190,7 +190,18 @@ pub fn plan_for(config: &Config, host: &SystemHost, ours: &Programs) -> anyhow::
     let (Some(image), Some(asked)) = (image, asked) else { return Err(unplanned(problems)) };
     let append = config.system.append.as_ref().map_or("", |given| &given.value);
     let firmware: Vec<PathBuf> = config.dump.image.firmware.iter().map(|given| given.value.clone()).collect();
-    finish(plan, image, asked, &Cmdline::parse(append), host, &firmware, warnings, problems)
+    let cmdline = Cmdline::parse(append);
+    finish(plan, image, Wanted { asked, cmdline: &cmdline, firmware: &firmware }, host, warnings, problems)
+}
+
+/// What an image is to have besides what is in its plan already.
+pub(crate) struct Wanted<'a> {
+    /// What its hooks ask for, and the administrator.
+    pub(crate) asked: Contribution,
+    /// What is known of the kernel command line.
+    pub(crate) cmdline: &'a Cmdline,
+    /// Further directories with firmware.
+    pub(crate) firmware: &'a [PathBuf],
 }
 
 /// Why there is no plan.
@@ -199,14 +210,11 @@ fn unplanned(problems: Problems) -> anyhow::Error {
 }
 
 /// Adds what every image has: what is asked for, the indexes and settings of its modules, and what init is told.
-/// `cmdline` is what is known of its kernel command line, `more_firmware` are further directories with firmware.
 pub(crate) fn finish(
     mut plan: Plan,
     image: ImageConfig,
-    mut asked: Contribution,
-    cmdline: &Cmdline,
+    Wanted { mut asked, cmdline, firmware: more_firmware }: Wanted<'_>,
     host: &SystemHost,
-    more_firmware: &[PathBuf],
     mut warnings: Vec<String>,
     mut problems: Problems,
 ) -> anyhow::Result<Built> {

@@ -123,7 +123,8 @@ pub fn plan(options: Options, files: &Files, host: &SystemHost, ours: &Programs)
         (overlay, asked.modules) = (patches, [asked.modules, needs].concat());
     }
     let image = ImageConfig { normal: Some(seen.root), ..build::image_config(&config, host, hooks, path)? };
-    let built = build::finish(plan, image, asked, &Cmdline::default(), host, &[], warnings, Problems::default())?;
+    let wanted = build::Wanted { asked, cmdline: &Cmdline::default(), firmware: &[] };
+    let built = build::finish(plan, image, wanted, host, warnings, Problems::default())?;
     Ok(Built { overlay, ..built })
 }
 

@@ -28,7 +28,8 @@ impl Machine {
 
     fn run(&self, word: &str) -> (anyhow::Result<ExitCode>, String) {
         let programs = self.system.programs();
-        let typed = Kdumpctl::parse_from(["kdumpctl", word, "--programs", programs.to_str().unwrap()]);
+        let words = ["kdumpctl"].into_iter().chain(word.split(' ')).chain(["--programs", programs.to_str().unwrap()]);
+        let typed = Kdumpctl::parse_from(words);
         let mut out = Vec::new();
         let result = kdumpctl::run(&typed, Tree::new(&self.system.root), &self.kexec, &mut out);
         (result, String::from_utf8(out).unwrap())
@@ -50,7 +51,9 @@ fn modules_says_of_each_what_the_kernel_would_make_of_it() {
     let machine = Machine::new();
     let (result, out) = machine.run("modules");
     result.unwrap();
-    assert!(out.contains("cannot be told"), "{out}");
+    assert!(out.contains("ext4: ") && out.contains("the machine that it runs on is not here"), "{out}");
+    let json: serde_json::Value = serde_json::from_str(&machine.run("modules --json").1).unwrap();
+    assert!(json["modules"].as_array().unwrap().iter().all(|module| module["verdict"] == "unknown"), "{json}");
     machine.system.write("sys/module/module/parameters/sig_enforce", b"N\n").unwrap();
     let (result, out) = machine.run("modules");
     result.unwrap();
@@ -85,6 +88,24 @@ fn an_image_that_is_new_enough_is_loaded_as_it_is() {
     machine.run("start").0.unwrap();
     assert_eq!(fs::metadata(machine.image()).unwrap().modified().unwrap(), first);
     assert_eq!(machine.kexec.journal.borrow().len(), 2);
+}
+
+#[test]
+fn force_rebuild_builds_at_every_start_and_force_no_rebuild_only_what_is_missing() {
+    for (words, for_nothing, for_a_change) in [("force_rebuild 1", true, true), ("force_no_rebuild 1", false, false)] {
+        let machine = Machine::new();
+        let inode = || fs::metadata(machine.image()).unwrap().ino();
+        let conf = |path: &str| format!("path {path}\next4 LABEL=crash\n{words}\n");
+        machine.system.write("etc/kdump.conf", conf("/var/crash").as_bytes()).unwrap();
+        machine.run("start").0.unwrap();
+        let first = inode();
+        machine.run("start").0.unwrap();
+        assert_eq!(inode() != first, for_nothing, "{words}");
+        let second = inode();
+        machine.system.write("etc/kdump.conf", conf("/var/other").as_bytes()).unwrap();
+        machine.run("start").0.unwrap();
+        assert_eq!(inode() != second, for_a_change, "{words}");
+    }
 }
 
 #[test]

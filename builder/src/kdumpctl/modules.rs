@@ -33,10 +33,11 @@ pub(super) fn run(machine: &Machine, json: bool, out: &mut dyn Write) -> anyhow:
     let mut verdicts = Vec::new();
     for entry in built.plan.entries() {
         let Some((name, module)) = module(entry)? else { continue };
-        match judge.verdict(&Signature::of(&module)) {
-            Some(verdict) => verdicts.push((name, verdict)),
-            None => log::warn!("what kernel {release} accepts cannot be told: the machine that it runs on is not here"),
-        }
+        let here = judge.verdict(&Signature::of(&module));
+        verdicts.push((
+            name,
+            here.unwrap_or_else(|| Verdict::Unknown("the machine that it runs on is not here".to_owned())),
+        ));
     }
     if json {
         let list: Vec<_> = verdicts.iter().map(|(name, verdict)| verdict_json(name, verdict)).collect();

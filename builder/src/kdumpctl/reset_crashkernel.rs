@@ -6,7 +6,7 @@
 use super::{Machine, kernel, lock, status};
 use crate::bootloader::{self, Edit, Plan, Which};
 use crate::cli::{Reset, Way};
-use crate::config::Config;
+use crate::config::{Config, Given};
 use crate::crashkernel::{Arch, Crashkernel, Facts, Value, default_value, mib};
 use crate::{estimate, inspect};
 use anyhow::{Context, bail};
@@ -21,9 +21,9 @@ pub(super) fn run(machine: &Machine, what: &Reset, out: &mut dyn Write) -> anyho
     let facts = Facts::of(tree);
     let mut edit = Edit::default();
     let way = fadump(what.fadump.as_deref(), &facts, &mut edit)?;
-    let value = match &what.value {
-        Some(value) if value.words.contains(&Value::Auto) => fitting(machine, value)?,
-        Some(value) => value.clone(),
+    let value = match what.value.clone().map_or_else(|| configured(machine), |value| Ok(Some(value)))? {
+        Some(value) if value.words.contains(&Value::Auto) => fitting(machine, &value)?,
+        Some(value) => value,
         None => default_value(&facts, way)?,
     };
     if value.reserves(facts.memory) == Some(0) {
@@ -91,6 +91,14 @@ fn fadump(how: Option<&str>, facts: &Facts, edit: &mut Edit) -> anyhow::Result<W
     let way = if words.is_empty() { Way::Kdump } else { Way::Fadump };
     *edit = std::mem::take(edit).set("fadump", &words);
     Ok(way)
+}
+
+/// What SUSE's `KDUMP_CRASHKERNEL` says, if it says something. A machine that is not configured has a default all the same.
+fn configured(machine: &Machine) -> anyhow::Result<Option<Crashkernel>> {
+    let Ok(config) = Config::read(&machine.files) else { return Ok(None) };
+    let Some(Given { value, origin }) = config.system.crashkernel else { return Ok(None) };
+    let value = value.parse();
+    value.map(Some).with_context(|| format!("{origin}: KDUMP_CRASHKERNEL"))
 }
 
 /// What this machine takes, in the place of `auto`.

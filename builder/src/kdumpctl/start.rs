@@ -6,7 +6,7 @@ use super::{Machine, kernel, load, notify, recovery, status, test, waiting};
 use crate::asked::Asked;
 use crate::build::{self, Built, Request};
 use crate::cli::Loading;
-use crate::config::Config;
+use crate::config::{Config, Rebuild};
 use crate::host::{Kernel, SystemHost};
 use crate::inspect;
 use crate::{console, network, uptodate};
@@ -54,6 +54,8 @@ fn checked(machine: &Machine, how: &Loading, out: &mut dyn Write) -> anyhow::Res
 
 /// Why an image has to be built.
 pub(super) enum Lack {
+    /// That is asked for (`force_rebuild`).
+    Asked,
     /// There is none.
     Missing,
     /// It is not ours, or not for this kernel.
@@ -67,6 +69,7 @@ pub(super) enum Lack {
 impl fmt::Display for Lack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Lack::Asked => f.write_str("it is built at every start"),
             Lack::Missing => f.write_str("it is missing"),
             Lack::Useless(error) => write!(f, "it is of no use: {error:#}"),
             Lack::Changed(changed) => write!(f, "it is out of date: {}", changed.join("; ")),
@@ -89,7 +92,12 @@ pub(super) fn lacking(machine: &Machine, config: &Config, disk: &OnDisk) -> Opti
 
 /// Plans the image anew if it is missing, of no use, or older than what it is made of, or if the network has changed.
 fn bring_up_to_date(machine: &Machine, config: &Config, disk: &OnDisk) -> anyhow::Result<Option<Built>> {
-    let Some(lack) = lacking(machine, config, disk) else { return Ok(None) };
+    let when = config.dump.rebuild.as_ref().map(|given| given.value);
+    let lack = match (lacking(machine, config, disk), when) {
+        (None, Some(Rebuild::Always)) if has_modules(machine, disk) => Lack::Asked,
+        (None | Some(Lack::Changed(_) | Lack::Moved(_)), Some(Rebuild::Never)) | (None, _) => return Ok(None),
+        (Some(lack), _) => lack,
+    };
     let image = disk.image.display();
     let has_modules = has_modules(machine, disk);
     match lack {
@@ -111,6 +119,7 @@ fn bring_up_to_date(machine: &Machine, config: &Config, disk: &OnDisk) -> anyhow
         }
         Lack::Useless(error) => log::info!("{image} is of no use and is built again: {error:#}"),
         Lack::Missing => log::info!("{image} is missing: it is built"),
+        Lack::Asked => log::info!("{image} is built again, as it is at every start"),
     }
     build(machine, disk).map(Some)
 }

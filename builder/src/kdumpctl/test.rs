@@ -177,7 +177,10 @@ fn told(record: Option<Record>, json: bool, out: &mut dyn Write) -> anyhow::Resu
 pub(super) fn settle(machine: &Machine, config: &Config, out: &mut dyn Write) -> anyhow::Result<()> {
     let Some(before) = read(machine).filter(|record| record.state == State::Pending) else { return Ok(()) };
     let Some(after) = record(machine, config).filter(|after| after.state != before.state) else { return Ok(()) };
-    writeln!(out, "{after}")?;
+    // VMCORE_CREATION_NOTIFICATION: it is noted in any case.
+    if config.system.creation_notification.as_ref().is_none_or(|given| given.value) {
+        writeln!(out, "{after}")?;
+    }
     if let Err(error) = note(machine, &after) {
         log::warn!("{error:#}");
     }
