@@ -112,7 +112,7 @@ struct Line<'a> {
 /// Prints a plan as JSON.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn describe(built: &Built, estimate: &Estimate, out: &mut dyn Write) -> anyhow::Result<()> {
     let line = |entry: &'_ Entry| match entry.kind {
         Kind::Directory => "directory",

@@ -451,9 +451,9 @@ mod tests {
         let hooks = example().hooks;
         assert_eq!(hooks.targets[0].to_string(), "ext4 LABEL=crash");
         let names: Vec<_> = hooks.hooks().iter().map(|hook| hook.name()).collect();
-        let first = ["watchdog", "crypt", "lvm", "net", "iscsi", "nvme_tcp"];
+        let first = ["modsign", "watchdog", "crypt", "lvm", "net", "iscsi", "nvme_tcp"];
         let targets = ["filesystem", "nfs", "raw", "cifs", "rootfs"];
-        let rest = ["user", "fence", "notify", "modsign", "integrity"];
+        let rest = ["user", "fence", "notify", "integrity"];
         assert_eq!(names, [&first[..], &targets, &rest].concat());
     }
 
