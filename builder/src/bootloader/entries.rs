@@ -128,7 +128,8 @@ fn edited(text: &str, edit: &Edit) -> String {
         };
         let head = line.len() - line.trim_start().len() + "options".len();
         let (before, rest) = line.split_at_checked(head).unwrap_or((line, ""));
-        let gap = rest.get(..rest.len() - rest.trim_start().len()).unwrap_or(" ");
+        // The end of the line is none of it.
+        let gap = rest.get(..rest.len() - rest.trim_start_matches([' ', '\t']).len()).unwrap_or(" ");
         let end = if line.ends_with('\n') { "\n" } else { "" };
         let words = if at == last { edit.apply(words) } else { edit.take_out(words) };
         result.push_str(&format!("{before}{gap}{words}{end}"));
@@ -191,6 +192,7 @@ mod tests {
     #[test]
     fn an_entry_without_options_gets_a_line_and_a_word_in_another_line_goes() {
         assert_eq!(edited("linux /x", &crashkernel("1M")), "linux /x\noptions crashkernel=1M\n");
+        assert_eq!(edited("options \n", &crashkernel("1M")), "options crashkernel=1M\n");
         let two = "options crashkernel=9M a\noptions b";
         assert_eq!(edited(two, &crashkernel("1M")), "options a\noptions b crashkernel=1M");
     }
