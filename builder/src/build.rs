@@ -10,6 +10,7 @@ use crate::gather::{
     asked, coverage, drivers, firmware, indexes, modprobe_d, modules, programs, programs::Programs, skeleton,
 };
 use crate::host::{Kernel, SystemHost, Tree, watchdog};
+use crate::image::Parts;
 use crate::kdumpctl::kernel_file;
 use crate::plan::{Entry, Plan};
 use crate::problems::Problems;
@@ -58,6 +59,8 @@ pub struct Built {
     pub config: ImageConfig,
     /// How it is to be written.
     pub packing: Packing,
+    /// What the kernel takes before it unpacks anything, in an archive of its own.
+    pub early: Plan,
     /// What is put behind it as it is.
     pub overlay: Vec<u8>,
     /// The modules in it, by name.
@@ -260,8 +263,8 @@ pub(crate) fn finish(
     let text = toml::to_string(&image).context("cannot write the image configuration")?;
     plan.add(Entry::file(contract::PATH, text.into_bytes(), "what init is told"))?;
     list(&mut plan);
-    let (packing, overlay, estimate) = (Packing::None, Vec::new(), Estimate::default());
-    Ok(Built { plan, config: image, packing, overlay, modules, left_out, estimate, warnings })
+    let (packing, early, overlay, estimate) = (Packing::None, Plan::default(), Vec::new(), Estimate::default());
+    Ok(Built { plan, config: image, packing, early, overlay, modules, left_out, estimate, warnings })
 }
 
 /// Puts the list of all entries into a plan.
@@ -413,7 +416,7 @@ pub(crate) fn contributions(config: &Config, host: &dyn Host, settings: &Setting
 /// # Errors
 /// The image cannot be written.
 pub fn write(built: &Built, output: &Path, force: bool) -> anyhow::Result<String> {
-    let size = image::write(&built.plan, built.packing, &built.overlay, output, force)?;
+    let size = image::write(&Parts::of(built), output, force)?;
     let targets: Vec<String> = built.config.hooks.targets.iter().map(Target::to_string).collect();
     let purpose = match &built.config.normal {
         Some(Normal { root: Some(root), .. }) => format!("boots {root}"),

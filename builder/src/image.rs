@@ -3,6 +3,7 @@
 //! The image grows in a pending file that has no name, is flushed to the disk and takes the output's name in one step.
 //! Whatever goes wrong before that, be it a signal, the pending file is gone and an older image is what it was.
 
+use crate::build::Built;
 use crate::cpio::layout::padding;
 use crate::cpio::write::{self, Packing};
 use crate::plan::Plan;
@@ -40,23 +41,78 @@ pub fn check_output(output: &Path, force: bool) -> anyhow::Result<()> {
     }
 }
 
-/// Writes `plan` as the image `output`, and an archive that is finished already behind it; its size.
+/// What an image is put together of, in its order.
+#[derive(Clone, Copy, Debug)]
+pub struct Parts<'a> {
+    /// An archive for the kernel itself, never compressed.
+    pub early: &'a Plan,
+    /// The image.
+    pub plan: &'a Plan,
+    /// How that is written.
+    pub packing: Packing,
+    /// An archive that is finished already.
+    pub overlay: &'a [u8],
+}
+
+impl Parts<'_> {
+    /// Those of what was planned.
+    pub fn of(built: &Built) -> Parts<'_> {
+        Parts { early: &built.early, plan: &built.plan, packing: built.packing, overlay: &built.overlay }
+    }
+
+    fn write(&self, mtime: u32, out: &mut dyn Write) -> anyhow::Result<()> {
+        let mut out = Counted { out, bytes: 0 };
+        if self.early.entries().next().is_some() {
+            write::write(self.early, mtime, Packing::None, &mut out)?;
+            out.pad()?;
+        }
+        write::write(self.plan, mtime, self.packing, &mut out)?;
+        if !self.overlay.is_empty() {
+            out.pad()?;
+            out.write_all(self.overlay)?;
+        }
+        Ok(())
+    }
+}
+
+/// Knows how much has been written.
+struct Counted<'a> {
+    out: &'a mut dyn Write,
+    bytes: usize,
+}
+
+impl Counted<'_> {
+    /// An archive begins at a multiple of four.
+    fn pad(&mut self) -> std::io::Result<()> {
+        let gap = padding(self.bytes);
+        self.write_all([0; 3].get(..gap).unwrap_or_default())
+    }
+}
+
+impl Write for Counted<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.bytes += written;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// Writes the image `output`; its size.
 ///
 /// # Errors
 /// The directory cannot be written to or is full. Nothing is left behind then.
-pub fn write(plan: &Plan, packing: Packing, overlay: &[u8], output: &Path, force: bool) -> anyhow::Result<u64> {
+pub fn write(parts: &Parts<'_>, output: &Path, force: bool) -> anyhow::Result<u64> {
     check_output(output, force)?;
     let dir = directory(output);
     let what =
         || format!("cannot write the image {}; is {} writable and has it room?", output.display(), dir.display());
     let pending = Pending::create(dir, output).with_context(what)?;
     let mut buffer = BufWriter::with_capacity(1 << 18, pending.file());
-    write::write(plan, mtime()?, packing, &mut buffer).with_context(what)?;
-    buffer.flush().with_context(what)?;
-    let length = usize::try_from(pending.file().metadata().with_context(what)?.len())?;
-    let gap = if overlay.is_empty() { 0 } else { padding(length) };
-    buffer.write_all([0; 3].get(..gap).unwrap_or_default()).with_context(what)?;
-    buffer.write_all(overlay).with_context(what)?;
+    parts.write(mtime()?, &mut buffer).with_context(what)?;
     buffer.flush().with_context(what)?;
     drop(buffer);
     pending.file().sync_all().with_context(what)?;
@@ -66,24 +122,15 @@ pub fn write(plan: &Plan, packing: Packing, overlay: &[u8], output: &Path, force
     Ok(size)
 }
 
-/// How large the image of `plan` would be.
+/// How large the image would be.
 ///
 /// # Errors
 /// An entry does not fit the format.
-pub fn measure(plan: &Plan, packing: Packing) -> anyhow::Result<u64> {
-    struct Count(u64);
-    impl Write for Count {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0 += bytes.len() as u64;
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut count = Count(0);
-    write::write(plan, 0, packing, &mut count).context("cannot pack the image")?;
-    Ok(count.0)
+pub fn measure(parts: &Parts<'_>) -> anyhow::Result<u64> {
+    let mut nowhere = std::io::sink();
+    let mut count = Counted { out: &mut nowhere, bytes: 0 };
+    parts.write(0, &mut count).context("cannot pack the image")?;
+    Ok(count.bytes as u64)
 }
 
 /// An image that is not whole yet.
@@ -179,11 +226,32 @@ mod tests {
         fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
+    fn parts<'a>(early: &'a Plan, plan: &'a Plan) -> Parts<'a> {
+        Parts { early, plan, packing: Packing::None, overlay: &[] }
+    }
+
+    #[test]
+    fn what_is_for_the_kernel_itself_is_in_an_archive_of_its_own_in_front() {
+        let dir = tempfile::tempdir().unwrap();
+        let output = dir.path().join("image");
+        let mut early = Plan::default();
+        early.add(Entry::file("kernel/x86/microcode/GenuineIntel.bin", vec![1, 2, 3], "microcode")).unwrap();
+        let plan = plan("x");
+        let packed = Parts { packing: Packing::Zstd, ..parts(&early, &plan) };
+        let size = write(&packed, &output, false).unwrap();
+        assert_eq!(size, measure(&packed).unwrap());
+        let image = fs::read(&output).unwrap();
+        assert!(image.starts_with(b"070701"), "it is not compressed");
+        let archive = crate::cpio::read::Archive::read(&image).unwrap();
+        let at = |wanted: &str| archive.entries.iter().position(|entry| entry.path() == wanted).unwrap();
+        assert!(at("kernel/x86/microcode/GenuineIntel.bin") < at("a"));
+    }
+
     #[test]
     fn an_image_is_private_and_the_only_thing_left() {
         let dir = tempfile::tempdir().unwrap();
         let output = dir.path().join("image");
-        let size = write(&plan("x"), Packing::None, &[], &output, false).unwrap();
+        let size = write(&parts(&Plan::default(), &plan("x")), &output, false).unwrap();
         let meta = fs::metadata(&output).unwrap();
         assert_eq!((meta.len(), meta.permissions().mode() & 0o777), (size, 0o600));
         assert_eq!(names(dir.path()), ["image"]);
@@ -193,12 +261,12 @@ mod tests {
     fn an_image_that_is_there_is_only_overwritten_by_force() {
         let dir = tempfile::tempdir().unwrap();
         let output = dir.path().join("image");
-        write(&plan("old"), Packing::None, &[], &output, false).unwrap();
+        write(&parts(&Plan::default(), &plan("old")), &output, false).unwrap();
         let old = fs::read(&output).unwrap();
-        let error = write(&plan("new"), Packing::None, &[], &output, false).unwrap_err().to_string();
+        let error = write(&parts(&Plan::default(), &plan("new")), &output, false).unwrap_err().to_string();
         assert!(error.ends_with("image is already there; -f overwrites it"), "{error}");
         assert_eq!(fs::read(&output).unwrap(), old);
-        write(&plan("new"), Packing::None, &[], &output, true).unwrap();
+        write(&parts(&Plan::default(), &plan("new")), &output, true).unwrap();
         assert_ne!(fs::read(&output).unwrap(), old);
     }
 
@@ -207,12 +275,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut bad = plan("x");
         bad.add(Entry::file(&"n".repeat(5000), vec![], "too long a name")).unwrap();
-        assert!(write(&bad, Packing::None, &[], &dir.path().join("image"), false).is_err());
+        assert!(write(&parts(&Plan::default(), &bad), &dir.path().join("image"), false).is_err());
         assert!(names(dir.path()).is_empty());
-        let error =
-            format!("{:#}", write(&plan("x"), Packing::None, &[], &dir.path().join("no/image"), false).unwrap_err());
+        let error = format!(
+            "{:#}",
+            write(&parts(&Plan::default(), &plan("x")), &dir.path().join("no/image"), false).unwrap_err()
+        );
         assert!(error.contains("make the directory first"), "{error}");
-        let error = format!("{:#}", write(&plan("x"), Packing::None, &[], dir.path(), true).unwrap_err());
+        let error = format!("{:#}", write(&parts(&Plan::default(), &plan("x")), dir.path(), true).unwrap_err());
         assert!(error.contains("is not a file"), "{error}");
     }
 }

@@ -38,6 +38,7 @@ pub fn run(typed: &Mkdumprd, out: &mut dyn Write) -> anyhow::Result<()> {
             early_kdump: typed.early_kdump,
             sysctl: typed.sysctl,
             network: typed.network,
+            early_microcode: typed.early_microcode,
             shell: typed.shell,
             integrity: typed.integrity,
             modsign: typed.modsign,

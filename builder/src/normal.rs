@@ -8,7 +8,7 @@
 
 use crate::build::{self, Built};
 use crate::config::{Config, Files, Given};
-use crate::gather::{drivers, elf, programs::Programs, skeleton};
+use crate::gather::{drivers, elf, microcode, programs::Programs, skeleton};
 use crate::host::{SystemHost, mounts, sysfs};
 use crate::kdumpctl::kernel::{self, OnDisk};
 use crate::plan::{Entry, Plan};
@@ -39,6 +39,8 @@ pub struct Options {
     pub sysctl: bool,
     /// Bring a network and NFS along.
     pub network: bool,
+    /// Bring microcode along.
+    pub early_microcode: bool,
     /// Bring a shell along.
     pub shell: bool,
     /// Bring keys and policy of IMA and EVM along.
@@ -125,7 +127,11 @@ pub fn plan(options: Options, files: &Files, host: &SystemHost, ours: &Programs)
     let image = ImageConfig { normal: Some(seen.root), ..build::image_config(&config, host, hooks, path)? };
     let wanted = build::Wanted { asked, cmdline: &Cmdline::default(), firmware: &[] };
     let built = build::finish(plan, image, wanted, host, warnings, Problems::default())?;
-    Ok(Built { overlay, ..built })
+    let mut early = Plan::default();
+    if options.early_microcode {
+        early.extend(microcode::gather(&host.tree, options.generic)?)?;
+    }
+    Ok(Built { early, overlay, ..built })
 }
 
 /// The installed live patches of the kernel as they are put behind an image, and the modules that they need.

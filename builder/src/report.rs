@@ -4,7 +4,7 @@
 
 use crate::build::Built;
 use crate::estimate::Estimate;
-use crate::image;
+use crate::image::{self, Parts};
 use crate::plan::{Entry, Kind};
 use anyhow::bail;
 use kdump_hooks::Target;
@@ -49,7 +49,7 @@ impl Budget {
 /// # Errors
 /// An entry does not fit the format.
 pub fn estimate(built: &Built) -> anyhow::Result<Estimate> {
-    let image = image::measure(&built.plan, built.packing)? + built.overlay.len() as u64;
+    let image = image::measure(&Parts::of(built))?;
     Ok(Estimate { image, ..built.estimate.clone() })
 }
 

@@ -25,7 +25,7 @@ const TARGET: &str = "name the target in kdump.conf";
 const LISTS: &str = "lsinitrd lists an image, and --plan what would be in one";
 const CMDLINE: &str = "write KDUMP_COMMANDLINE_APPEND in /etc/sysconfig/kdump; an image has no command line";
 
-const OPTIONS: [(&str, Meaning); 44] = [
+const OPTIONS: [(&str, Meaning); 43] = [
     ("--zstd", Is("--compress=zstd")),
     ("--xz", Is("--compress=xz")),
     ("--gzip", Is("--compress=gzip")),
@@ -67,10 +67,6 @@ const OPTIONS: [(&str, Meaning); 44] = [
     ("--list", Refused(LISTS)),
     ("--printsize", Refused(LISTS)),
     ("--uefi", Refused("make the unified image of kernel and image with ukify")),
-    (
-        "--early-microcode",
-        Refused("a processor keeps its microcode over a crash; a normal boot gets it by the distribution's image"),
-    ),
     ("--regenerate-all", Refused("call mkdumprd for each kernel, with --kver")),
     ("--rebuild", Refused("mkdumprd -f builds the image anew, of the configuration")),
 ];

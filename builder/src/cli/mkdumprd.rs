@@ -47,6 +47,9 @@ pub struct Mkdumprd {
     /// by itself
     #[arg(long, requires = "normal")]
     pub network: bool,
+    /// With --normal: bring the processor's microcode along, or with --generic that of all; the kernel takes it before all else
+    #[arg(long, requires = "normal")]
+    pub early_microcode: bool,
     /// With --normal: bring a shell along, for rd.break and rd.shell on the kernel command line
     #[arg(long, requires = "normal")]
     pub shell: bool,

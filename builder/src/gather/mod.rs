@@ -6,6 +6,7 @@ pub mod drivers;
 pub mod elf;
 pub mod firmware;
 pub mod indexes;
+pub mod microcode;
 pub mod modprobe_d;
 pub mod modules;
 pub mod programs;
