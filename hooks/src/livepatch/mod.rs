@@ -13,8 +13,8 @@
 //! # Flow
 //!
 //! ```text
-//!   load NAME ─▶ Store::find ─▶ Identity::check ─▶ Kernel::insert ─▶ transition::settle ─▶ enabled
-//!                                                                        └ stalled: told by task, reversed, removed
+//!   load NAME ─▶ Store::find ─▶ Identity::check ─▶ trust ─▶ Kernel::insert ─▶ transition::settle ─▶ enabled
+//!                                                                                  └ stalled: told by task, reversed, removed
 //!   unload NAME ─▶ enabled = 0 ─▶ transition::settle ─▶ Kernel::remove
 //!   install FILE ─▶ Store ─▶ kpatch.service is enabled ─▶ the overlay of each image that has one is written anew
 //!   boot: image ─▶ guard ─▶ load each ─▶ drivers ─▶ root ─▶ kpatch.service ─▶ boot finished ─▶ guard is content
@@ -34,6 +34,7 @@ mod patch;
 pub mod service;
 mod store;
 mod transition;
+mod trust;
 mod variable;
 
 pub use actions::{Actions, Loaded};
@@ -44,3 +45,4 @@ pub use kernel::{Kernel, LinuxKernel, Task};
 pub use patch::{Patch, State, name_of, patches};
 pub use store::{Installed, Store};
 pub use transition::{Limits, Stalled};
+pub use trust::{Judge, by_marker, by_signer};
