@@ -121,7 +121,7 @@ fn a_module_that_the_kernel_would_refuse_is_as_good_as_missing() {
 #[test]
 fn keys_and_policy_come_along_on_demand_and_secrets_are_for_root_alone() {
     let (_dir, system) = system();
-    let certificate = include_bytes!("data/module-signer.der");
+    let certificate = include_bytes!("../../hooks/tests/data/module-signer.der");
     for (path, bytes) in [
         ("etc/sysconfig/masterkey", &b"MASTERKEYTYPE=user\n"[..]),
         ("etc/keys/kmk-user.blob", b"master"),

@@ -40,6 +40,7 @@
 //! | [`early_kdump`] | the hook that loads the capture kernel in a normal boot, before the system does |
 //! | [`integrity`] | the hook for IMA and EVM: keys, certificates, the policy |
 //! | [`modsign`] | certificates by which modules are trusted, besides the kernel's own |
+//! | [`signatures`] | whether a kernel would accept a module, by who has signed it |
 //! | [`sysctl`] | sysctl.conf and sysctl.d |
 //! | [`kmod`] | what modprobe knows: indexes, modprobe.d, aliases, order of loading; both sides need it |
 //! | [`kernel`] | the few calls of the kernel that programs of several crates make |
@@ -84,6 +85,7 @@ pub mod raw;
 pub mod remote;
 pub mod rootfs;
 pub mod shell;
+pub mod signatures;
 pub mod stage;
 pub mod storage;
 pub mod sysctl;

@@ -326,7 +326,8 @@ fn what_the_kernel_would_refuse_is_refused_before_it_is_asked() {
         ("/sys/kernel/security/lockdown", "none [integrity] confidentiality"),
     ] {
         let mut machine = Rehearsal::new();
-        machine.kernel.files.insert(PathBuf::from(path), text.into());
+        let has = |path: &str, text: &str| (PathBuf::from(path), text.to_owned());
+        machine.kernel.files.extend([has("/sys/module/module/parameters/sig_enforce", "N"), has(path, text)]);
         let file = machine.module("p", &[]);
         assert!(machine.run(&format!("load {file}")).unwrap_err().contains("has no signature"));
         assert_eq!(machine.kernel.journal, [""; 0]);

@@ -1,203 +1,36 @@
-//! The keys by which a kernel trusts modules.
+//! Where the keys of the kernel that an image is for are looked for.
 //!
-//! In: of the kernel that is running, its rings, whose members are known by name and key identifier; the certificates
-//! that they were made of, from its image and from the firmware. Out: [`Keys`]. Of a kernel that is not running, what is
-//! in its image is taken for its built-in keys.
+//! In: the kernel's image, the firmware's variables and, if it is running, its rings; the certificates that the image
+//! brings along. Out: [`Keys`].
 
-use super::certificate::{Certificate, in_bytes, in_signature_lists};
-use super::image;
-use super::signature::Signer;
-use crate::host::{SystemHost, Tree};
+use super::{image, read};
+use crate::host::SystemHost;
 use kdump_hooks::kernel::LinuxKeys;
-use kdump_hooks::keys::{KeyId, Keys as Kernel, Listed};
 use kdump_hooks::modsign::Modsign;
-use std::collections::BTreeMap;
+use kdump_hooks::signatures::{Certificate, Firmware, Keys, in_bytes};
 use std::fs;
-use std::path::{Path, PathBuf};
 
-/// Where a key is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ring {
-    /// `.builtin_trusted_keys`.
-    Builtin,
-    /// `.secondary_trusted_keys`.
-    Secondary,
-    /// `.machine`: keys that the owner of the machine has enrolled as trusted.
-    Machine,
-    /// `.platform`: keys that the firmware has; only some distributions' kernels trust modules by them.
-    Platform,
-}
-
-const RINGS: [(Ring, &str); 4] = [
-    (Ring::Builtin, ".builtin_trusted_keys"),
-    (Ring::Secondary, ".secondary_trusted_keys"),
-    (Ring::Machine, ".machine"),
-    (Ring::Platform, ".platform"),
-];
-const BLACKLIST: &str = ".blacklist";
-
-/// A key as far as it is known.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Key {
-    /// Whose it is.
-    pub name: String,
-    /// Its identifier.
-    pub skid: Option<Vec<u8>>,
-    /// The issuer of its certificate, as DER, and the number that this one gave it.
-    pub issued: Option<(Vec<u8>, Vec<u8>)>,
-}
-
-/// The keys by which a kernel trusts modules, and those by which it does not any more.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Keys {
-    /// Those that it has.
-    pub trusted: Vec<(Ring, Key)>,
-    /// Those that are on its blacklist.
-    pub revoked: Vec<Key>,
-    /// Why there may be others, if there may.
-    pub unread: Option<String>,
-}
-
-/// What is known of a signer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Known {
-    /// Its key is in that ring.
-    In(Ring),
-    /// Its key is on the blacklist.
-    Revoked(String),
-    /// The kernel does not have its key.
-    No,
-    /// The kernel may have its key, and why that cannot be told.
-    CannotTell(String),
-}
-
-impl Key {
-    fn is(&self, signer: &Signer) -> bool {
-        match signer {
-            Signer::Issued { issuer, serial, .. } => {
-                self.issued.as_ref().is_some_and(|(mine, number)| mine == issuer && number == serial)
-            }
-            Signer::Identified(skid) => self.skid.as_ref() == Some(skid),
-        }
-    }
-}
-
-impl From<&Certificate> for Key {
-    fn from(certificate: &Certificate) -> Key {
-        Key {
-            name: certificate.subject.clone(),
-            skid: certificate.skid.clone(),
-            issued: Some((certificate.issuer.clone(), certificate.serial.clone())),
-        }
-    }
-}
-
-impl Keys {
-    /// The keys of the kernel that an image is for.
-    pub fn of(host: &SystemHost, modsign: Option<&Modsign>) -> Keys {
-        let mut unread = None;
-        let built_in = built_in(host).unwrap_or_else(|error| {
-            unread = Some(format!("{error:#}"));
-            Vec::new()
-        });
-        let firmware = Firmware::read(&host.tree);
-        let is_running = host.tree.is_this_machine()
-            && host.tree.line("proc/sys/kernel/osrelease").as_deref() == Some(&host.kernel.release);
-        let rings = if is_running { rings(&LinuxKeys) } else { None };
-        let mut keys = match rings {
-            Some(rings) => Keys::running(&rings, built_in.iter().chain(firmware.all())),
-            None => Keys::other(&built_in, &firmware),
-        };
-        if keys.trusted.iter().any(|(_, key)| key.issued.is_none()) || !is_running {
-            keys.unread = unread;
-        }
-        for path in modsign.iter().flat_map(|modsign| &modsign.certificates) {
-            if let Some(certificate) = host.tree.read(path).ok().and_then(|bytes| Certificate::parse(&bytes).ok()) {
-                keys.add(&certificate, [&built_in[..], &firmware.enrolled].concat().iter());
-            }
-        }
-        keys
-    }
-
-    /// What the rings hold; a certificate tells more of a key.
-    fn running<'a>(rings: &Rings, certificates: impl Iterator<Item = &'a Certificate>) -> Keys {
-        let certificates: BTreeMap<String, &Certificate> =
-            certificates.map(|certificate| (certificate.shown(), certificate)).collect();
-        let key = |description: &String| {
-            let (name, shown) = description.rsplit_once(": ").unwrap_or((description, ""));
-            let known = certificates.get(shown).map(|certificate| Key::from(*certificate));
-            known.unwrap_or_else(|| Key { name: name.to_owned(), skid: bytes(shown), issued: None })
-        };
-        let trusted = RINGS.iter().flat_map(|(ring, name)| {
-            rings.get(*name).into_iter().flatten().map(|description| (*ring, key(description)))
-        });
-        Keys {
-            trusted: trusted.collect(),
-            revoked: rings.get(BLACKLIST).into_iter().flatten().map(key).collect(),
-            unread: None,
-        }
-    }
-
-    fn other(built_in: &[Certificate], firmware: &Firmware) -> Keys {
-        let of = |ring: Ring, certificates: &[Certificate]| {
-            certificates.iter().map(move |certificate| (ring, Key::from(certificate))).collect::<Vec<_>>()
-        };
-        let enrolled = if firmware.enrolled_are_trusted { Ring::Machine } else { Ring::Platform };
-        let parts = [of(Ring::Builtin, built_in), of(enrolled, &firmware.enrolled), of(Ring::Platform, &firmware.db)];
-        Keys { trusted: parts.concat(), revoked: firmware.revoked.iter().map(Key::from).collect(), unread: None }
-    }
-
-    /// A certificate that the image brings along, if one of the kernel's keys has given it.
-    fn add<'a>(&mut self, certificate: &Certificate, mut trusted: impl Iterator<Item = &'a Certificate>) {
-        if trusted.any(|issuer| issuer.subject_der == certificate.issuer) {
-            self.trusted.push((Ring::Secondary, Key::from(certificate)));
-        }
-    }
-
-    /// What is known of the signers of a module: one is enough.
-    pub(super) fn know(&self, signers: &[Signer]) -> Known {
-        let find = |key: &Key| signers.iter().any(|signer| key.is(signer));
-        if let Some(key) = self.revoked.iter().find(|key| find(key)) {
-            return Known::Revoked(key.name.clone());
-        }
-        if let Some((ring, _)) = self.trusted.iter().find(|(_, key)| find(key)) {
-            return Known::In(*ring);
-        }
-        let by_number = signers.iter().any(|signer| matches!(signer, Signer::Issued { .. }));
-        let dark = self.trusted.iter().find(|(_, key)| key.issued.is_none()).filter(|_| by_number);
-        match (dark, &self.unread) {
-            (_, Some(why)) => Known::CannotTell(why.clone()),
-            (Some((_, key)), None) => {
-                Known::CannotTell(format!("the certificate of its key `{}` is nowhere", key.name))
-            }
-            (None, None) => Known::No,
-        }
-    }
-}
-
-/// The descriptions of the public keys in each ring.
-type Rings = BTreeMap<String, Vec<String>>;
-
-/// What the rings hold, where they may be read.
-fn rings(kernel: &dyn Kernel) -> Option<Rings> {
-    let all: BTreeMap<KeyId, Listed> = kernel.all().ok()?.into_iter().map(|key| (key.id, key)).collect();
-    let mut rings = Rings::new();
-    for name in RINGS.iter().map(|(_, name)| *name).chain([BLACKLIST]) {
-        let Some(ring) = kernel.ring(name) else { continue };
-        let members = kernel.members(ring).ok()?.into_iter().filter_map(|id| all.get(&id));
-        let keys = members.filter(|key| key.kind == "asymmetri").map(|key| key.description.clone());
-        rings.insert(name.to_owned(), keys.collect());
-    }
-    // A kernel that trusts nobody has no ring at all, or another user's are seen.
-    rings.contains_key(".builtin_trusted_keys").then_some(rings)
-}
-
-fn bytes(hex: &str) -> Option<Vec<u8>> {
-    let digits = hex.as_bytes().chunks(2).map(|two| {
-        let two = std::str::from_utf8(two).ok().filter(|two| two.len() == 2)?;
-        u8::from_str_radix(two, 16).ok()
+/// The keys of the kernel that an image is for.
+pub(super) fn keys(host: &SystemHost, modsign: Option<&Modsign>) -> Keys {
+    let mut unread = None;
+    let built_in = built_in(host).unwrap_or_else(|error| {
+        unread = Some(format!("{error:#}"));
+        Vec::new()
     });
-    digits.collect::<Option<Vec<u8>>>().filter(|bytes| !bytes.is_empty())
+    let firmware = Firmware::read(&read(&host.tree));
+    let is_running = host.tree.is_this_machine()
+        && host.tree.line("proc/sys/kernel/osrelease").as_deref() == Some(&host.kernel.release);
+    let running = if is_running { Keys::running(&LinuxKeys, &built_in, &firmware) } else { None };
+    let mut keys = running.unwrap_or_else(|| Keys::other(&built_in, &firmware));
+    if keys.trusted.iter().any(|(_, key)| key.issued.is_none()) || !is_running {
+        keys.unread = unread;
+    }
+    for path in modsign.iter().flat_map(|modsign| &modsign.certificates) {
+        if let Some(certificate) = host.tree.read(path).ok().and_then(|bytes| Certificate::parse(&bytes).ok()) {
+            keys.add(&certificate, [&built_in[..], &firmware.enrolled].concat().iter());
+        }
+    }
+    keys
 }
 
 /// The certificates in the image of the kernel.
@@ -214,135 +47,4 @@ fn built_in(host: &SystemHost) -> anyhow::Result<Vec<Certificate>> {
     let unpacked = image::unpack(&image);
     let unpacked = unpacked.map_err(|error| error.context(format!("cannot look into {}", place.display())))?;
     Ok(in_bytes(&unpacked))
-}
-
-/// The certificates in the firmware's variables.
-#[derive(Debug, Default)]
-struct Firmware {
-    /// Those of the machine's maker and of its owner.
-    db: Vec<Certificate>,
-    /// Those that were enrolled by mokutil.
-    enrolled: Vec<Certificate>,
-    /// Whether the owner trusts the latter like the kernel's own.
-    enrolled_are_trusted: bool,
-    /// Those that are good for nothing any more.
-    revoked: Vec<Certificate>,
-}
-
-impl Firmware {
-    const VARIABLES: &str = "sys/firmware/efi/efivars";
-    const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
-    const DATABASES: &str = "d719b2cb-3d3a-4596-a3bc-dad00e67656f";
-    const SHIM: &str = "605dab50-e046-4300-abb6-3dd810dd8b23";
-
-    fn read(tree: &Tree) -> Firmware {
-        let certificates =
-            |name: &str, owner: &str| in_signature_lists(&Firmware::variable(tree, name, owner).unwrap_or_default());
-        Firmware {
-            db: certificates("db", Self::DATABASES),
-            enrolled: certificates("MokListRT", Self::SHIM),
-            enrolled_are_trusted: Firmware::variable(tree, "MokListTrustedRT", Self::SHIM).is_some(),
-            revoked: [certificates("dbx", Self::DATABASES), certificates("MokListXRT", Self::SHIM)].concat(),
-        }
-    }
-
-    fn all(&self) -> impl Iterator<Item = &Certificate> {
-        self.db.iter().chain(&self.enrolled).chain(&self.revoked)
-    }
-
-    /// What a variable holds; four bytes of attributes stand before it.
-    fn variable(tree: &Tree, name: &str, owner: &str) -> Option<Vec<u8>> {
-        let path: PathBuf = tree.path(Path::new(Self::VARIABLES).join(format!("{name}-{owner}")));
-        Some(fs::read(path).ok()?.get(4..)?.to_vec())
-    }
-}
-
-/// Whether the firmware starts nothing but what is signed.
-pub(super) fn is_secure_boot(tree: &Tree) -> bool {
-    Firmware::variable(tree, "SecureBoot", Firmware::GLOBAL).is_some_and(|value| value == [1])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::certificate::tests::OURS;
-    use super::*;
-    use kdump_hooks::fake::FakeKeys;
-
-    fn ours() -> Certificate {
-        Certificate::parse(OURS).unwrap()
-    }
-
-    fn signer() -> Signer {
-        let Certificate { issuer, serial, subject, .. } = ours();
-        Signer::Issued { issuer, serial, name: subject }
-    }
-
-    fn kernel(ring: &str, description: &str) -> FakeKeys {
-        let mut kernel = FakeKeys::with_rings(&[".builtin_trusted_keys", ".secondary_trusted_keys", ".blacklist"]);
-        let ring = kernel.ring(ring).unwrap();
-        kernel.put("asymmetric", description, ring);
-        kernel
-    }
-
-    fn known(kernel: &FakeKeys, certificates: &[Certificate]) -> Known {
-        Keys::running(&rings(kernel).unwrap(), certificates.iter()).know(&[signer()])
-    }
-
-    #[test]
-    fn a_key_in_a_ring_is_told_by_its_certificate() {
-        let description = format!("kdump-rs test signer: {}", ours().shown());
-        let secondary = kernel(".secondary_trusted_keys", &description);
-        assert_eq!(known(&secondary, &[ours()]), Known::In(Ring::Secondary));
-        assert_eq!(known(&kernel(".blacklist", &description), &[ours()]), Known::Revoked(ours().subject));
-        // A certificate that is in no ring is nobody's.
-        assert_eq!(known(&kernel(".blacklist", "other: 00ff"), &[ours()]), Known::No);
-    }
-
-    #[test]
-    fn a_key_without_a_certificate_may_be_anybody_s_unless_it_is_named_by_its_identifier() {
-        let description = format!("kdump-rs test signer: {}", ours().shown());
-        let kernel = kernel(".builtin_trusted_keys", &description);
-        assert!(matches!(known(&kernel, &[]), Known::CannotTell(why) if why.contains("kdump-rs test signer")));
-        let keys = Keys::running(&rings(&kernel).unwrap(), [].iter());
-        assert_eq!(keys.know(&[Signer::Identified(ours().skid.unwrap())]), Known::In(Ring::Builtin));
-        assert_eq!(keys.know(&[Signer::Identified(vec![1])]), Known::No);
-    }
-
-    #[test]
-    fn what_another_kernel_has_is_in_its_image_and_in_the_firmware() {
-        let firmware = Firmware { enrolled: vec![ours()], ..Firmware::default() };
-        assert_eq!(Keys::other(&[], &firmware).know(&[signer()]), Known::In(Ring::Platform));
-        let trusted = Firmware { enrolled_are_trusted: true, ..firmware };
-        assert_eq!(Keys::other(&[], &trusted).know(&[signer()]), Known::In(Ring::Machine));
-        assert_eq!(Keys::other(&[ours()], &trusted).know(&[signer()]), Known::In(Ring::Builtin));
-        let revoked = Firmware { revoked: vec![ours()], ..Firmware::default() };
-        assert_eq!(Keys::other(&[ours()], &revoked).know(&[signer()]), Known::Revoked(ours().subject));
-        assert_eq!(Keys::other(&[], &Firmware::default()).know(&[signer()]), Known::No);
-    }
-
-    #[test]
-    fn a_certificate_of_the_image_counts_where_somebody_vouches_for_it() {
-        let mut keys = Keys::default();
-        keys.add(&ours(), [].iter());
-        assert_eq!(keys.know(&[signer()]), Known::No);
-        keys.add(&ours(), [ours()].iter());
-        assert_eq!(keys.know(&[signer()]), Known::In(Ring::Secondary));
-    }
-
-    #[test]
-    fn a_kernel_whose_rings_are_not_seen_is_not_taken_for_one_that_trusts_nobody() {
-        assert_eq!(rings(&FakeKeys::default()), None);
-    }
-
-    #[test]
-    fn variables_are_read_behind_their_attributes() {
-        let dir = tempfile::tempdir().unwrap();
-        let tree = Tree::new(dir.path());
-        assert!(!is_secure_boot(&tree));
-        let folder = tree.path(Firmware::VARIABLES);
-        fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join(format!("SecureBoot-{}", Firmware::GLOBAL)), [6, 0, 0, 0, 1]).unwrap();
-        assert!(is_secure_boot(&tree));
-        assert!(Firmware::read(&tree).db.is_empty());
-    }
 }

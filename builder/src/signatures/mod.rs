@@ -7,33 +7,29 @@
 //! ```
 //!
 //! In: the files of the machine and of the kernel that the image is for. Out: a verdict for each module. One that would be
-//! refused is as good as missing; one that only taints is a note.
+//! refused is as good as missing; one that only taints is a note. How a verdict comes about is in
+//! [`kdump_hooks::signatures`], which kpatch asks as well; here are the places where an image's kernel has its keys.
 //!
 //! May surprise: the signature itself is not verified, the kernel does that; what is told is whether it has the key. A
 //! signer is named by issuer and serial number, and the kernel's list of keys shows neither, so certificates are looked
 //! for where the kernel has them from: in its own image, in the firmware's variables. That takes a moment, and it is
 //! only done where signatures decide.
 
-mod certificate;
 mod image;
 mod keys;
 mod policy;
-mod signature;
-mod verdict;
 
-pub use certificate::{Certificate, in_bytes, in_signature_lists};
 pub use image::unpack as unpack_kernel;
-pub use keys::{Key, Keys, Ring};
-pub use policy::Policy;
-pub use signature::{Signature, Signer};
-pub use verdict::{Verdict, verdict};
+pub use kdump_hooks::signatures::{Signature, Verdict};
 
-use crate::host::SystemHost;
+use crate::host::{SystemHost, Tree};
 use kdump_hooks::cmdline::Cmdline;
 use kdump_hooks::kmod::ModuleName;
 use kdump_hooks::modsign::Modsign;
+use kdump_hooks::signatures::{Keys, Policy, verdict};
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
+use std::fs;
 
 /// Tells of one module after the other.
 #[derive(Debug)]
@@ -48,7 +44,7 @@ pub struct Judge<'a> {
 impl<'a> Judge<'a> {
     /// For the modules of an image; `cmdline` is what is known of its kernel command line, `modsign` what it brings along.
     pub fn new(host: &'a SystemHost, cmdline: &Cmdline, modsign: Option<&'a Modsign>) -> Judge<'a> {
-        Judge { host, policy: Policy::of(host, cmdline), modsign, is_thorough: false, keys: OnceCell::new() }
+        Judge { host, policy: policy::policy(host, cmdline), modsign, is_thorough: false, keys: OnceCell::new() }
     }
 
     /// Looks for the keys of signed modules even where they only decide whether the kernel is tainted.
@@ -65,11 +61,16 @@ impl<'a> Judge<'a> {
             return Some(Verdict::Accepted);
         }
         let keys = match signature {
-            Signature::By(_) => self.keys.get_or_init(|| Keys::of(self.host, self.modsign)),
+            Signature::By(_) => self.keys.get_or_init(|| keys::keys(self.host, self.modsign)),
             _ => &Keys::default(),
         };
         Some(verdict(signature, keys, policy))
     }
+}
+
+/// Files of a machine, for those that read them below any root.
+fn read(tree: &Tree) -> impl Fn(&str) -> Option<Vec<u8>> {
+    |path| fs::read(tree.path(path)).ok()
 }
 
 /// One line for each reason for which modules taint the kernel, or for which nothing can be told.

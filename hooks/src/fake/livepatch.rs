@@ -1,6 +1,8 @@
 //! A kernel with live patches that exists only in memory.
 
+use super::FakeKeys;
 use crate::kernel::Refusal;
+use crate::keys::Keys;
 use crate::kmod::{ModInfo, ModuleName};
 use crate::livepatch::{Kernel, Task};
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,6 +34,8 @@ pub struct FakeKernel {
     pub is_old: bool,
     /// Modules that it refuses, and why.
     pub refused: BTreeMap<String, String>,
+    /// Its keys.
+    pub keys: FakeKeys,
     /// Whether it was started to dump another one.
     pub is_capture: bool,
     /// What its firmware remembers, if it can.
@@ -202,6 +206,10 @@ impl Kernel for FakeKernel {
             }
         }
         done.iter().for_each(|name| self.end_transition(name));
+    }
+
+    fn keys(&self) -> &dyn Keys {
+        &self.keys
     }
 
     fn is_capture(&self) -> bool {

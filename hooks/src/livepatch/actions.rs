@@ -9,8 +9,10 @@ use super::kernel::Kernel;
 use super::patch::{Patch, State, name_of, patches};
 use super::store::Store;
 use super::transition::{Limits, Stalled, settle, signal};
+use super::trust::Judge;
 use crate::cmdline::Cmdline;
 use crate::kmod::ModuleName;
+use crate::signatures::Verdict;
 use anyhow::{Context, anyhow, bail};
 use std::path::Path;
 use std::time::Duration;
@@ -30,6 +32,8 @@ pub struct Actions<'a> {
     pub limits: Limits,
     /// Whether a transition that stalls is forced to its end.
     pub force: bool,
+    /// Tells whether the kernel would accept a patch.
+    pub judge: Judge<'a>,
     /// Hears what is being done.
     pub tell: &'a mut dyn FnMut(&str),
 }
@@ -298,6 +302,7 @@ impl Actions<'_> {
             bail!("this is a capture kernel, which dumps the crashed one and is gone again: no live patch is loaded");
         }
         patch.check(self.kernel)?;
+        self.trust(patch)?;
         self.wait_for_others(&patch.name)?;
         if self.has_module(&patch.name) {
             // Disabled some time ago.
@@ -320,6 +325,18 @@ impl Actions<'_> {
         let after = patches(self.kernel)?;
         let is_gone = |patch: &&Patch| !after.iter().any(|other| other.name == patch.name);
         Ok(Loaded::Now(before.iter().filter(is_gone).map(|patch| patch.name.clone()).collect()))
+    }
+
+    /// Whether the kernel would accept it; one that taints the kernel is told. What cannot be told is left to the kernel.
+    fn trust(&mut self, patch: &Identity) -> anyhow::Result<()> {
+        match (self.judge)(patch, self.kernel) {
+            Verdict::Refused(why) => bail!("the kernel would refuse {}: {why}", patch.file.display()),
+            Verdict::Taints(why) => {
+                (self.tell)(&format!("the kernel takes {}, but is tainted by it: {why}", patch.name));
+            }
+            Verdict::Accepted | Verdict::Unknown(_) => {}
+        }
+        Ok(())
     }
 
     /// The kernel does one transition at a time.

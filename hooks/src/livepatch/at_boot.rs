@@ -9,6 +9,7 @@
 use super::actions::Actions;
 use super::store::Store;
 use super::transition::Limits;
+use super::trust::by_marker;
 use super::variable;
 use crate::host::{Contribution, Host, ModuleNeed};
 use crate::machine::{Machine, MountPlan};
@@ -74,7 +75,8 @@ fn load(root: &Path, machine: &mut dyn Machine) -> anyhow::Result<()> {
     let mut tell = |line: &str| info!("livepatch: {line}");
     let limits = Limits { transition: TRANSITION, ..Limits::default() };
     let store = Store::below(root);
-    Actions { kernel: machine.live_patches(), store, limits, force: false, tell: &mut tell }.load_at_boot()
+    let kernel = machine.live_patches();
+    Actions { kernel, store, limits, force: false, judge: &by_marker, tell: &mut tell }.load_at_boot()
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ use super::patch::{Patch, name_of, patches};
 use super::service::{self, SERVICE, Unit};
 use super::store::{Installed, Store};
 use super::transition::Limits;
+use super::trust::by_signer;
+use crate::signatures::Verdict;
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use serde_json::json;
@@ -112,7 +114,7 @@ pub fn run(typed: &Kpatch, root: &Path, kernel: &mut dyn Kernel, out: &mut dyn W
     match &typed.word {
         Word::List { json } => list(&store, kernel, *json, out),
         Word::Info { patch } => info(&store, kernel, patch, out),
-        Word::Load { patch, transition, .. } => act(&store, kernel, *transition, out, |actions| match patch {
+        Word::Load { patch, transition, .. } => act(root, &store, kernel, *transition, out, |actions| match patch {
             Some(patch) => {
                 let loaded = actions.load(patch)?;
                 (actions.tell)(&told(&name_of(patch), &loaded));
@@ -121,7 +123,7 @@ pub fn run(typed: &Kpatch, root: &Path, kernel: &mut dyn Kernel, out: &mut dyn W
             }
             None => actions.load_all(),
         }),
-        Word::Unload { patch, transition, .. } => act(&store, kernel, *transition, out, |actions| match patch {
+        Word::Unload { patch, transition, .. } => act(root, &store, kernel, *transition, out, |actions| match patch {
             Some(patch) => actions.unload(patch),
             None => actions.unload_all().map(drop),
         }),
@@ -130,6 +132,11 @@ pub fn run(typed: &Kpatch, root: &Path, kernel: &mut dyn Kernel, out: &mut dyn W
             let patch = Identity::read(file)?;
             writeln!(out, "installing {} ({release})", patch.name)?;
             store.install(&patch, &release)?;
+            if kernel.release().is_ok_and(|running| running == release)
+                && let Some(warning) = warning(&by_signer(root, &patch, kernel))
+            {
+                writeln!(out, "{}: {warning}", patch.name)?;
+            }
             writeln!(out, "{}", enabled(root)?)?;
             refresh(root, &store, &release, out)
         }
@@ -142,23 +149,32 @@ pub fn run(typed: &Kpatch, root: &Path, kernel: &mut dyn Kernel, out: &mut dyn W
                 writeln!(out, "{} is loaded and stays so until the next reboot, or `kpatch unload`", installed.name)?;
             }
             let none = TransitionArgs { timeout: 0, force: false };
-            act(&store, kernel, none, out, |actions| actions.forget(&installed.name))?;
+            act(root, &store, kernel, none, out, |actions| actions.forget(&installed.name))?;
             refresh(root, &store, &release, out)
         }
-        Word::Signal => act(&store, kernel, TransitionArgs { timeout: 0, force: false }, out, |actions| {
+        Word::Signal => act(root, &store, kernel, TransitionArgs { timeout: 0, force: false }, out, |actions| {
             let moving = actions.signal()?;
             if moving.is_empty() {
                 bail!("no patch is in transition");
             }
             Ok(())
         }),
-        Word::Booted => act(&store, kernel, TransitionArgs { timeout: 0, force: false }, out, |actions| {
+        Word::Booted => act(root, &store, kernel, TransitionArgs { timeout: 0, force: false }, out, |actions| {
             for name in actions.boot_is_finished()? {
                 (actions.tell)(&format!("{name}: the boot is finished with it"));
             }
             Ok(())
         }),
         Word::Version => Ok(writeln!(out, "{}", env!("CARGO_PKG_VERSION"))?),
+    }
+}
+
+/// What is to be known of a patch before it is loaded.
+fn warning(verdict: &Verdict) -> Option<String> {
+    match verdict {
+        Verdict::Refused(why) => Some(format!("the kernel that is running would refuse it: {why}")),
+        Verdict::Taints(why) => Some(format!("the kernel that is running would take it, but be tainted by it: {why}")),
+        Verdict::Accepted | Verdict::Unknown(_) => None,
     }
 }
 
@@ -183,6 +199,7 @@ fn refresh(root: &Path, store: &Store, release: &str, out: &mut dyn Write) -> an
 }
 
 fn act(
+    root: &Path,
     store: &Store,
     kernel: &mut dyn Kernel,
     transition: TransitionArgs,
@@ -192,7 +209,9 @@ fn act(
     let limits = Limits { transition: Duration::from_secs(transition.timeout), ..Limits::default() };
     // Nobody may be listening; the work goes on.
     let mut tell = |line: &str| drop(writeln!(out, "{line}"));
-    work(&mut Actions { kernel, store: store.clone(), limits, force: transition.force, tell: &mut tell })
+    let (store, force) = (store.clone(), transition.force);
+    let judge = |patch: &Identity, kernel: &dyn Kernel| by_signer(root, patch, kernel);
+    work(&mut Actions { kernel, store, limits, force, judge: &judge, tell: &mut tell })
 }
 
 fn release(named: Option<&String>, kernel: &dyn Kernel) -> anyhow::Result<String> {

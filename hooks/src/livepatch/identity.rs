@@ -1,4 +1,4 @@
-//! What the file of a patch says about itself, and whether the kernel that runs would take it.
+//! What the file of a patch says about itself, and whether it is for the kernel that runs.
 
 use super::kernel::Kernel;
 use super::patch::name_of;
@@ -11,11 +11,6 @@ use std::path::{Path, PathBuf};
 
 /// A longer file is no patch.
 const LONGEST: u64 = 64 << 20;
-
-/// `Y` where the kernel takes only signed modules.
-const SIG_ENFORCE: &str = "/sys/module/module/parameters/sig_enforce";
-/// `none [integrity] confidentiality`: what is in brackets holds.
-const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 
 /// What the file of a patch says about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,10 +53,10 @@ impl Identity {
         Ok(Identity { file: file.to_owned(), name, release, is_signed, sha256, info })
     }
 
-    /// Whether the kernel would take it, as far as can be told without asking.
+    /// Whether it was built for the kernel that runs.
     ///
     /// # Errors
-    /// Why it would not, with the remedy.
+    /// It was not, with the remedy.
     pub fn check(&self, kernel: &dyn Kernel) -> anyhow::Result<()> {
         let running = kernel.release().context("cannot tell the release of the running kernel")?;
         if self.release != running {
@@ -72,18 +67,6 @@ impl Identity {
                 self.release
             );
         }
-        if let (false, Some(why)) = (self.is_signed, signatures_are_wanted(kernel)) {
-            bail!("{} has no signature, and the kernel takes only signed modules ({why})", self.file.display());
-        }
         Ok(())
     }
-}
-
-/// What makes the kernel take only signed modules, if it is so.
-fn signatures_are_wanted(kernel: &dyn Kernel) -> Option<&'static str> {
-    let says = |file: &str, word: &str| kernel.read(Path::new(file)).is_ok_and(|text| text.contains(word));
-    if says(SIG_ENFORCE, "Y") {
-        return Some("module.sig_enforce");
-    }
-    (says(LOCKDOWN, "[integrity]") || says(LOCKDOWN, "[confidentiality]")).then_some("it is locked down")
 }

@@ -1,7 +1,8 @@
 //! The kernel as kpatch asks and tells it.
 
 use super::variable;
-use crate::kernel::{self, Refusal};
+use crate::kernel::{self, LinuxKeys, Refusal};
+use crate::keys::Keys;
 use crate::kmod::ModuleName;
 use std::fs;
 use std::io;
@@ -54,6 +55,9 @@ pub trait Kernel {
 
     /// Lets time pass.
     fn pause(&mut self, time: Duration);
+
+    /// Its keys.
+    fn keys(&self) -> &dyn Keys;
 
     /// Whether this kernel was started to dump another one.
     fn is_capture(&self) -> bool;
@@ -130,6 +134,10 @@ impl Kernel for LinuxKernel {
 
     fn pause(&mut self, time: Duration) {
         std::thread::sleep(time);
+    }
+
+    fn keys(&self) -> &dyn Keys {
+        &LinuxKeys
     }
 
     fn is_capture(&self) -> bool {

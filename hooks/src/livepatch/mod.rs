@@ -5,6 +5,7 @@
 //! - **Patch**: a live patch that the kernel knows, a directory below `/sys/kernel/livepatch`. Its **state** is enabled or
 //!   disabled, or in **transition** to one of them: until every task has left the functions that are patched.
 //! - **Patch module**: the `.ko` that brings a patch. Its **identity** is what the file says about itself.
+//! - **Trust**: whether the kernel would accept a patch by who has signed it, known before it is asked.
 //! - **Store**: where patches are installed, `/var/lib/kpatch/RELEASE/*.ko`.
 //! - **Overlay**: the installed patches at the end of an image that brings them along, so that they can be loaded before the
 //!   drivers; the **guard** passes those over with which a boot was not finished twice.
@@ -13,7 +14,7 @@
 //! # Flow
 //!
 //! ```text
-//!   load NAME ─▶ Store::find ─▶ Identity::check ─▶ Kernel::insert ─▶ transition::settle ─▶ enabled
+//!   load NAME ─▶ Store::find ─▶ check and trust ─▶ Kernel::insert ─▶ transition::settle ─▶ enabled
 //!                                                                        └ stalled: told by task, reversed, removed
 //!   unload NAME ─▶ enabled = 0 ─▶ transition::settle ─▶ Kernel::remove
 //!   install FILE ─▶ Store ─▶ kpatch.service is enabled ─▶ the overlay of each image that has one is written anew
@@ -34,6 +35,7 @@ mod patch;
 pub mod service;
 mod store;
 mod transition;
+mod trust;
 mod variable;
 
 pub use actions::{Actions, Loaded};
@@ -44,3 +46,4 @@ pub use kernel::{Kernel, LinuxKernel, Task};
 pub use patch::{Patch, State, name_of, patches};
 pub use store::{Installed, Store};
 pub use transition::{Limits, Stalled};
+pub use trust::{Judge, by_marker, by_signer};

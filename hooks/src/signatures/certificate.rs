@@ -133,6 +133,11 @@ pub(super) mod tests {
     /// A certificate that signs itself, made with openssl for these tests.
     pub(crate) const OURS: &[u8] = include_bytes!("../../tests/data/module-signer.der");
 
+    /// A variable of the firmware that has our certificate, without its attributes.
+    pub(crate) fn variable() -> Vec<u8> {
+        list(X509_LIST, OURS)
+    }
+
     fn list(kind: [u8; 16], certificate: &[u8]) -> Vec<u8> {
         let number = |number: usize| u32::try_from(number).unwrap().to_le_bytes();
         let each = certificate.len() + 16;

@@ -102,16 +102,36 @@ fn signers(pkcs7: &[u8]) -> der::Result<Vec<Signer>> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use cms::cert::IssuerAndSerialNumber;
     use proptest::prelude::*;
 
-    /// A module with that behind it, as the kernel's sign-file leaves it.
-    pub(crate) fn signed(pkcs7: &[u8]) -> Vec<u8> {
+    /// The module with that behind it, as the kernel's sign-file leaves it.
+    pub(crate) fn sign(module: &[u8], pkcs7: &[u8]) -> Vec<u8> {
         let length = u32::try_from(pkcs7.len()).unwrap().to_be_bytes();
-        [b"\x7fELF and so on", pkcs7, &[0, 0, PKCS7, 0, 0, 0, 0, 0], &length, MARKER].concat()
+        [module, pkcs7, &[0, 0, PKCS7, 0, 0, 0, 0, 0], &length, MARKER].concat()
+    }
+
+    fn signed(pkcs7: &[u8]) -> Vec<u8> {
+        sign(b"\x7fELF and so on", pkcs7)
+    }
+
+    /// What Debian's build has signed, as if the key of that certificate had: nobody here verifies it.
+    pub(crate) fn by(certificate: &[u8]) -> Vec<u8> {
+        let certificate = cms::cert::x509::Certificate::from_der(certificate).unwrap().tbs_certificate;
+        let mut content = ContentInfo::from_der(DEBIAN).unwrap();
+        let mut data: SignedData = content.content.decode_as().unwrap();
+        let mut info = data.signer_infos.0.get(0).unwrap().clone();
+        info.sid = SignerIdentifier::IssuerAndSerialNumber(IssuerAndSerialNumber {
+            issuer: certificate.issuer,
+            serial_number: certificate.serial_number,
+        });
+        data.signer_infos = vec![info].try_into().unwrap();
+        content.content = der::Any::encode_from(&data).unwrap();
+        content.to_der().unwrap()
     }
 
     /// The end of Debian's dummy.ko for 6.1, which its build has signed.
-    const DEBIAN: &[u8] = include_bytes!("../../tests/data/debian-dummy.p7s");
+    pub(crate) const DEBIAN: &[u8] = include_bytes!("../../tests/data/debian-dummy.p7s");
 
     #[test]
     fn a_module_of_debian_names_its_issuer_and_number() {

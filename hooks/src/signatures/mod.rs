@@ -1,0 +1,33 @@
+//! Whether a kernel would accept a module, known before it is asked.
+//!
+//! ```text
+//!   module ─▶ Signature: who signed it ──┐
+//!   rings, kernel image, firmware ─▶ Keys ─┼─▶ verdict ─▶ Accepted | Taints(why) | Refused(why) | Unknown(why)
+//!   sig_enforce, lockdown, secure boot ─▶ Policy ─┘
+//! ```
+//!
+//! In: a module's bytes, the kernel's rings, certificates wherever they were found. Out: a verdict. The builder asks for
+//! the modules of an image, kpatch for a live patch.
+//!
+//! May surprise: the signature itself is not verified, the kernel does that; what is told is whether it has the key. A
+//! signer is named by issuer and serial number, and the kernel's list of keys shows neither: without the certificate of a
+//! key it cannot be told whose it is. PID 1 has no room for what reads certificates, and calls neither [`Signature::of`]
+//! nor [`Certificate::parse`].
+
+mod certificate;
+mod keys;
+mod policy;
+mod signature;
+mod verdict;
+
+pub use certificate::{Certificate, in_bytes, in_signature_lists};
+pub use keys::{Firmware, Key, Keys, Read, Ring, is_secure_boot};
+pub use policy::{Line, Policy, locked_down, platform_counts};
+pub use signature::{Signature, Signer};
+pub use verdict::{Verdict, verdict};
+
+#[cfg(test)]
+pub(crate) mod tests {
+    pub(crate) use super::certificate::tests::{OURS, variable};
+    pub(crate) use super::signature::tests::{DEBIAN, by, sign};
+}
