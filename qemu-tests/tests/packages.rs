@@ -12,7 +12,7 @@ use qemu_tests::packaged::System;
 use qemu_tests::provision::Suite;
 use qemu_tests::status::Status;
 use qemu_tests::{dist, folders, provision, tools};
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[test]
 fn manual_pages_are_sound_and_shells_can_read_the_completions() -> Result<()> {
@@ -263,6 +263,8 @@ if ! ls -d /var/crash/127.0.0.1-* > /dev/null 2>&1; then
     sleep 60
 fi
 say dump "$(ls /var/crash/127.0.0.1-* | tr '\n' ' ')"
+say listed "$(kdumpctl dumps list --json | tr -d '\n')"
+say verified "$(kdumpctl dumps verify --json | tr -d '\n')"
 systemctl poweroff
 "#;
 
@@ -293,6 +295,11 @@ fn an_installed_package_saves_a_crash_that_the_next_boot_finds() -> Result<()> {
     said.expect("loaded", "1")?;
     said.expect("failed", "")?;
     said.expect("dump", "kexec-dmesg.log status.json vmcore vmcore-dmesg.txt")?;
+    let listed: Value = serde_json::from_str(said.of("listed")?)?;
+    ensure!(listed.as_array().is_some_and(|dumps| dumps.len() == 1), "listed is {listed}");
+    ensure!(listed[0]["outcome"] == "complete" && listed[0]["kernel"] == *kernel.release, "listed is {listed}");
+    let verified: Value = serde_json::from_str(said.of("verified")?)?;
+    ensure!(verified[0]["sound"] == true && verified[0]["dump"] == listed[0]["path"], "verified is {verified}");
     // A shutdown can crash, too.
     said.expect("at-the-end", "1")?;
     ensure!(said.ending == Ending::PowerOff, "the ending was {:?}", said.ending);
