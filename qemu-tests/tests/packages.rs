@@ -12,7 +12,7 @@ use qemu_tests::packaged::System;
 use qemu_tests::provision::Suite;
 use qemu_tests::status::Status;
 use qemu_tests::{dist, folders, provision, tools};
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[test]
 fn manual_pages_are_sound_and_shells_can_read_the_completions() -> Result<()> {
@@ -51,6 +51,10 @@ fn files(folder: &Path) -> Result<Vec<String>> {
 }
 
 const WANTED: &str = "/etc/systemd/system/multi-user.target.wants/kdump.service";
+const PATCHING: [&str; 2] = [
+    "/etc/systemd/system/multi-user.target.wants/kpatch.service",
+    "/etc/systemd/system/multi-user.target.wants/kpatch-booted.service",
+];
 const CONFIG: &str = "/etc/kdump/kdump.toml";
 const HOOK: &str = "/etc/kernel/postinst.d/kdump";
 const IMAGE: &str = "/boot/initramfs-6.0kdump.img";
@@ -71,22 +75,35 @@ fn the_debian_package_is_installed_upgraded_removed_and_purged_and_leaves_what_i
         ensure!(name == "vmcore-dmesg" || said?.starts_with(says), "{name} is not ours");
         ensure!(system.has(&format!("/usr/bin/{name}")), "there is no {name}");
     }
-    let units = ["kdump.service", "kdump-early.service", "kdump-hotplug.path", "kdump-hotplug.service"];
+    let units = [
+        "kdump.service",
+        "kdump-early.service",
+        "kdump-hotplug.path",
+        "kdump-hotplug.service",
+        "kpatch.service",
+        "kpatch-booted.service",
+    ];
     let mut verify = system.command(&["systemd-analyze", "verify"]);
     let said = verify.args(units.map(|unit| format!("/usr/lib/systemd/system/{unit}"))).output()?;
     let said = String::from_utf8_lossy(&said.stderr);
     // The system has no manual pages, nor a program for them.
-    let complaints: Vec<&str> = said.lines().filter(|line| line.contains("kdump") && !line.contains("'man ")).collect();
+    let is_ours = |line: &&str| (line.contains("kdump") || line.contains("kpatch")) && !line.contains("'man ");
+    let complaints: Vec<&str> = said.lines().filter(is_ours).collect();
     ensure!(complaints.is_empty(), "systemd complains of the units: {complaints:?}");
 
     system.write(CONFIG, "path = \"/srv/crash\"\n")?;
     system.write(HOOK, "#!/bin/sh\n# the administrator's own\n")?;
     system.run(&["systemctl", "disable", "kdump.service"])?;
+    ensure!(PATCHING.iter().all(|link| !system.has(link)), "live patching is enabled without a patch");
+    // As `kpatch install` does it.
+    system.run(&["systemctl", "enable", "kpatch.service"])?;
+    ensure!(PATCHING.iter().all(|link| system.has(link)), "kpatch.service is not enabled with its companion");
     system.install(&newer(&deb)?)?;
     ensure!(system.run(&["dpkg-query", "-W", "-f", "${Version}", "kdump-rs"])? == "9.9-1", "it is not upgraded");
     ensure!(system.text(CONFIG)? == "path = \"/srv/crash\"\n", "the configuration is lost");
     ensure!(system.text(HOOK)?.contains("own"), "the administrator's hook is lost");
     ensure!(!system.has(WANTED), "a disabled service is enabled again");
+    ensure!(PATCHING.iter().all(|link| system.has(link)), "an upgrade ends live patching");
 
     let tool = c_tool()?;
     system.install(&tool)?;
@@ -106,7 +123,8 @@ fn the_debian_package_is_installed_upgraded_removed_and_purged_and_leaves_what_i
     // Such as a kernel that is installed meanwhile.
     system.run(&["/etc/kernel/postrm.d/kdump", "6.0"])?;
     system.run(&["dpkg", "--purge", "kdump-rs"])?;
-    for gone in [CONFIG, IMAGE, HOOK, "/etc/kernel/postrm.d/kdump", "/etc/kdump", "/var/lib/kdump", "/usr/lib/kdump"] {
+    let left = ["/etc/kernel/postrm.d/kdump", "/etc/kdump", "/var/lib/kdump", "/usr/lib/kdump"];
+    for gone in [CONFIG, IMAGE, HOOK].into_iter().chain(PATCHING).chain(left) {
         ensure!(!system.has(gone), "{gone} is left");
     }
     ensure!(system.text(DUMP)? == "a dump", "a dump is lost");
@@ -192,8 +210,18 @@ fn the_rpm_has_the_same_files_is_installed_and_erased_and_no_script_is_faulty() 
     ensure!(system.has("/usr/bin/lsinitrd"), "an upgrade takes a name away");
     system.write(IMAGE, "an image")?;
     system.write(DUMP, "a dump")?;
+    system.run(&["systemctl", "enable", "kpatch.service"])?;
     handle(&["--erase", "kdump-rs"])?;
-    for gone in [WANTED, IMAGE, "/usr/bin/kdumpctl", "/usr/bin/lsinitrd", "/usr/lib/kdump", "/usr/share/kdump"] {
+    for gone in [
+        WANTED,
+        PATCHING[0],
+        PATCHING[1],
+        IMAGE,
+        "/usr/bin/kdumpctl",
+        "/usr/bin/lsinitrd",
+        "/usr/lib/kdump",
+        "/usr/share/kdump",
+    ] {
         ensure!(!system.has(gone), "{gone} is left");
     }
     ensure!(system.has(CONFIG) && system.has(DUMP), "the administrator's own is lost");
@@ -235,6 +263,8 @@ if ! ls -d /var/crash/127.0.0.1-* > /dev/null 2>&1; then
     sleep 60
 fi
 say dump "$(ls /var/crash/127.0.0.1-* | tr '\n' ' ')"
+say listed "$(kdumpctl dumps list --json | tr -d '\n')"
+say verified "$(kdumpctl dumps verify --json | tr -d '\n')"
 systemctl poweroff
 "#;
 
@@ -265,6 +295,11 @@ fn an_installed_package_saves_a_crash_that_the_next_boot_finds() -> Result<()> {
     said.expect("loaded", "1")?;
     said.expect("failed", "")?;
     said.expect("dump", "kexec-dmesg.log status.json vmcore vmcore-dmesg.txt")?;
+    let listed: Value = serde_json::from_str(said.of("listed")?)?;
+    ensure!(listed.as_array().is_some_and(|dumps| dumps.len() == 1), "listed is {listed}");
+    ensure!(listed[0]["outcome"] == "complete" && listed[0]["kernel"] == *kernel.release, "listed is {listed}");
+    let verified: Value = serde_json::from_str(said.of("verified")?)?;
+    ensure!(verified[0]["sound"] == true && verified[0]["dump"] == listed[0]["path"], "verified is {verified}");
     // A shutdown can crash, too.
     said.expect("at-the-end", "1")?;
     ensure!(said.ending == Ending::PowerOff, "the ending was {:?}", said.ending);

@@ -22,7 +22,7 @@
 //! ```
 //!
 //! Facts: `Documentation/livepatch/livepatch.rst` and `Documentation/ABI/testing/sysfs-kernel-livepatch` of the kernel;
-//! what the words of kpatch(1) do.
+//! what the words of kpatch(8) do.
 
 mod actions;
 mod at_boot;
