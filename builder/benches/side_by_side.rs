@@ -11,20 +11,18 @@
 #![allow(clippy::panic, clippy::cast_precision_loss)]
 #![allow(missing_docs)]
 
+#[path = "../tests/builders/mod.rs"]
+mod builders;
+
+use builders::{Builders, Result, run};
 use kdump_builder::host::Tree;
 use kdump_builder::uptodate;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Instant;
 
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
-
 const OURS: &str = env!("CARGO_BIN_EXE_mkdumprd");
-
-/// What the small Debian has.
-const PACKAGES: &str = "dracut-core,initramfs-tools,linux-image-cloud-amd64,zstd,xz-utils,lz4,lzop,bzip2,cpio,kmod,udev,\
-    file,busybox,systemd,nfs-common,openssh-client,e2fsprogs,dmsetup,bsdmainutils,less,gawk,iproute2,mdadm,lvm2,cryptsetup";
 
 /// The goals: an image for a local target, and one for NFS or ssh, in bytes; seconds for the first; the check, and the list
 /// as a part of dracut's.
@@ -52,8 +50,11 @@ fn main() -> Result<()> {
     bench.judge("ssh", &ssh, REMOTE, f64::MAX);
     let strict =
         "--hostonly --hostonly-mode strict --no-hostonly-default-device --add-drivers 'ext4 virtio_blk virtio_pci'";
-    bench.theirs("dracut, local", &format!("dracut -q -f {strict} -o 'plymouth resume' /tmp/i {}", bench.kver))?;
-    bench.theirs("mkinitramfs", &format!("mkinitramfs -o /tmp/i {} 2>/dev/null", bench.kver))?;
+    bench.theirs(
+        "dracut, local",
+        &format!("dracut -q -f {strict} -o 'plymouth resume' /tmp/i {}", bench.builders.kver),
+    )?;
+    bench.theirs("mkinitramfs", &format!("mkinitramfs -o /tmp/i {} 2>/dev/null", bench.builders.kver))?;
     for how in ["zstd", "gzip", "xz"] {
         bench.lists(how)?;
     }
@@ -72,8 +73,7 @@ struct Built {
 }
 
 struct Bench {
-    root: PathBuf,
-    kver: String,
+    builders: Builders,
     programs: PathBuf,
     scratch: tempfile::TempDir,
     runs: u32,
@@ -81,18 +81,12 @@ struct Bench {
 
 impl Bench {
     fn new(runs: u32) -> Result<Bench> {
-        let target = Path::new(OURS).ancestors().nth(3).ok_or("mkdumprd has no target directory")?;
-        let root = target.join("builders-root");
-        if !root.is_dir() {
-            provision(&root)?;
-        }
-        let mut kernels = fs::read_dir(root.join("lib/modules"))?;
-        let kver = kernels.next().ok_or("the small Debian has no kernel")??.file_name().to_string_lossy().into_owned();
+        let builders = Builders::new(OURS)?;
         // The images are made of the programs as they are released.
         let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
         run(Command::new(cargo).args(["build", "--quiet", "--release", "-p", "kdump-init", "-p", "kdump-capture"]))?;
         let programs = Path::new(OURS).parent().ok_or("mkdumprd is nowhere")?.to_owned();
-        Ok(Bench { root, kver, programs, scratch: tempfile::tempdir()?, runs })
+        Ok(Bench { builders, programs, scratch: tempfile::tempdir()?, runs })
     }
 
     /// The least time that `command` takes.
@@ -110,12 +104,16 @@ impl Bench {
         let config = self.scratch.path().join("kdump.conf");
         fs::write(&config, conf)?;
         for (file, text) in [("root/key", "KEY"), ("etc/ssh/ssh_known_hosts", "192.0.2.1 ssh-ed25519 AAAA\n")] {
-            fs::write(self.root.join(file), text)?;
+            fs::write(self.builders.root.join(file), text)?;
         }
         let image = self.scratch.path().join(name.replace([' ', ','], "-"));
         let seconds = self.best(|| {
             let mut command = Command::new(OURS);
-            command.args(["-f", "--kver", &self.kver, "--sysroot"]).arg(&self.root).arg("--config").arg(&config);
+            command
+                .args(["-f", "--kver", &self.builders.kver, "--sysroot"])
+                .arg(&self.builders.root)
+                .arg("--config")
+                .arg(&config);
             command.arg("--programs").arg(&self.programs).arg(&image);
             command
         })?;
@@ -136,7 +134,7 @@ impl Bench {
         let mut best = f64::MAX;
         for _ in 0..self.runs {
             let clock = Instant::now();
-            let tree = Tree::new(&self.root);
+            let tree = Tree::new(&self.builders.root);
             let changed = uptodate::changed(&tree, &fs::read(image)?)?;
             best = best.min(clock.elapsed().as_secs_f64());
             // The configuration lies outside, and has been written anew since.
@@ -147,31 +145,22 @@ impl Bench {
         Ok(best)
     }
 
-    /// Runs a line in the small Debian, in mounts of its own.
-    fn inside(&self, line: &str) -> Command {
-        let mounts = "mount -t proc proc proc && mount -t sysfs sysfs sys && mount --rbind /dev dev";
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", &format!("cd \"$0\" && {mounts} && exec chroot . sh -c \"$1\"")]);
-        command.arg(&self.root).arg(line);
-        command
-    }
-
     fn theirs(&self, name: &str, line: &str) -> Result<()> {
-        let seconds = self.best(|| self.inside(line))?;
-        println!("{name:<34} {seconds:>9.3} s {:>14} bytes", fs::metadata(self.root.join("tmp/i"))?.len());
+        let seconds = self.best(|| self.builders.inside(line))?;
+        println!("{name:<34} {seconds:>9.3} s {:>14} bytes", fs::metadata(self.builders.root.join("tmp/i"))?.len());
         Ok(())
     }
 
     /// Lists a large image of dracut's, by dracut and by ours.
     fn lists(&self, how: &str) -> Result<()> {
-        let image = self.root.join(format!("tmp/large-{how}.img"));
+        let image = self.builders.root.join(format!("tmp/large-{how}.img"));
         if !image.is_file() {
             let noise = "test -f /tmp/noise || head -c 19000000 /dev/urandom > /tmp/noise";
             let line =
                 format!("{noise}; dracut -q -f --no-hostonly --{how} --include /tmp/noise /noise /tmp/large-{how}.img");
-            run(&mut self.inside(&format!("{line} {}", self.kver)))?;
+            run(&mut self.builders.inside(&format!("{line} {}", self.builders.kver)))?;
         }
-        let theirs = self.best(|| self.inside(&format!("lsinitrd /tmp/large-{how}.img > /dev/null")))?;
+        let theirs = self.best(|| self.builders.inside(&format!("lsinitrd /tmp/large-{how}.img > /dev/null")))?;
         let link = self.scratch.path().join("lsinitrd");
         if !link.exists() {
             std::os::unix::fs::symlink(OURS, &link)?;
@@ -187,28 +176,5 @@ impl Bench {
             verdict(ratio <= LIST, "0.2")
         );
         Ok(())
-    }
-}
-
-/// Makes a small Debian with the other builders.
-fn provision(root: &Path) -> Result<()> {
-    println!("making {} (debootstrap, once)", root.display());
-    let pending = root.with_extension("pending");
-    if pending.exists() {
-        fs::remove_dir_all(&pending)?;
-    }
-    let mut command = Command::new("debootstrap");
-    command.args(["--variant=minbase", &format!("--include={PACKAGES}"), "bookworm"]).arg(&pending);
-    run(&mut command).map_err(|error| format!("{error}; as root: apt-get install debootstrap"))?;
-    Ok(fs::rename(&pending, root)?)
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    let output = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).output()?;
-    match output.status.success() {
-        true => Ok(()),
-        false => {
-            Err(format!("{command:?} ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr)).into())
-        }
     }
 }

@@ -5,14 +5,28 @@
 
 pub mod described;
 
+use crate::host::Tree;
 pub use kdump_hooks::fake::object;
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use tempfile::TempDir;
 
 /// The kernel of a fake machine.
 pub const RELEASE: &str = "6.1-test";
+
+/// A tree with nothing but these files, each a path and a text. It is gone with the directory that comes with it.
+///
+/// # Errors
+/// There is no room for it.
+pub fn tree(files: &[(&str, &str)]) -> io::Result<(TempDir, Tree)> {
+    let dir = tempfile::tempdir()?;
+    let system = FakeSystem { root: dir.path().to_owned() };
+    files.iter().try_for_each(|(path, text)| system.write(path, text.as_bytes()))?;
+    let tree = Tree::new(dir.path());
+    Ok((dir, tree))
+}
 
 /// The files of a machine.
 #[derive(Clone, Debug)]

@@ -1,34 +1,24 @@
 //! `kdumpctl config`, and what configured words do to an image, on a machine made of files.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use clap::Parser;
-use kdump_builder::cli::Kdumpctl;
-use kdump_builder::fake::{FakeSystem, RELEASE, object};
-use kdump_builder::host::Tree;
-use kdump_builder::kdumpctl;
-use kdump_builder::kexec::fake::FakeKexec;
+mod common;
+
+use common::Machine;
+use kdump_builder::fake::{RELEASE, object};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use std::process::{Command, ExitCode};
-use tempfile::TempDir;
-
-struct Machine {
-    _dir: TempDir,
-    system: FakeSystem,
-    kexec: FakeKexec,
-}
 
 impl Machine {
     fn with(files: &[(&str, &str)]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let system = FakeSystem::new(dir.path()).unwrap();
-        fs::create_dir(dir.path().join("out")).unwrap();
+        let machine = Machine::new();
+        fs::create_dir(machine.system.root.join("out")).unwrap();
         for (path, text) in files {
-            system.write(path, text.as_bytes()).unwrap();
+            machine.system.write(path, text.as_bytes()).unwrap();
         }
-        Machine { _dir: dir, system, kexec: FakeKexec::default() }
+        machine
     }
 
     /// A machine whose only configuration is Debian's.
@@ -39,12 +29,7 @@ impl Machine {
     }
 
     fn run(&self, words: &[&str]) -> (anyhow::Result<ExitCode>, String) {
-        let programs = self.system.programs();
-        let typed = ["kdumpctl", "--programs", programs.to_str().unwrap()];
-        let typed = Kdumpctl::parse_from(typed.iter().chain(words));
-        let mut out = Vec::new();
-        let result = kdumpctl::run(&typed, Tree::new(&self.system.root), &self.kexec, &mut out);
-        (result, String::from_utf8(out).unwrap())
+        self.kdumpctl(words.iter().copied())
     }
 
     fn says(&self, words: &[&str]) -> String {

@@ -1,38 +1,18 @@
 //! `kdumpctl` on a machine made of files, with a reserved memory that only records.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use clap::Parser;
-use kdump_builder::cli::Kdumpctl;
+mod common;
+
+use common::Machine;
 use kdump_builder::fake::{FakeSystem, RELEASE};
-use kdump_builder::host::Tree;
-use kdump_builder::kdumpctl;
-use kdump_builder::kexec::fake::FakeKexec;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::process::ExitCode;
 use std::time::SystemTime;
-use tempfile::TempDir;
-
-struct Machine {
-    _dir: TempDir,
-    system: FakeSystem,
-    kexec: FakeKexec,
-}
 
 impl Machine {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let system = FakeSystem::new(dir.path()).unwrap();
-        Machine { _dir: dir, system, kexec: FakeKexec::default() }
-    }
-
-    fn run(&self, word: &str) -> (anyhow::Result<ExitCode>, String) {
-        let programs = self.system.programs();
-        let words = ["kdumpctl"].into_iter().chain(word.split(' ')).chain(["--programs", programs.to_str().unwrap()]);
-        let typed = Kdumpctl::parse_from(words);
-        let mut out = Vec::new();
-        let result = kdumpctl::run(&typed, Tree::new(&self.system.root), &self.kexec, &mut out);
-        (result, String::from_utf8(out).unwrap())
+    fn run(&self, words: &str) -> (anyhow::Result<ExitCode>, String) {
+        self.kdumpctl(words.split(' '))
     }
 
     fn fails(&self, word: &str) -> String {

@@ -1,40 +1,21 @@
 //! The words of `kdumpctl` beside start and stop, on a machine made of files.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod common;
+
 use clap::{CommandFactory, Parser};
+use common::Machine;
 use kdump_builder::cli::Kdumpctl;
-use kdump_builder::fake::{FakeSystem, RELEASE};
-use kdump_builder::host::Tree;
-use kdump_builder::kdumpctl;
-use kdump_builder::kexec::fake::FakeKexec;
+use kdump_builder::fake::RELEASE;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
-use tempfile::TempDir;
-
-struct Machine {
-    _dir: TempDir,
-    system: FakeSystem,
-    kexec: FakeKexec,
-}
 
 impl Machine {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let system = FakeSystem::new(dir.path()).unwrap();
-        system.write("etc/kdump.conf", b"path /var/crash\next4 LABEL=crash\n").unwrap();
-        Machine { _dir: dir, system, kexec: FakeKexec::default() }
-    }
-
     fn run(&self, words: &str) -> (anyhow::Result<ExitCode>, String) {
-        let programs = self.system.programs();
-        let typed = ["kdumpctl"].into_iter().chain(words.split(' ')).chain(["--programs", programs.to_str().unwrap()]);
-        let typed = Kdumpctl::try_parse_from(typed).unwrap();
-        let mut out = Vec::new();
-        let result = kdumpctl::run(&typed, Tree::new(&self.system.root), &self.kexec, &mut out);
-        (result, String::from_utf8(out).unwrap())
+        self.kdumpctl(words.split(' '))
     }
 
     fn says(&self, words: &str) -> String {

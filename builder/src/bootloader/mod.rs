@@ -254,16 +254,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A machine with these files.
     pub(super) fn tree(files: &[(&str, &str)]) -> (tempfile::TempDir, Tree) {
-        let dir = tempfile::tempdir().unwrap();
-        let tree = Tree::new(dir.path());
-        for (path, text) in files {
-            let path = tree.path(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        }
-        (dir, tree)
+        crate::fake::tree(files).unwrap()
     }
 
     pub(super) fn crashkernel(value: &str) -> Edit {
