@@ -1,7 +1,8 @@
 //! `rd.earlykdump`: the capture kernel is loaded before the system's own services are there.
 //!
 //! *Into the image*: the capture kernel, its image and the configuration of kdumpctl, each where the system has it.
-//! *At boot*: `kdumpctl start`, the same program that loads them later, which then finds that it has been done.
+//! *At boot*: `kdumpctl reload`, which loads what was built and builds nothing: what images are made of is not in this one.
+//! The system's own `kdumpctl start` then finds that it has been done.
 //! May surprise: what is loaded is as old as the image; after a change of the capture image this one has to be built
 //! again. Only a kernel whose command line says `rd.earlykdump` does it, and only where crashkernel= reserved memory.
 
@@ -14,8 +15,9 @@ use std::path::{Path, PathBuf};
 /// Where kdumpctl is in the image.
 pub const KDUMPCTL: &str = "/usr/bin/kdumpctl";
 
-/// What kdumpctl reads, besides kernel and image; it does without the second.
-const CONFIGURATION: [(&str, bool); 2] = [("/etc/kdump.conf", true), ("/etc/sysconfig/kdump", false)];
+/// What kdumpctl reads, besides kernel and image: whichever of them the machine has.
+const CONFIGURATION: [&str; 4] =
+    ["/etc/kdump/kdump.toml", "/etc/kdump.conf", "/etc/sysconfig/kdump", "/etc/default/kdump-tools"];
 
 /// A capture kernel that the image brings along.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,8 +44,7 @@ impl Hook for EarlyKdump {
             need(&self.kernel, "the capture kernel, loaded for rd.earlykdump", true),
             need(&self.image, "the image of the capture kernel", true),
         ];
-        programs
-            .extend(CONFIGURATION.map(|(path, required)| need(Path::new(path), "kdumpctl loads as it says", required)));
+        programs.extend(CONFIGURATION.map(|path| need(Path::new(path), "kdumpctl loads as it says", false)));
         Ok(Contribution { programs, ..Contribution::default() })
     }
 
@@ -52,7 +53,7 @@ impl Hook for EarlyKdump {
     }
 
     fn act(&self, moment: &Moment, machine: &mut dyn Machine) -> anyhow::Result<Next> {
-        machine.run(&Program::new(&[KDUMPCTL, "start"], moment.limit))?.well("kdumpctl")?;
+        machine.run(&Program::new(&[KDUMPCTL, "reload"], moment.limit))?.well("kdumpctl")?;
         Ok(Next::GoOn)
     }
 }
@@ -77,8 +78,10 @@ mod tests {
             [
                 ("/boot/vmlinuz-6.1", true),
                 ("/boot/initramfs-6.1kdump.img", true),
-                ("/etc/kdump.conf", true),
-                ("/etc/sysconfig/kdump", false)
+                ("/etc/kdump/kdump.toml", false),
+                ("/etc/kdump.conf", false),
+                ("/etc/sysconfig/kdump", false),
+                ("/etc/default/kdump-tools", false)
             ]
         );
     }
@@ -87,7 +90,7 @@ mod tests {
     fn kdumpctl_loads_them_and_its_refusal_is_told() {
         let mut machine = FakeMachine::default();
         early().act(&Moment::at(Stage::Early, Duration::from_secs(9)), &mut machine).unwrap();
-        assert_eq!(machine.journal, ["run /usr/bin/kdumpctl start"]);
+        assert_eq!(machine.journal, ["run /usr/bin/kdumpctl reload"]);
         machine.programs.insert("kdumpctl".into(), Ended { code: 1, said: "No memory reserved".into() });
         let error = early().act(&Moment::at(Stage::Early, Duration::from_secs(9)), &mut machine).unwrap_err();
         assert_eq!(error.to_string(), "kdumpctl failed: exit code 1 (No memory reserved)");
