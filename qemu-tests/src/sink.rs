@@ -2,6 +2,9 @@
 //!
 //! In: nothing, or a certificate. Out: what was said to them, once somebody asks. Each is a thread that takes one
 //! connection after the other until the process ends.
+//!
+//! May surprise: those with TLS take turns, in the whole process. In a static program OpenSSL has no threads: its build
+//! leaves the locks out where it sees `-static`.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -13,6 +16,9 @@ use anyhow::{Context, Result, ensure};
 use openssl::ssl::{SslAcceptor, SslFiletype, SslMethod};
 
 use crate::tools;
+
+/// Held by whoever uses OpenSSL.
+static OPENSSL: Mutex<()> = Mutex::new(());
 
 /// One that listens.
 #[derive(Debug)]
@@ -43,6 +49,7 @@ impl Identity {
         openssl.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj", "/CN=sink", "-addext"]);
         openssl.arg(format!("subjectAltName=IP:{address}")).arg("-keyout").arg(&key).arg("-out").arg(&certificate);
         tools::run(&mut openssl)?;
+        let _turn = OPENSSL.lock().unwrap_or_else(PoisonError::into_inner);
         let mut builder = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server())?;
         builder.set_private_key_file(&key, SslFiletype::PEM)?;
         builder.set_certificate_chain_file(&certificate)?;
@@ -67,6 +74,7 @@ impl Sink {
         let acceptor = identity.acceptor.clone();
         Sink::start(move |stream| {
             start_tls(&stream)?;
+            let _turn = OPENSSL.lock().unwrap_or_else(PoisonError::into_inner);
             take_mail(&mut BufReader::new(acceptor.accept(stream)?), false)
         })
     }
@@ -74,7 +82,10 @@ impl Sink {
     /// A web server that speaks TLS.
     pub fn secure_web(identity: &Identity) -> Result<Sink> {
         let acceptor = identity.acceptor.clone();
-        Sink::start(move |stream| take_request(&mut BufReader::new(acceptor.accept(stream)?)))
+        Sink::start(move |stream| {
+            let _turn = OPENSSL.lock().unwrap_or_else(PoisonError::into_inner);
+            take_request(&mut BufReader::new(acceptor.accept(stream)?))
+        })
     }
 
     fn start(take: impl Fn(TcpStream) -> Result<String> + Send + 'static) -> Result<Sink> {

@@ -22,7 +22,7 @@
 //!
 //! May surprise: this is the only part of the crate that knows a network, and it is a program of its own, so that an
 //! image without such a target has nothing of it. A protocol is one module with one [`far::Far`], and one line in
-//! `reach`.
+//! `reach`. One thread alone may use SSH and TLS: OpenSSL's build leaves its locks out of a static program.
 
 pub mod cli;
 pub mod deliver;
