@@ -11,11 +11,15 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use openssl::ssl::{SslAcceptor, SslFiletype, SslMethod};
 
 use crate::tools;
+
+/// How long it may take until what was said is kept.
+const KEPT: Duration = Duration::from_secs(10);
 
 /// Held by whoever uses OpenSSL.
 static OPENSSL: Mutex<()> = Mutex::new(());
@@ -101,7 +105,19 @@ impl Sink {
         Ok(sink)
     }
 
-    /// What was said, one text for each connection.
+    /// What was said in the last connection. Who has said it may be gone before it is kept: this waits for that.
+    pub fn last(&self) -> Result<String> {
+        let since = Instant::now();
+        loop {
+            match self.heard().pop() {
+                Some(said) => return Ok(said),
+                None if since.elapsed() > KEPT => bail!("nothing was heard within {} s", KEPT.as_secs()),
+                None => thread::sleep(Duration::from_millis(10)),
+            }
+        }
+    }
+
+    /// What was said, one text for each connection that has ended.
     pub fn heard(&self) -> Vec<String> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
