@@ -92,7 +92,9 @@ fn a_shell_serves_who_comes_and_leaving_it_leads_to_the_final_action() -> Result
         conf: vec!["failure_action shell".into(), "final_action poweroff".into()],
         append: "rd.timeout=5".into(),
         dialogue: vec![
-            ("goes on to the final action", "echo sum-$((40+2)); tty; sleep 600\n"),
+            // What says the terminal's name is what sleeps: a Ctrl-C between two programs reaches busybox's shell alone,
+            // which forgets it and starts the second.
+            ("goes on to the final action", "echo sum-$((40+2)); sh -c 'tty; exec sleep 600'\n"),
             // The terminal is the session's own, so that Ctrl-C reaches what runs in front and nothing else.
             ("/dev/ttyS0", "\u{3}"),
             ("^C", "echo interrupted-$?; ls -l /proc/vmcore; ps | grep -c saboteur; exit\n"),
