@@ -378,7 +378,7 @@ fn read(path: &Path, machine: &mut dyn Machine) -> anyhow::Result<Credentials> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fake::{FakeHost, FakeMachine, FakeNet};
+    use crate::fake::{FakeHost, FakeMachine};
     use crate::net::Net;
     use proptest::prelude::*;
 
@@ -387,12 +387,9 @@ mod tests {
     const TEXT: &str = "# the backup server\nusername=kdump\npassword=a,b =c \ndomain=EXAMPLE\n";
 
     fn machine() -> FakeMachine {
-        let mut net = FakeNet::with_cards(&["eth0"]);
-        net.add_address(2, "10.0.2.15/24".parse().unwrap()).unwrap();
-        net.files.insert("/etc/resolv.conf".into(), "nameserver 10.0.2.3\n".into());
-        net.files.insert(FILE.into(), TEXT.into());
-        net.dns.insert("nas.example".into(), "10.0.2.7".parse().unwrap());
-        FakeMachine { net, ..FakeMachine::default() }
+        let mut machine = FakeMachine::near_a_server();
+        machine.net.files.insert(FILE.into(), TEXT.into());
+        machine
     }
 
     fn cifs(text: &str, options: &[&str]) -> Cifs {

@@ -6,8 +6,10 @@ use crate::keys::Keys;
 use crate::kmod::Index;
 use crate::machine::{Ended, MOUNT_POINT, Machine, MountPlan, Program, Refused};
 use crate::net::Net;
+use crate::net::model::Cidr;
 use anyhow::{anyhow, bail};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -54,6 +56,18 @@ pub struct FakeMachine {
     pub secrets: Vec<String>,
     /// How many targets have been left behind.
     pub given_up: u32,
+}
+
+impl FakeMachine {
+    /// One with a card and an address, whose name server knows `nas.example`.
+    pub fn near_a_server() -> FakeMachine {
+        let mut net = FakeNet::with_cards(&["eth0"]);
+        // In memory nothing refuses an address.
+        let _ = net.add_address(2, Cidr { address: Ipv4Addr::new(10, 0, 2, 15).into(), prefix: 24 });
+        net.files.insert("/etc/resolv.conf".into(), "nameserver 10.0.2.3\n".into());
+        net.dns.insert("nas.example".into(), Ipv4Addr::new(10, 0, 2, 7).into());
+        FakeMachine { net, ..FakeMachine::default() }
+    }
 }
 
 impl Machine for FakeMachine {

@@ -287,19 +287,11 @@ impl TargetHook for Nfs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fake::{FakeHost, FakeMachine, FakeNet};
+    use crate::fake::{FakeHost, FakeMachine};
     use crate::net::Net;
     use proptest::prelude::*;
 
     const LIMIT: Duration = Duration::from_secs(30);
-
-    fn machine() -> FakeMachine {
-        let mut net = FakeNet::with_cards(&["eth0"]);
-        net.add_address(2, "10.0.2.15/24".parse().unwrap()).unwrap();
-        net.files.insert("/etc/resolv.conf".into(), "nameserver 10.0.2.3\n".into());
-        net.dns.insert("nas.example".into(), "10.0.2.7".parse().unwrap());
-        FakeMachine { net, ..FakeMachine::default() }
-    }
 
     fn nfs(text: &str, options: &[&str]) -> Nfs {
         Nfs { options: options.iter().map(|option| (*option).to_owned()).collect(), ..text.parse().unwrap() }
@@ -311,7 +303,7 @@ mod tests {
 
     #[test]
     fn the_kernel_gets_what_mount_nfs_would_tell_it() {
-        let mut machine = machine();
+        let mut machine = FakeMachine::near_a_server();
         let target = nfs("nas.example:/srv/crash", &["defaults", "rsize=65536", "bg"]);
         let destination = target.open(&mut machine, LIMIT).unwrap();
         assert_eq!(destination, Destination::Directory("/kdump/target".into()));
@@ -330,7 +322,7 @@ mod tests {
 
     #[test]
     fn a_part_of_the_system_waits_for_its_server_and_lies_where_it_is_told() {
-        let mut machine = machine();
+        let mut machine = FakeMachine::near_a_server();
         let (point, options) = (Path::new("/sysroot"), ["rsize=65536", "ro"]);
         nfs("10.0.2.7:/srv", &options)
             .mount(&mut machine, point, Use::System { read_only: true }, LIMIT)
@@ -344,7 +336,7 @@ mod tests {
 
     #[test]
     fn older_versions_are_tried_until_the_server_speaks_one() {
-        let mut machine = machine();
+        let mut machine = FakeMachine::near_a_server();
         machine.unmountable.extend(["vers=4.2", "vers=4.1", "vers=4.0"].map(str::to_owned));
         nfs("10.0.2.7:/srv", &[]).open(&mut machine, LIMIT).unwrap();
         assert_eq!(mounts(&machine).len(), 4);
@@ -357,7 +349,7 @@ mod tests {
 
     #[test]
     fn a_version_and_other_options_that_are_given_are_kept_to() {
-        let mut machine = machine();
+        let mut machine = FakeMachine::near_a_server();
         machine.unmountable.insert("vers=3".into());
         let target = nfs("10.0.2.7:/srv", &["nfsvers=3", "hard", "mountproto=udp", "lock"]);
         let error = format!("{:#}", target.open(&mut machine, LIMIT).unwrap_err());
@@ -373,7 +365,7 @@ mod tests {
 
     #[test]
     fn a_server_that_is_not_there_yet_is_tried_again_within_the_limit() {
-        let mut machine = machine();
+        let mut machine = FakeMachine::near_a_server();
         machine.unmountable.insert("nfs".into());
         machine.mount_errno = 111;
         let error = nfs("10.0.2.7:/srv", &[]).open(&mut machine, LIMIT).unwrap_err();
@@ -388,7 +380,7 @@ mod tests {
 
     #[test]
     fn without_a_nameserver_the_address_of_the_build_is_used() {
-        let mut machine = machine();
+        let mut machine = FakeMachine::near_a_server();
         machine.net.dns_is_silent = true;
         let target = Nfs { address: Some("10.0.2.9".parse().unwrap()), ..nfs("nas:/srv", &[]) };
         target.open(&mut machine, LIMIT).unwrap();
@@ -399,7 +391,7 @@ mod tests {
 
     #[test]
     fn ipv6_servers_are_in_brackets_and_by_tcp6() {
-        let mut machine = machine();
+        let mut machine = FakeMachine::near_a_server();
         machine.net.add_address(2, "fec0::15/64".parse().unwrap()).unwrap();
         let target = nfs("[fec0::2]:/srv", &[]);
         assert_eq!(target.to_string(), "nfs [fec0::2]:/srv");

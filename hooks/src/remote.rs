@@ -359,20 +359,11 @@ impl TargetHook for Remote {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fake::{FakeHost, FakeMachine, FakeNet};
-    use crate::net::Net;
+    use crate::fake::{FakeHost, FakeMachine};
     use crate::{Ended, Target};
     use proptest::prelude::*;
 
     const LIMIT: Duration = Duration::from_secs(30);
-
-    fn machine() -> FakeMachine {
-        let mut net = FakeNet::with_cards(&["eth0"]);
-        net.add_address(2, "10.0.2.15/24".parse().unwrap()).unwrap();
-        net.files.insert("/etc/resolv.conf".into(), "nameserver 10.0.2.3\n".into());
-        net.dns.insert("nas.example".into(), "10.0.2.7".parse().unwrap());
-        FakeMachine { net, ..FakeMachine::default() }
-    }
 
     fn remote(url: &str) -> Remote {
         url.parse().unwrap()
@@ -387,7 +378,7 @@ mod tests {
 
     #[test]
     fn kdump_send_gets_an_address_and_no_secret() {
-        let mut machine = machine();
+        let mut machine = FakeMachine::near_a_server();
         assert_eq!(
             words(&mut machine, "ssh://me@nas.example:2222/srv/my crash"),
             "/usr/bin/kdump-send --host-name nas.example --identity /etc/kdump/send/ssh-nas.example.key --known-hosts \
@@ -408,7 +399,7 @@ mod tests {
 
     #[test]
     fn a_server_that_is_not_there_yet_is_tried_again_within_the_limit() {
-        let mut machine = machine();
+        let mut machine = FakeMachine::near_a_server();
         machine.programs.insert(PROGRAM.into(), Ended { code: NOBODY, said: "Connection refused".into() });
         let error = remote("ssh://nas.example/x").open(&mut machine, LIMIT).unwrap_err();
         assert!(format!("{error:#}").contains("Connection refused"), "{error:#}");
