@@ -8,20 +8,17 @@
 //! here. What is stored in those two is not seen outside.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::{provision, sys, tools};
+use crate::server::LOOPBACK;
+use crate::{provision, server, tools};
 
-/// They take a moment.
-const START: Duration = Duration::from_secs(30);
 /// The name in the FTP server's certificate, beside the address that a guest calls it by.
 pub const CERTIFIED: &str = "far.test";
 /// The host's loopback, as a guest has it.
@@ -63,8 +60,7 @@ impl FarServer {
         for made in ["far/full", "far/readonly", "empty", "home"] {
             fs::create_dir_all(place.join(made))?;
         }
-        let port =
-            TcpListener::bind(("127.0.0.1", 0)).and_then(|free| free.local_addr()).context("no free port")?.port();
+        let port = server::free_port(LOOPBACK)?;
         let program = match speaks {
             Speaks::Ssh => ssh(place, &servers, port, "")?,
             Speaks::SftpAlone => ssh(place, &servers, port, "ForceCommand internal-sftp\n")?,
@@ -80,18 +76,8 @@ impl FarServer {
         let mut command = tools::command("unshare");
         command.args(["--mount", "sh", "-c", script, "sh"]).arg(place).args(program);
         command.env("LD_LIBRARY_PATH", libraries.join(":")).stdout(log.try_clone()?).stderr(log).stdin(Stdio::null());
-        sys::die_with_parent(&mut command);
-        let child = command.spawn().with_context(|| format!("unable to start {}", tools::shown(&command)))?;
-        let mut server = FarServer { port, place: place.to_owned(), far, child };
-        let began = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            let ended = server.child.try_wait().context("unable to wait for the server")?;
-            if ended.is_some() || began.elapsed() > START {
-                bail!("the server does not listen ({ended:?}):\n{}", server.log());
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Ok(server)
+        let child = server::start(command, "SSH or FTP", (LOOPBACK, port), &place.join("log"))?;
+        Ok(FarServer { port, place: place.to_owned(), far, child })
     }
 
     /// A file of its folder.

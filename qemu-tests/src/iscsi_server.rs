@@ -4,17 +4,14 @@
 //! the secret; until it is dropped. It is tgt, a program like any other, so the host's kernel has no part in it.
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use tempfile::TempDir;
 
-use crate::{provision, sys, tools};
-
-const START: Duration = Duration::from_secs(60);
+use crate::server::LOOPBACK;
+use crate::{provision, server, tools};
 
 /// The target's name.
 pub const TARGET: &str = "iqn.2026-01.example:crash";
@@ -37,27 +34,16 @@ impl IscsiServer {
     /// Starts one whose disk is `lun`; its log goes beside it.
     pub fn start(lun: &Path) -> Result<IscsiServer> {
         let root = provision::tgt()?;
-        let address = Ipv4Addr::LOCALHOST;
-        let port = TcpListener::bind((address, 0)).and_then(|free| free.local_addr()).context("no free port")?.port();
+        let port = server::free_port(LOOPBACK)?;
         // A socket's name has to be short.
         let socket = tempfile::tempdir().context("unable to make a folder for the server's socket")?;
         let log = lun.with_extension("log");
         let said = fs::File::create(&log).context("unable to write the server's log")?;
         let mut command = program(&root, &socket, "tgtd");
-        command.args(["-f", "--iscsi", &format!("portal={address}:{port}")]);
+        command.args(["-f", "--iscsi", &format!("portal={LOOPBACK}:{port}")]);
         command.stdin(Stdio::null()).stdout(said.try_clone()?).stderr(said);
-        sys::die_with_parent(&mut command);
-        let child = command.spawn().with_context(|| format!("unable to start {}", tools::shown(&command)))?;
-        let mut server = IscsiServer { port, child, socket, root };
-        let began = Instant::now();
-        while TcpStream::connect((address, port)).is_err() {
-            let ended = server.child.try_wait().context("unable to wait for the iSCSI server")?;
-            if ended.is_some() || began.elapsed() > START {
-                let said = fs::read_to_string(&log).unwrap_or_default();
-                bail!("the iSCSI server does not listen ({ended:?}):\n{}", tools::tail(&said, 20));
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
+        let child = server::start(command, "iSCSI", (LOOPBACK, port), &log)?;
+        let server = IscsiServer { port, child, socket, root };
         let lun = lun.to_str().context("the disk's name is not UTF-8")?;
         server.tell(&["--op", "new", "--mode", "target", "--tid", "1", "--targetname", TARGET])?;
         server.tell(&["--op", "new", "--mode", "logicalunit", "--tid", "1", "--lun", "1", "--backing-store", lun])?;

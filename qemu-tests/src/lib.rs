@@ -73,6 +73,7 @@ pub mod programs;
 pub mod progress;
 pub mod provision;
 pub mod scenario;
+mod server;
 pub mod signer;
 pub mod sink;
 pub mod small_disk;

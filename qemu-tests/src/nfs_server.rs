@@ -8,10 +8,9 @@
 //! guest has nobody to ask what their names mean.
 
 use std::fs;
-use std::net::{IpAddr, TcpListener, TcpStream};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
@@ -19,10 +18,7 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::small_disk::SmallDisk;
-use crate::{portmapper, provision, sys, tools};
-
-/// It takes a second or two.
-const START: Duration = Duration::from_secs(60);
+use crate::{portmapper, provision, server, tools};
 
 /// A server that runs.
 #[derive(Debug)]
@@ -56,10 +52,7 @@ impl NfsServer {
 
     fn of(place: &Path, address: IpAddr, version: u8, small: Option<SmallDisk>) -> Result<NfsServer> {
         let ganesha = provision::ganesha()?;
-        let free = || TcpListener::bind((address, 0)).context("no free port");
-        let listeners = [free()?, free()?];
-        let [port, mount_port] = listeners.map(|listener| listener.local_addr().map(|address| address.port()));
-        let (port, mount_port) = (port?, mount_port?);
+        let (port, mount_port) = server::two_free_ports(address)?;
         // The name of its socket has to be short.
         let run = tempfile::tempdir().context("unable to make a temporary folder")?;
         let (folder, state) = (place.join("export"), place.join("ganesha"));
@@ -102,20 +95,9 @@ impl NfsServer {
         command.env("LD_LIBRARY_PATH", libraries.join(":"));
         command.arg("-F").arg("-f").arg(&conf).arg("-L").arg(&log).arg("-p").arg(state.join("pid"));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        sys::die_with_parent(&mut command);
-        let child = command.spawn().with_context(|| format!("unable to start {}", tools::shown(&command)))?;
+        let child = server::start(command, "NFS", (address, port), &log)?;
         let mount_port = (version == 3).then_some(mount_port);
-        let mut server = NfsServer { port, folder, mount_port, small, child, _run: run };
-        let began = Instant::now();
-        while TcpStream::connect((address, port)).is_err() {
-            let ended = server.child.try_wait().context("unable to wait for the NFS server")?;
-            if ended.is_some() || began.elapsed() > START {
-                let said = fs::read_to_string(&log).unwrap_or_default();
-                bail!("the NFS server does not listen ({ended:?}):\n{}", tools::tail(&said, 20));
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        Ok(server)
+        Ok(NfsServer { port, folder, mount_port, small, child, _run: run })
     }
 
     /// The small export, as the server sees it.

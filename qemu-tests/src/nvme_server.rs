@@ -4,17 +4,17 @@
 //! only; until it is dropped. The host's kernel has no part in it.
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use crate::accel::accel;
 use crate::machine::{Disk, Machine, Running};
 use crate::programs::programs;
 use crate::provision::{self, Kernel};
 use crate::scenario::{GuestFile, LABEL, UUID};
+use crate::server::{self, LOOPBACK};
 use crate::stack::{Bus, PREPARE};
 use crate::{disk, emulation, folders, guest_image, tools};
 
@@ -52,9 +52,8 @@ impl NvmeServer {
         let (root, initrd) = (folder.join("root.img"), folder.join("first.img"));
         disk::make_ext4(&root, &tree, 64, LABEL, UUID)?;
         guest_image::write(kernel, &programs, &["virtio_net", "nvmet_tcp"], &initrd)?;
-        let address = Ipv4Addr::LOCALHOST;
-        let port = TcpListener::bind((address, 0)).and_then(|free| free.local_addr()).context("no free port")?.port();
-        let network = format!("user,id=n0,hostfwd=tcp:{address}:{port}-10.0.2.15:4420");
+        let port = server::free_port(LOOPBACK)?;
+        let network = format!("user,id=n0,hostfwd=tcp:{LOOPBACK}:{port}-10.0.2.15:4420");
         let words = ["-netdev", &network, "-device", "virtio-net-pci,netdev=n0"].map(str::to_owned);
         let machine = Machine::new(&kernel.vmlinuz, &initrd, "panic=-1 loglevel=5 guest.mode=serve", accel()?)
             .memory_mib(256)

@@ -6,21 +6,17 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, User, geteuid};
 
+use crate::server::LOOPBACK;
 use crate::small_disk::SmallDisk;
-use crate::{provision, sys, tools};
-
-/// It takes a second or two.
-const START: Duration = Duration::from_secs(60);
+use crate::{provision, server, tools};
 
 /// The password of the one user: with all that is hard to hand on.
 pub const PASSWORD: &str = "top,secret = x y";
@@ -51,8 +47,7 @@ impl SmbServer {
 
     fn of(place: &Path, small: Option<SmallDisk>) -> Result<SmbServer> {
         let samba = provision::samba()?;
-        let address = Ipv4Addr::LOCALHOST;
-        let port = TcpListener::bind((address, 0)).and_then(|free| free.local_addr()).context("no free port")?.port();
+        let port = server::free_port(LOOPBACK)?;
         let (folder, state) = (place.join("share"), place.join("samba"));
         for made in [&folder, &state] {
             fs::create_dir_all(made).with_context(|| format!("unable to make {}", made.display()))?;
@@ -92,19 +87,8 @@ impl SmbServer {
         command.args(["-F", "--no-process-group"]).arg("-s").arg(&conf);
         // Each connection has a process; all of them are to go.
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
-        sys::die_with_parent(&mut command);
-        let child = command.spawn().with_context(|| format!("unable to start {}", tools::shown(&command)))?;
-        let mut server = SmbServer { port, folder, user, small, child };
-        let began = Instant::now();
-        while TcpStream::connect((address, port)).is_err() {
-            let ended = server.child.try_wait().context("unable to wait for the SMB server")?;
-            if ended.is_some() || began.elapsed() > START {
-                let said = fs::read_to_string(state.join("log")).unwrap_or_default();
-                bail!("the SMB server does not listen ({ended:?}):\n{}", tools::tail(&said, 20));
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        Ok(server)
+        let child = server::start(command, "SMB", (LOOPBACK, port), &state.join("log"))?;
+        Ok(SmbServer { port, folder, user, small, child })
     }
 
     /// The small share, as the server sees it.
