@@ -3,12 +3,33 @@
 //! In: a command line as some file has it, be it between the quotes of a shell. Out: the same with a few words changed; all
 //! else stays as it was written, blanks included.
 
+use crate::crashkernel::Crashkernel;
 use kdump_hooks::cmdline::same_name;
 
 /// What changes: for each option, the words that take its place.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Edit {
     options: Vec<(String, Vec<String>)>,
+    only: Only,
+}
+
+/// Which command lines are to change, by what they say of the options now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Only {
+    /// All of them.
+    #[default]
+    Any,
+    /// Those that have exactly one of these lists of words; an empty one is for those that have none.
+    Saying(Vec<Vec<String>>),
+    /// Those by which a machine does not reserve about what it is to.
+    Reserving {
+        /// Bytes of memory that the machine has.
+        memory: u64,
+        /// The least that is right.
+        from: u64,
+        /// The most that is right.
+        to: u64,
+    },
 }
 
 impl Edit {
@@ -16,6 +37,31 @@ impl Edit {
     pub fn set(mut self, name: &str, words: &[String]) -> Edit {
         self.options.push((name.to_owned(), words.to_vec()));
         self
+    }
+
+    /// Has it done only where that is to be.
+    pub fn only(self, only: Only) -> Edit {
+        Edit { only, ..self }
+    }
+
+    /// Whether a command line is to change, of which these are the parts. Of one with words that stand elsewhere nobody
+    /// knows what it says.
+    pub fn is_for(&self, parts: &[&str]) -> bool {
+        let words: Vec<&str> =
+            parts.iter().flat_map(|part| pieces(part)).filter(|piece| !piece.trim().is_empty()).collect();
+        let said: Vec<&str> =
+            words.iter().copied().filter(|word| self.names().any(|name| is_named(word, name))).collect();
+        let elsewhere = said.is_empty() && words.iter().any(|word| word.contains("$kernelopts"));
+        match &self.only {
+            Only::Any => true,
+            _ if elsewhere => false,
+            Only::Saying(lists) => lists.iter().any(|words| *words == said),
+            Only::Reserving { memory, from, to } => {
+                let value = Crashkernel::of_command_line(&said.join(" ")).ok().flatten();
+                let reserved = value.and_then(|value| value.reserves(*memory)).unwrap_or(0);
+                !(*from..=*to).contains(&reserved)
+            }
+        }
     }
 
     /// The words that come.
@@ -129,6 +175,30 @@ mod tests {
             ("$GRUB_CMDLINE_LINUX crashkernel=2M", &["1M"], "$GRUB_CMDLINE_LINUX crashkernel=1M"),
         ] {
             assert_eq!(edit(words).apply(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn an_edit_may_be_for_some_command_lines_alone() {
+        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let saying = edit(&["1M"]).only(Only::Saying(vec![words("crashkernel=2M"), Vec::new()]));
+        let about = edit(&["1M"]).only(Only::Reserving { memory: 1 << 30, from: 90 << 20, to: 110 << 20 });
+        for (parts, said, reserved) in [
+            (&["quiet"][..], true, true),
+            (&["crashkernel=2M quiet"], true, true),
+            (&["quiet", "a crashkernel=2M"], true, true),
+            (&["crashkernel=2M", "crashkernel=2M"], false, true),
+            (&["crashkernel=3M"], false, true),
+            (&["crashkernel=100M"], false, false),
+            (&["crashkernel=512M-2G:100M,2G-:1G"], false, false),
+            (&["crashkernel=120M"], false, true),
+            (&["crashkernel=what"], false, true),
+            (&["root=/dev/x $kernelopts"], false, false),
+            (&["$kernelopts crashkernel=2M"], true, true),
+            (&["dyndbg=\"crashkernel=9 +p\" $tuned_params"], true, true),
+        ] {
+            assert_eq!((saying.is_for(parts), about.is_for(parts)), (said, reserved), "{parts:?}");
+            assert!(edit(&["1M"]).is_for(parts), "{parts:?}");
         }
     }
 

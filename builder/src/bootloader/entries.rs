@@ -26,10 +26,15 @@ pub(super) fn plan(tree: &Tree, which: &Which, edit: &Edit, plan: &mut Plan) -> 
     let mut found = false;
     for (path, text) in entries {
         let linux = field(&text, "linux").or_else(|| field(&text, "efi")).unwrap_or_default();
-        if !which.means(linux) {
+        if !which.means(linux, field(&text, "version")) {
             continue;
         }
         found = true;
+        let parts: Vec<&str> = text.lines().filter_map(|line| value(line, "options")).collect();
+        if !edit.is_for(&parts) {
+            plan.leave(&path);
+            continue;
+        }
         let after = edited(&text, edit);
         match grubby && after != text {
             true => tell_grubby(plan, linux, edit),
@@ -40,8 +45,15 @@ pub(super) fn plan(tree: &Tree, which: &Which, edit: &Edit, plan: &mut Plan) -> 
     if let (Which::All, Some(text)) = (which, read(tree, NEXT)?) {
         found |= unified;
         let end = if text.ends_with('\n') { "\n" } else { "" };
-        plan.change(&Path::new("/").join(NEXT), Some(text.clone()), format!("{}{end}", edit.apply(text.trim_end())));
-        if unified {
+        let is_for = edit.is_for(&[text.trim_end()]);
+        match is_for {
+            true => {
+                let after = format!("{}{end}", edit.apply(text.trim_end()));
+                plan.change(&Path::new("/").join(NEXT), Some(text.clone()), after);
+            }
+            false => plan.leave(Path::new(NEXT)),
+        }
+        if unified && is_for {
             plan.notes.push(
                 "a unified kernel image holds its command line itself: build it anew, with `kernel-install add` or as it was built"
                     .to_owned(),
@@ -53,6 +65,11 @@ pub(super) fn plan(tree: &Tree, which: &Which, edit: &Edit, plan: &mut Plan) -> 
         plan.run(&[&["zipl"]]);
     }
     Ok(found)
+}
+
+/// Whether any kernel has an entry of its own.
+pub(super) fn any(tree: &Tree) -> bool {
+    FOLDERS.iter().any(|folder| !conf_like(tree, folder, "conf").is_empty())
 }
 
 fn tell_grubby(plan: &mut Plan, linux: &str, edit: &Edit) {

@@ -25,6 +25,9 @@ pub(super) fn plan(tree: &Tree, which: &Which, edit: &Edit, entries: bool, plan:
     match which {
         Which::All => {}
         Which::Kernel(_) if entries => return Ok(false),
+        // What is for all kernels alike is for a new one, too, unless kernels have entries; then it gets one.
+        Which::New(_) if super::entries::any(tree) => return Ok(false),
+        Which::New(_) => {}
         Which::Kernel(kernel) => bail!(
             "/{MAIN} is for all kernels alike, and {} has no boot entry of its own; leave --kernel out",
             kernel.display()
@@ -41,11 +44,17 @@ pub(super) fn plan(tree: &Tree, which: &Which, edit: &Edit, entries: bool, plan:
         let text = String::from_utf8(tree.read(Path::new(&name))?);
         files.push((name.clone(), text.with_context(|| format!("/{name} is not UTF-8 text; save it as UTF-8"))?));
     }
-    let mut said = Vec::new();
+    let (mut said, mut parts) = (Vec::new(), Vec::new());
     for (name, text) in &files {
-        if lines(name, text, edit)?.iter().any(|line| line.concerned) {
+        let lines = lines(name, text, edit)?;
+        parts.extend(lines.iter().filter_map(|line| line.text.get(line.value.clone()?)));
+        if lines.iter().any(|line| line.concerned) {
             said.push((name, text));
         }
+    }
+    if !edit.is_for(&parts) {
+        plan.leave(said.last().map_or(Path::new(MAIN), |(name, _)| Path::new(name.as_str())));
+        return Ok(true);
     }
     match said.split_last() {
         Some(((last, text), others)) => {

@@ -19,7 +19,7 @@ mod entries;
 mod grub;
 mod zipl;
 
-pub use edit::Edit;
+pub use edit::{Edit, Only};
 
 use crate::host::{Tree, kernel::running_release};
 use anyhow::{Context, bail};
@@ -39,6 +39,8 @@ pub enum Which {
     All,
     /// That of the kernel with this path, or of this release.
     Kernel(PathBuf),
+    /// That of a kernel of this release, which was just installed. Where all have one for all alike, it is that.
+    New(String),
 }
 
 impl Which {
@@ -54,10 +56,17 @@ impl Which {
         })
     }
 
-    /// Whether an entry whose kernel is `linux`, as the boot loader finds it, is meant. Boot loaders start from the root of
-    /// a file system of their own, so the ends of the paths decide.
-    fn means(&self, linux: &str) -> bool {
-        let Which::Kernel(path) = self else { return true };
+    /// Whether an entry whose kernel is `linux`, as the boot loader finds it, is meant; it may say of what release it is.
+    /// Boot loaders start from the root of a file system of their own, so the ends of the paths decide.
+    fn means(&self, linux: &str, version: Option<&str>) -> bool {
+        let path = match self {
+            Which::All => return true,
+            Which::New(release) => {
+                let file = format!("vmlinuz-{release}");
+                return version == Some(release) || linux.split('/').any(|part| part == release || part == file);
+            }
+            Which::Kernel(path) => path,
+        };
         let linux = Path::new(linux.trim_start_matches('/'));
         path.ends_with(linux) || linux.ends_with(path.strip_prefix("/boot").unwrap_or(path)) || {
             let name = |path: &Path| path.file_name().map(|name| name.to_owned());
@@ -85,6 +94,8 @@ pub struct Plan {
     pub changes: Vec<Change>,
     /// Files that already say it.
     pub settled: Vec<PathBuf>,
+    /// Files that say something else, and for which the edit is not.
+    pub left: Vec<PathBuf>,
     /// Programs that change what is not changed here, with their arguments.
     pub first: Vec<Vec<String>>,
     /// Programs to run afterwards, with their arguments: the first of each list that the machine has.
@@ -111,6 +122,7 @@ pub fn plan(tree: &Tree, which: &Which, edit: &Edit) -> anyhow::Result<Plan> {
                 entries::FOLDERS.map(|folder| format!("/{folder}")).join(", "),
                 by_hand.join(" ")
             ),
+            Which::New(_) => plan.notes.push("the new kernel has no boot entry yet".to_owned()),
             Which::Kernel(kernel) => bail!("no boot entry is for {}; name the kernel of one, or ALL", kernel.display()),
         }
     }
@@ -124,6 +136,11 @@ impl Plan {
             true => self.settled.push(path.to_owned()),
             false => self.changes.push(Change { path: path.to_owned(), before, after }),
         }
+    }
+
+    /// Notes that a file stays as it is.
+    fn leave(&mut self, path: &Path) {
+        self.left.push(Path::new("/").join(path));
     }
 
     fn run(&mut self, alternatives: &[&[&str]]) {
@@ -152,6 +169,9 @@ impl Plan {
         }
         for path in &self.settled {
             writeln!(out, "{}: says so already", path.display())?;
+        }
+        for path in &self.left {
+            writeln!(out, "{}: stays as it is", path.display())?;
         }
         for words in &self.first {
             writeln!(out, "Run: {}", shown(words))?;

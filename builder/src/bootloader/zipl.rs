@@ -22,11 +22,17 @@ pub(super) fn plan(tree: &Tree, which: &Which, edit: &Edit, plan: &mut Plan) -> 
     let mut found = false;
     for section in &sections {
         let image = section.iter().find_map(|line| value(line, "image"));
-        let Some(image) = image.filter(|image| which.means(image)) else {
+        let Some(image) = image.filter(|image| which.means(image, None)) else {
             after.extend(section.iter().copied());
             continue;
         };
         found = true;
+        let parts: Vec<&str> = section.iter().filter_map(|line| value(line, "parameters")).collect();
+        if !edit.is_for(&parts) {
+            plan.leave(Path::new(FILE));
+            after.extend(section.iter().copied());
+            continue;
+        }
         log::debug!("{FILE}: {image}");
         after.push_str(&edited(section, edit));
     }

@@ -85,6 +85,15 @@ pub enum Word {
     },
     /// Set `crashkernel=` of the installed kernels to the default, or to a value that is given
     ResetCrashkernel(Reset),
+    /// Have the new default of `crashkernel=` take the place of an older one: what a package does after an upgrade
+    #[command(name = "_reset-crashkernel-after-update", hide = true)]
+    AfterUpdate,
+    /// Have a kernel that was just installed reserve memory by default
+    #[command(name = "_reset-crashkernel-for-installed_kernel", hide = true)]
+    ForKernel {
+        /// Its release
+        release: String,
+    },
     /// Crash this machine for a test of everything, or say how the last test came out
     Test {
         /// Do not ask

@@ -4,6 +4,7 @@
 //! RHEL's exit codes. All files are found below one root and all system calls go through [`Kexec`], so that a test can
 //! be a machine. Each word is one module, and one line of [`run`].
 
+mod boot_loader;
 mod config;
 mod default_crashkernel;
 mod dumps;
@@ -82,6 +83,8 @@ pub fn run(typed: &Kdumpctl, tree: Tree, kexec: &dyn Kexec, out: &mut dyn Write)
             default_crashkernel::run(&machine, *way, out).map(|()| ExitCode::SUCCESS)
         }
         Word::ResetCrashkernel(what) => reset_crashkernel::run(&machine, what, out).map(|()| ExitCode::SUCCESS),
+        Word::AfterUpdate => locked(&machine, out, &|out| boot_loader::after_update(&machine, out)),
+        Word::ForKernel { release } => locked(&machine, out, &|out| boot_loader::for_kernel(&machine, release, out)),
         Word::Test { force, result, how } => test::run(&machine, *force, *result, how.json, out),
         Word::Rehearse(what) => rehearse::run(&machine, what, out),
         Word::Dumps(what) => dumps::run(&machine, what, out),
@@ -91,6 +94,16 @@ pub fn run(typed: &Kdumpctl, tree: Tree, kexec: &dyn Kexec, out: &mut dyn Write)
 
 /// What is done, and what it is called.
 type Step<'a> = (&'a str, &'a dyn Fn(&mut dyn Write) -> anyhow::Result<()>);
+
+/// Does something while no other kdumpctl is at work.
+fn locked(
+    machine: &Machine,
+    out: &mut dyn Write,
+    what: &dyn Fn(&mut dyn Write) -> anyhow::Result<()>,
+) -> anyhow::Result<ExitCode> {
+    let _lock = lock::take(&machine.tree, out)?;
+    what(out).map(|()| ExitCode::SUCCESS)
+}
 
 /// Takes steps in order while no other kdumpctl is at work, and says how each came out.
 fn alone(machine: &Machine, out: &mut dyn Write, steps: &[Step]) -> anyhow::Result<ExitCode> {

@@ -1,6 +1,6 @@
 //! `kdumpctl rebuild`: the image anew, whether or not it is out of date. What is loaded stays loaded.
 
-use super::{Machine, kernel, start};
+use super::{Machine, boot_loader, kernel, start};
 use crate::build;
 use crate::config::Config;
 use std::io::Write;
@@ -14,5 +14,6 @@ pub(super) fn run(machine: &Machine, out: &mut dyn Write) -> anyhow::Result<()> 
         log::warn!("{warning}");
     }
     writeln!(out, "{}", build::write(&built, &disk.image, true)?)?;
+    boot_loader::at_start(machine, out);
     Ok(())
 }

@@ -102,7 +102,7 @@ fn configured(machine: &Machine) -> anyhow::Result<Option<Crashkernel>> {
 }
 
 /// What this machine takes, in the place of `auto`.
-fn fitting(machine: &Machine, asked: &Crashkernel) -> anyhow::Result<Crashkernel> {
+pub(super) fn fitting(machine: &Machine, asked: &Crashkernel) -> anyhow::Result<Crashkernel> {
     let config = Config::read(&machine.files)?;
     let disk = kernel::find(&machine.tree, &config.system)?;
     let image = fs::read(&disk.image).with_context(|| {

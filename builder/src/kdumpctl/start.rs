@@ -2,7 +2,7 @@
 //! would bring up is no longer the machine's.
 
 use super::kernel::OnDisk;
-use super::{Machine, kernel, load, notify, recovery, status, test, waiting};
+use super::{Machine, boot_loader, kernel, load, notify, recovery, status, test, waiting};
 use crate::asked::Asked;
 use crate::build::{self, Built, Request};
 use crate::cli::Loading;
@@ -16,9 +16,10 @@ use std::fmt;
 use std::fs;
 use std::io::Write;
 
-/// Checks, builds, loads; then tells of the dumps of the last crash, whether or not there can be another.
+/// Checks, builds, loads; then sees to the boot loader and tells of the dumps of the last crash, whether or not there can be another.
 pub(super) fn run(machine: &Machine, how: &Loading, out: &mut dyn Write) -> anyhow::Result<()> {
     let loaded = checked(machine, how, out);
+    boot_loader::at_start(machine, out);
     notify::run(machine);
     loaded
 }
