@@ -203,6 +203,46 @@ fn a_kernel_that_is_loaded_stays_and_status_says_so() {
 }
 
 #[test]
+fn a_kernel_that_was_loaded_early_is_replaced_without_being_unloaded_first() {
+    let machine = Machine::new();
+    machine.system.write("sys/kernel/kexec_crash_loaded", b"1\n").unwrap();
+    machine.run("start --replace").0.unwrap();
+    let journal = machine.kexec.journal.borrow();
+    assert!(matches!(&journal[..], [load] if load.starts_with("load kernel ")), "{journal:?}");
+    drop(journal);
+    // One that cannot be built leaves the other where it is.
+    machine.system.write("etc/kdump.conf", b"path /var/crash\next4 LABEL=crash\nextra_bins /nowhere\n").unwrap();
+    machine.run("start --replace").0.unwrap_err();
+    assert_eq!(machine.kexec.journal.borrow().len(), 1);
+    let unit = include_str!("../dist/systemd/kdump.service");
+    assert!(unit.contains("\nExecStart=/usr/bin/kdumpctl start --replace\n") && !unit.contains("ExecStartPre"));
+}
+
+#[test]
+fn a_kdump_that_is_switched_off_is_not_reloaded_either() {
+    let machine = Machine::new();
+    let say = |text: &str| {
+        let text = format!("{text}\n[[target]]\nkind = \"filesystem\"\ntype = \"ext4\"\ndevice = \"LABEL=crash\"\n");
+        machine.system.write("etc/kdump/kdump.toml", text.as_bytes()).unwrap();
+    };
+    say("enabled = true");
+    machine.run("start").0.unwrap();
+    assert_eq!(machine.kexec.journal.borrow().len(), 1);
+    say("enabled = false");
+    assert!(machine.fails("reload").contains("kdump.toml:1 does not say USE_KDUMP=1"));
+    // Nor is it when nothing has been loaded, as it is early in a boot.
+    fs::remove_file(machine.system.root.join("run/kdump/loaded.json")).unwrap();
+    assert!(machine.fails("reload").contains("kdump.toml:1 does not say USE_KDUMP=1"));
+    assert_eq!(machine.kexec.journal.borrow().len(), 1);
+    // What cannot be followed any more does not take a capture kernel away.
+    say("enabled = true");
+    machine.run("start").0.unwrap();
+    say("nonsense = true");
+    machine.run("reload").0.unwrap();
+    assert_eq!(machine.kexec.journal.borrow().len(), 3);
+}
+
+#[test]
 fn the_image_goes_where_it_can_be_written_and_the_kernel_is_found_by_its_configured_name() {
     let machine = Machine::new();
     machine.system.write("opt/kernels/bzImage-6.1-test.efi", b"other").unwrap();

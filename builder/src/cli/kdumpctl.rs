@@ -31,7 +31,14 @@ pub struct Kdumpctl {
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Word {
     /// Load the capture kernel, building its image if that is missing or too old
-    Start(Loading),
+    Start {
+        /// Load it though one is loaded, in the place of that one, which stays until its successor has been built
+        #[arg(long)]
+        replace: bool,
+        /// How it is loaded
+        #[command(flatten)]
+        how: Loading,
+    },
     /// Unload the capture kernel
     Stop,
     /// Unload the capture kernel, then load it as `start` does
@@ -125,7 +132,9 @@ impl Word {
     /// Whether it is done to the kernel that runs, not to files.
     pub fn is_for_this_machine(&self) -> bool {
         match self {
-            Word::Start(_) | Word::Stop | Word::Restart(_) | Word::Reload(_) | Word::Kexec(_) | Word::Propagate => true,
+            Word::Start { .. } | Word::Stop | Word::Restart(_) | Word::Reload(_) | Word::Kexec(_) | Word::Propagate => {
+                true
+            }
             Word::Test { result, .. } => !result,
             _ => false,
         }

@@ -61,12 +61,14 @@ pub fn run(typed: &Kdumpctl, tree: Tree, kexec: &dyn Kexec, out: &mut dyn Write)
     let files = Files::new(tree.root(), typed.config.as_deref(), typed.sysconfig.as_deref());
     let machine = Machine { tree, files, programs: typed.programs.clone(), kexec };
     match &typed.word {
-        Word::Start(how) => alone(&machine, out, &[("Starting", &|out| start::run(&machine, how, out))]),
+        Word::Start { replace, how } => {
+            alone(&machine, out, &[("Starting", &|out| start::run(&machine, *replace, how, out))])
+        }
         Word::Stop => alone(&machine, out, &[("Stopping", &|_| stop::run(&machine))]),
         Word::Restart(how) => alone(
             &machine,
             out,
-            &[("Stopping", &|_| stop::run(&machine)), ("Starting", &|out| start::run(&machine, how, out))],
+            &[("Stopping", &|_| stop::run(&machine)), ("Starting", &|out| start::run(&machine, false, how, out))],
         ),
         Word::Reload(how) => alone(&machine, out, &[("Reloading", &|out| reload::run(&machine, how, out))]),
         Word::Rebuild => alone(&machine, out, &[("Rebuilding", &|out| rebuild::run(&machine, out))]),

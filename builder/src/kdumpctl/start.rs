@@ -17,19 +17,17 @@ use std::fs;
 use std::io::Write;
 
 /// Checks, builds, loads; then sees to the boot loader and tells of the dumps of the last crash, whether or not there can be another.
-pub(super) fn run(machine: &Machine, how: &Loading, out: &mut dyn Write) -> anyhow::Result<()> {
-    let loaded = checked(machine, how, out);
+pub(super) fn run(machine: &Machine, replace: bool, how: &Loading, out: &mut dyn Write) -> anyhow::Result<()> {
+    let loaded = checked(machine, replace, how, out);
     boot_loader::at_start(machine, out);
     notify::run(machine);
     loaded
 }
 
-fn checked(machine: &Machine, how: &Loading, out: &mut dyn Write) -> anyhow::Result<()> {
+fn checked(machine: &Machine, replace: bool, how: &Loading, out: &mut dyn Write) -> anyhow::Result<()> {
     status::feasible(&machine.tree)?;
     let config = Config::read(&machine.files)?;
-    if let Some(enabled) = config.system.enabled.as_ref().filter(|enabled| !enabled.value) {
-        bail!("kdump is switched off: {} does not say USE_KDUMP=1", enabled.origin);
-    }
+    switched_on(&config)?;
     if let Some(level) = &config.system.log_level {
         console::say(level.value);
     }
@@ -38,8 +36,8 @@ fn checked(machine: &Machine, how: &Loading, out: &mut dyn Write) -> anyhow::Res
     }
     recovery::before_start(machine, &config, out)?;
     test::settle(machine, &config, out)?;
-    if status::is_loaded(&machine.tree) {
-        log::warn!("a capture kernel is already loaded; kdumpctl stop unloads it");
+    if !replace && status::is_loaded(&machine.tree) {
+        log::warn!("a capture kernel is already loaded; kdumpctl start --replace loads another in its place");
         return Ok(());
     }
     status::may_load(&machine.tree)?;
@@ -51,6 +49,17 @@ fn checked(machine: &Machine, how: &Loading, out: &mut dyn Write) -> anyhow::Res
         writeln!(out, "{}", build::write(&built, &disk.image, true)?)?;
     }
     load::run(machine, &disk, &config, how, out)
+}
+
+/// That Debian's `USE_KDUMP` does not switch everything off.
+///
+/// # Errors
+/// It does.
+pub(super) fn switched_on(config: &Config) -> anyhow::Result<()> {
+    match config.system.enabled.as_ref().filter(|enabled| !enabled.value) {
+        Some(enabled) => bail!("kdump is switched off: {} does not say USE_KDUMP=1", enabled.origin),
+        None => Ok(()),
+    }
 }
 
 /// Why an image has to be built.
