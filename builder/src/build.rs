@@ -183,8 +183,9 @@ pub fn plan_for(config: &Config, host: &SystemHost, ours: &Programs) -> anyhow::
         take(entry.map(|entry| vec![entry]));
     }
     let mut asked = image.as_ref().map(|image| contributions(config, host, &image.hooks));
-    if let Some(Ok(asked)) = &mut asked {
-        asked.modules.extend(asked::modules(&config.dump.image, host.index(), &mut warnings));
+    if let (Some(image), Some(Ok(asked))) = (&image, &mut asked) {
+        let network = image.hooks.network.is_some();
+        asked.modules.extend(asked::modules(&config.dump.image, network, host.index(), &mut warnings));
     }
     for (program, reason) in asked.iter().flatten().flat_map(|asked| &asked.ours) {
         take(ours.gather_one(program, reason));

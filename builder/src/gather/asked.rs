@@ -85,8 +85,9 @@ fn copy(
     Ok(())
 }
 
-/// The modules. What the kernel does not have is told; no dump fails for it.
-pub fn modules(image: &Image, index: &Index, warnings: &mut Vec<String>) -> Vec<ModuleNeed> {
+/// The modules; an image for any machine has the drivers of network cards if its dumps leave the machine, by a `network`.
+/// What the kernel does not have is told; no dump fails for it.
+pub fn modules(image: &Image, network: bool, index: &Index, warnings: &mut Vec<String>) -> Vec<ModuleNeed> {
     let lists = [&image.add_drivers, &image.force_drivers, &image.filesystems];
     let mut needs = Vec::new();
     for given in lists.into_iter().flatten() {
@@ -107,6 +108,9 @@ pub fn modules(image: &Image, index: &Index, warnings: &mut Vec<String>) -> Vec<
     }
     if image.hostonly.as_ref().is_some_and(|given| !given.value) {
         needs.extend(drivers::generic());
+        if network {
+            needs.extend(drivers::network(index));
+        }
     }
     needs
 }
