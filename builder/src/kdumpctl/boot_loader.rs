@@ -12,8 +12,8 @@
 //! Which defaults there have been on this machine is kept in [`DEFAULTS`], a line for each, the newest last. A value that
 //! was never one is the administrator's and stays.
 //!
-//! May surprise: only where kdump.service is enabled, which is told by links alone, so that it works in a chroot. Where
-//! KDUMP_UPDATE_BOOTLOADER is on, or off in `auto_reset_crashkernel`'s place, all occasions follow it.
+//! May surprise: packages and kernels change it only where kdump.service is enabled, which is told by links alone, so that
+//! it works in a chroot. Where SUSE's words say what the boot loader is to have, they hold on all three occasions.
 
 use super::{Machine, reset_crashkernel};
 use crate::bootloader::{self, Edit, Only, Plan, Which};
