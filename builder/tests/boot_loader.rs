@@ -97,6 +97,8 @@ fn a_new_kernel_gets_the_default_unless_it_has_a_value_of_the_administrators() {
         machine.does(&[FOR_KERNEL, "6.5"]);
         assert_eq!(machine.words("6.5"), expected, "{words}");
         assert_eq!(machine.words("6.1"), format!(" crashkernel={OLD}"), "another kernel is changed");
+        let entries = fs::read_dir(machine.system.root.join("boot/loader/entries")).unwrap().count();
+        assert_eq!(entries, 2, "what is left beside an entry stays when the kernel goes");
     }
     // One that has no entry yet, as Debian's postinst.d may come before the entry is made.
     assert_eq!(machine.does(&[FOR_KERNEL, "6.6"]), "");

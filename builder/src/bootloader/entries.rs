@@ -36,6 +36,7 @@ pub(super) fn plan(tree: &Tree, which: &Which, edit: &Edit, plan: &mut Plan) -> 
             continue;
         }
         let after = edited(&text, edit);
+        plan.fresh = matches!(which, Which::New(_));
         match grubby && after != text {
             true => tell_grubby(plan, linux, edit),
             false => plan.change(&path, Some(text), after),

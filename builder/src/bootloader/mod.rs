@@ -2,7 +2,7 @@
 //!
 //! In: the files of a machine, whose boot entry is meant, and an [`Edit`] of command lines. Out: a [`Plan`]: which files
 //! change and how, and which programs have to be told. Nothing is written before [`Plan::apply`], which leaves what was
-//! there beside each file, with [`BACKUP`] at the end of its name.
+//! there beside each file, with [`BACKUP`] at the end of its name, but for the entry of a new kernel, which goes with it.
 //!
 //! | file | has |
 //! |---|---|
@@ -92,6 +92,8 @@ pub struct Change {
 pub struct Plan {
     /// Files that change.
     pub changes: Vec<Change>,
+    /// Whether the files that change were made a moment ago, so that nobody wants a copy of them.
+    pub fresh: bool,
     /// Files that already say it.
     pub settled: Vec<PathBuf>,
     /// Files that say something else, and for which the edit is not.
@@ -193,7 +195,7 @@ impl Plan {
     /// A file cannot be written; those before it have been. A program fails.
     pub fn apply(&self, tree: &Tree) -> anyhow::Result<()> {
         for change in &self.changes {
-            write(tree, change).with_context(|| format!("cannot change {}", change.path.display()))?;
+            write(tree, change, !self.fresh).with_context(|| format!("cannot change {}", change.path.display()))?;
         }
         for words in &self.first {
             match tree.is_this_machine() {
@@ -246,8 +248,8 @@ fn available<'a>(tree: &Tree, command: &'a [Vec<String>]) -> Option<&'a Vec<Stri
     command.iter().find(|words| words.first().is_some_and(|program| has(program)))
 }
 
-/// Replaces a file in one motion, with its old self beside it.
-fn write(tree: &Tree, change: &Change) -> anyhow::Result<()> {
+/// Replaces a file in one motion, with its old self beside it if there is to be a copy.
+fn write(tree: &Tree, change: &Change, copy: bool) -> anyhow::Result<()> {
     let path = match &change.before {
         Some(_) => tree.resolve(&change.path)?,
         None => tree.path(&change.path),
@@ -256,9 +258,11 @@ fn write(tree: &Tree, change: &Change) -> anyhow::Result<()> {
     let mut mode = 0o644;
     if let Some(before) = &change.before {
         mode = fs::metadata(&path)?.permissions().mode() & 0o7777;
-        let backup = path.with_added_extension(BACKUP);
-        fs::write(&backup, before).with_context(|| format!("cannot keep a copy as {}", backup.display()))?;
-        fs::set_permissions(&backup, fs::Permissions::from_mode(mode))?;
+        if copy {
+            let backup = path.with_added_extension(BACKUP);
+            fs::write(&backup, before).with_context(|| format!("cannot keep a copy as {}", backup.display()))?;
+            fs::set_permissions(&backup, fs::Permissions::from_mode(mode))?;
+        }
     }
     let mut new = tempfile::NamedTempFile::new_in(folder)?;
     new.write_all(change.after.as_bytes())?;
@@ -331,10 +335,18 @@ mod tests {
         ) {
             let path = ["etc/default/grub", "etc/zipl.conf", "boot/loader/entries/a.conf", "etc/default/grub.d/a.cfg"][which];
             let (_dir, tree) = tree(&[("etc/default/grub", ""), (path, &text)]);
+            // An edit that is for nobody, and one for those that have no word of it, which an edit for all leaves none of.
+            let nobody = crashkernel("1M").only(Only::Saying(Vec::new()));
+            let silent = crashkernel("1M").only(Only::Saying(vec![Vec::new()]));
+            if let Ok(none) = plan(&tree, &Which::All, &nobody) {
+                prop_assert!(none.is_settled(), "{:?}", none);
+            }
             if let Ok(first) = plan(&tree, &Which::All, &crashkernel("256M")) {
                 first.apply(&tree).unwrap();
                 if let Ok(second) = plan(&tree, &Which::All, &crashkernel("256M")) {
                     prop_assert!(second.is_settled(), "{:?} after {:?}", second, first);
+                    let third = plan(&tree, &Which::All, &silent).unwrap();
+                    prop_assert!(third.is_settled(), "{:?} after {:?}", third, second);
                 }
             }
         }

@@ -45,7 +45,11 @@ pub(super) fn after_update(machine: &Machine, out: &mut dyn Write) -> anyhow::Re
     if follows_suse(&config) {
         return asked_for(machine, &config, out);
     }
-    let edit = defaults.edit().only(Only::Saying(defaults.older()));
+    let older = defaults.older();
+    if older.is_empty() {
+        return Ok(());
+    }
+    let edit = defaults.edit().only(Only::Saying(older));
     change(machine, &Which::All, &edit, &defaults.now, out)
 }
 

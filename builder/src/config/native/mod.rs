@@ -9,6 +9,7 @@
 //! final_action = "reboot"
 //! shell_first = false                     # true: a shell before the final action
 //! rebuild = "never"                       # at start, or "always"; without it whenever the image has to be
+//! auto_reset_crashkernel = true           # false: no upgrade and no new kernel changes crashkernel= in the boot loader
 //!
 //! [[target]]                              # tried in this order until one has a complete dump
 //! kind = "nfs"
@@ -72,7 +73,7 @@
 //! include = [["/etc/kdump/extra", "/etc/extra"]]
 //! firmware = ["/opt/firmware"]            # looked at before /lib/firmware
 //! compress = "zstd"
-//! hostonly = true                         # false: with the drivers of most machines
+//! hostonly = true                         # false: with the drivers of most machines, network cards among them if dumps go there
 //! watchdog = true                         # false: that of the running system is left alone
 //! integrity = true                        # keys and policy of IMA and EVM, as /etc/sysconfig/{ima,evm,masterkey} name them
 //! modsign = true                          # the certificates in /etc/keys/modsign, by which modules are trusted
@@ -102,6 +103,8 @@
 //! boot_dir = "/boot"                      # where the kernel is, and how its file is called
 //! name = "vmlinuz"
 //! syscall = "file"                        # or "load", or "auto"
+//! crashkernel = "auto"                    # what the boot loader is to have, which start and rebuild see to
+//! update_bootloader = true                # false: they only say when it has something else
 //!
 //! [remote]                                # for targets by ssh and sftp
 //! identities = "id_ed25519 id_rsa"        # relative to root's; the first that is there
