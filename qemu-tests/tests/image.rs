@@ -136,6 +136,45 @@ fn modules_are_in_the_image_with_all_that_kmod_says_they_need() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn an_image_for_any_machine_has_the_drivers_of_all_network_cards_if_its_dumps_leave_the_machine() -> Result<()> {
+    for suite in [Suite::Own, Suite::Trixie] {
+        for (target, leaves) in [("nfs 10.0.2.2:/srv/crash", true), ("ext4 LABEL=crash", false)] {
+            let bench = Bench::of(suite, &[])?;
+            let conf = format!("path /var/crash\n{target}\ndracut_args --no-hostonly\n");
+            fs::write(bench.tree().join("etc/kdump.conf"), conf)?;
+            let plan = tools::text(bench.command(&bench.images().join("image")).arg("--plan"))?;
+            let image = bench.image("image")?;
+            let folder = bench.folder.path().join("unpacked");
+            unpack(&image, &folder)?;
+            let kernel = &bench.scenario.kernel;
+            let inside = dependencies(&folder.join("lib/modules").join(&kernel.release))?;
+            let text = fs::read_to_string(kernel.modules.join("modules.dep"))?;
+            let files = text.lines().filter_map(|line| line.split_once(':')).map(|(file, _)| file);
+            let cards: Vec<&str> = files.filter(|file| file.contains("/drivers/net/ethernet/")).collect();
+            ensure!(cards.len() > 5, "{} has no drivers of network cards", kernel.release);
+            for file in cards.iter().copied().chain(["vmxnet3.ko", "hv_netvsc.ko", "xen-netfront.ko"]) {
+                let has = inside.contains_key(&unpacked_name(file));
+                ensure!(
+                    has == leaves,
+                    "{target}: {file} of {} is {}in the image",
+                    kernel.release,
+                    if has { "" } else { "not " }
+                );
+            }
+            for file in ["iosm.ko", "xen-netback.ko", "tun.ko", "wireguard.ko"] {
+                ensure!(!inside.contains_key(file), "{file} drives no network card, and is in the image");
+            }
+            ensure!(inside.contains_key("nvme.ko") || inside.contains_key("virtio_blk.ko"), "no disk has its driver");
+            // What is planned is what it comes to.
+            let size = fs::metadata(&image)?.len().div_ceil(1024);
+            let line = plan.lines().find(|line| line.ends_with(" image")).context("the plan has no size")?;
+            ensure!(line.trim_start().starts_with(&format!("{size} ")), "{line:?}, and the image has {size} KiB");
+        }
+    }
+    Ok(())
+}
+
 /// modules.dep, which tells the order of loading, without paths and without the suffix of a packed module.
 fn dependencies(modules: &Path) -> Result<BTreeMap<String, Vec<String>>> {
     let path = modules.join("modules.dep");

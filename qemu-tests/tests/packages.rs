@@ -55,7 +55,9 @@ const PATCHING: [&str; 2] = [
     "/etc/systemd/system/multi-user.target.wants/kpatch.service",
     "/etc/systemd/system/multi-user.target.wants/kpatch-booted.service",
 ];
+const EARLY: &str = "/etc/systemd/system/sysinit.target.wants/kdump-early.service";
 const CONFIG: &str = "/etc/kdump/kdump.toml";
+const DEFAULTS: &str = "/var/lib/kdump/crashkernel-defaults";
 const HOOK: &str = "/etc/kernel/postinst.d/kdump";
 const IMAGE: &str = "/boot/initramfs-6.0kdump.img";
 const DUMP: &str = "/var/crash/127.0.0.1-2026-11-28-00:00:00/vmcore";
@@ -96,8 +98,9 @@ fn the_debian_package_is_installed_upgraded_removed_and_purged_and_leaves_what_i
     system.run(&["systemctl", "disable", "kdump.service"])?;
     ensure!(PATCHING.iter().all(|link| !system.has(link)), "live patching is enabled without a patch");
     // As `kpatch install` does it.
-    system.run(&["systemctl", "enable", "kpatch.service"])?;
+    system.run(&["systemctl", "enable", "kpatch.service", "kdump-early.service"])?;
     ensure!(PATCHING.iter().all(|link| system.has(link)), "kpatch.service is not enabled with its companion");
+    ensure!(system.has(EARLY), "kdump-early.service is not enabled");
     system.install(&newer(&deb)?)?;
     ensure!(system.run(&["dpkg-query", "-W", "-f", "${Version}", "kdump-rs"])? == "9.9-1", "it is not upgraded");
     ensure!(system.text(CONFIG)? == "path = \"/srv/crash\"\n", "the configuration is lost");
@@ -123,7 +126,7 @@ fn the_debian_package_is_installed_upgraded_removed_and_purged_and_leaves_what_i
     // Such as a kernel that is installed meanwhile.
     system.run(&["/etc/kernel/postrm.d/kdump", "6.0"])?;
     system.run(&["dpkg", "--purge", "kdump-rs"])?;
-    let left = ["/etc/kernel/postrm.d/kdump", "/etc/kdump", "/var/lib/kdump", "/usr/lib/kdump"];
+    let left = [EARLY, "/etc/kernel/postrm.d/kdump", "/etc/kdump", "/var/lib/kdump", "/usr/lib/kdump"];
     for gone in [CONFIG, IMAGE, HOOK].into_iter().chain(PATCHING).chain(left) {
         ensure!(!system.has(gone), "{gone} is left");
     }
@@ -138,6 +141,21 @@ fn the_package_brings_no_configuration_where_there_is_one() -> Result<()> {
     system.write("/etc/kdump.conf", "ext4 LABEL=crash\n")?;
     system.install(&dist::deb()?)?;
     ensure!(!system.has(CONFIG), "kdump.toml takes the place of kdump.conf");
+
+    // An upgrade from a version with another default for crashkernel=, which the next boot goes by until then.
+    let now = system.text(DEFAULTS)?;
+    ensure!(now == "384M-:128M\n", "the default is {now:?}");
+    let grub = |value: &str| format!("GRUB_CMDLINE_LINUX=\"quiet crashkernel={value}\"\n");
+    for (allowed, had, has) in
+        [("no", "256M-:96M", "256M-:96M"), ("yes", "256M-:96M", "384M-:128M"), ("yes", "300M", "300M")]
+    {
+        system.write("/etc/kdump.conf", &format!("ext4 LABEL=crash\nauto_reset_crashkernel {allowed}\n"))?;
+        system.write(DEFAULTS, "256M-:96M\n")?;
+        system.write("/etc/default/grub", &grub(had))?;
+        system.install(&dist::deb()?)?;
+        ensure!(system.text("/etc/default/grub")? == grub(has), "{had} with {allowed} does not come to {has}");
+        ensure!(system.text(DEFAULTS)? == "256M-:96M\n384M-:128M\n", "the defaults are not kept");
+    }
     fs::remove_dir_all(system.path("/")).context("unable to remove the system")
 }
 
@@ -210,10 +228,13 @@ fn the_rpm_has_the_same_files_is_installed_and_erased_and_no_script_is_faulty() 
     ensure!(system.has("/usr/bin/lsinitrd"), "an upgrade takes a name away");
     system.write(IMAGE, "an image")?;
     system.write(DUMP, "a dump")?;
-    system.run(&["systemctl", "enable", "kpatch.service"])?;
+    system.run(&["systemctl", "enable", "kpatch.service", "kdump-early.service"])?;
+    ensure!(system.has(EARLY) && system.has(DEFAULTS), "it is not made somebody's own");
     handle(&["--erase", "kdump-rs"])?;
     for gone in [
         WANTED,
+        EARLY,
+        DEFAULTS,
         PATCHING[0],
         PATCHING[1],
         IMAGE,
@@ -257,11 +278,27 @@ if ! ls -d /var/crash/127.0.0.1-* > /dev/null 2>&1; then
     say built "$(lsinitrd /boot/initramfs-SECONDkdump.img | grep -c 'SECOND/.*/virtio_blk.ko')"
     /etc/kernel/postrm.d/kdump SECOND
     say left "$(ls /boot/*kdump.img)"
+    mkdir -p /boot/loader/entries
+    printf 'layout=bls\nBOOT_ROOT=/boot\n' > /etc/kernel/install.conf
+    echo 'root=/dev/vda quiet' > /etc/kernel/cmdline
+    say added "$(kernel-install add SECOND /boot/vmlinuz-SECOND 2>&1 | tr '\n' ' ')"
+    say options "$(sed -n 's/^options *//p' /boot/loader/entries/*SECOND*.conf)"
+    say image "$(lsinitrd /boot/initramfs-SECONDkdump.img | grep -c 'SECOND/.*/virtio_blk.ko')"
+    kernel-install remove SECOND
+    say removed "$(ls /boot/*kdump.img /boot/loader/entries | tr '\n' ' ')"
     sync
     sleep 1
     echo c > /proc/sysrq-trigger
     sleep 60
 fi
+logged() { journalctl --boot --unit "$1" --output cat | grep -c "$2"; }
+say early "$(logged kdump-early.service '^Loaded /boot/vmlinuz-')"
+say replaced "$(logged kdump.service '^Loaded /boot/vmlinuz-')"
+say ready yes
+i=0
+while [ $i -lt 60 ] && [ "$(logged kdump-hotplug.service '^Reloading kdump: .OK.')" = 0 ]; do sleep 1; i=$((i+1)); done
+say processors "$(cat /sys/devices/system/cpu/present)"
+say followed "$(logged kdump-hotplug.service '^Reloading kdump: .OK.')"
 say dump "$(ls /var/crash/127.0.0.1-* | tr '\n' ' ')"
 say listed "$(kdumpctl dumps list --json | tr -d '\n')"
 say verified "$(kdumpctl dumps verify --json | tr -d '\n')"
@@ -277,10 +314,12 @@ fn an_installed_package_saves_a_crash_that_the_next_boot_finds() -> Result<()> {
     let system = System::new("packaged")?;
     system.add_kernel(&kernel)?;
     system.install(&dist::deb()?)?;
+    system.run(&["systemctl", "enable", "kdump-early.service"])?;
     system.add_kernel(&second)?;
     system.write("/usr/lib/systemd/system-shutdown/at-the-end", AT_THE_END)?;
     system.add_probe(&PROBE.replace("SECOND", &second.release))?;
-    let machine = system.into_disk(&kernel, 768)?;
+    let mut machine = system.into_disk(&kernel, 768)?;
+    machine.machine = machine.machine.words(&["-smp", "1,maxcpus=2,sockets=2,cores=1,threads=1"].map(String::from));
 
     let said = machine.boot(|_| Ok(()))?;
     said.expect("service", "active")?;
@@ -289,11 +328,25 @@ fn an_installed_package_saves_a_crash_that_the_next_boot_finds() -> Result<()> {
     ensure!(!said.of("wants")?.contains("network-online"), "a disk waits for the network");
     said.expect("built", "1")?;
     said.expect("left", &format!("/boot/initramfs-{}kdump.img", kernel.release))?;
+    // By kernel-install, and with an entry of its own, which says nothing of crashkernel= yet.
+    said.expect("options", "root=/dev/vda quiet crashkernel=384M-:128M")?;
+    said.expect("image", "1")?;
+    let removed = said.of("removed")?;
+    ensure!(!removed.contains(&second.release), "kernel-install leaves {removed}");
     ensure!(said.ending == Ending::Reboot, "the capture kernel's ending was {:?}", said.ending);
 
-    let said = machine.boot(|_| Ok(()))?;
+    let said = machine.boot(|running| {
+        running.console().wait_for("GUEST: ready=", Duration::from_secs(300))?;
+        let processor = json!({"driver": "max-x86_64-cpu", "id": "more", "socket-id": 1, "core-id": 0, "thread-id": 0});
+        running.ask("device_add", &processor)
+    })?;
     said.expect("loaded", "1")?;
     said.expect("failed", "")?;
+    // It was loaded before the services came, and again by kdump.service; and by udev for the second processor.
+    said.expect("early", "1")?;
+    said.expect("replaced", "1")?;
+    said.expect("processors", "0-1")?;
+    said.expect("followed", "1")?;
     said.expect("dump", "kexec-dmesg.log status.json vmcore vmcore-dmesg.txt")?;
     let listed: Value = serde_json::from_str(said.of("listed")?)?;
     ensure!(listed.as_array().is_some_and(|dumps| dumps.len() == 1), "listed is {listed}");

@@ -89,7 +89,7 @@ pub struct Mkdumprd {
     /// A file or directory that is elsewhere in the image
     #[arg(short, long, num_args = 2, value_names = ["FILE", "PLACE"], action = ArgAction::Append, conflicts_with = "normal")]
     pub include: Vec<PathBuf>,
-    /// Bring the drivers of most machines along as well
+    /// Bring the drivers of most machines along as well, those of network cards if dumps leave the machine
     #[arg(short = 'N', long, conflicts_with = "normal")]
     pub no_hostonly: bool,
     /// Overwrite an image that is already there

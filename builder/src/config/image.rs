@@ -25,7 +25,7 @@ pub struct Image {
     pub firmware: Vec<Given<PathBuf>>,
     /// How it is written, if not as suits the kernel best (`compress`).
     pub compress: Option<Given<Packing>>,
-    /// `false`: for any machine, with the drivers of most (`hostonly`).
+    /// `false`: for any machine, with the drivers of most, network cards among them if dumps leave it (`hostonly`).
     pub hostonly: Option<Given<bool>>,
     /// `false`: the watchdog of the running system is left alone (`--omit watchdog`).
     pub watchdog: Option<Given<bool>>,

@@ -106,10 +106,17 @@ pub fn modules(image: &Image, network: bool, index: &Index, warnings: &mut Vec<S
             by_device: false,
         });
     }
-    if image.hostonly.as_ref().is_some_and(|given| !given.value) {
+    if let Some(hostonly) = image.hostonly.as_ref().filter(|given| !given.value) {
         needs.extend(drivers::generic());
         if network {
-            needs.extend(drivers::network(index));
+            let cards = drivers::network(index);
+            warnings.push(format!(
+                "{}: {} drivers of network cards come along for any machine; what memory it takes is told as if one had all \
+                 of these cards",
+                hostonly.origin,
+                cards.len()
+            ));
+            needs.extend(cards);
         }
     }
     needs
