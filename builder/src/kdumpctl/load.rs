@@ -167,7 +167,7 @@ fn shrink(machine: &Machine, config: &ImageConfig, disk: &OnDisk, out: &mut dyn 
 
 /// The command line of the capture kernel.
 pub(super) fn command_line(machine: &Machine, config: &Config) -> anyhow::Result<CString> {
-    let Config { dialect, system: config, .. } = config;
+    let Config { dialect, system: config, dump, .. } = config;
     let usual = cmdline::usual_remove(*dialect);
     let mut remove = config.remove.as_ref().map_or(usual, |given| given.value.as_str()).to_owned();
     let base = match &config.commandline {
@@ -181,7 +181,9 @@ pub(super) fn command_line(machine: &Machine, config: &Config) -> anyhow::Result
     };
     let cpuinfo = machine.tree.line("proc/cpuinfo").unwrap_or_default();
     let append = config.append.as_ref().map_or_else(|| cmdline::usual_append(*dialect), |given| given.value.clone());
-    let watchdog = watchdog::active(&machine.tree).map(|watchdog| watchdog::options(&watchdog)).unwrap_or_default();
+    let is_left_alone = dump.image.watchdog.as_ref().is_some_and(|given| !given.value);
+    let watchdog = if is_left_alone { None } else { watchdog::active(&machine.tree) };
+    let watchdog = watchdog.map(|watchdog| watchdog::options(&watchdog)).unwrap_or_default();
     let append = [&[append], &watchdog[..]].concat().join(" ");
     cmdline::capture(Parts {
         base: &base,
