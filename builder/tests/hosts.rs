@@ -4,10 +4,15 @@
 //! `KDUMP_GOLDEN=update cargo test -p kdump-builder --test hosts` writes the plans anew.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use clap::Parser;
 use kdump_builder::asked::Asked;
 use kdump_builder::build::{self, Built, Request};
+use kdump_builder::cli::Kdumpctl;
 use kdump_builder::config::Files;
 use kdump_builder::fake::described;
+use kdump_builder::host::Tree;
+use kdump_builder::kdumpctl;
+use kdump_builder::kexec::fake::FakeKexec;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -111,4 +116,29 @@ fn a_device_of_which_only_the_modalias_is_known_has_to_be_covered() {
     let other = host.replace("virtio:d00000002", "virtio:d000000FF").replace("pci:v00001AF4", "pci:v0000FFFF");
     let error = format!("{:#}", plan(dir.path(), &other, &kernel).unwrap_err());
     assert!(error.contains("has no driver for any of virtio:d000000FFv00001AF4, pci:v0000FFFF"), "{error}");
+}
+
+#[test]
+fn an_arm64_board_is_loaded_with_the_command_line_of_its_architecture() {
+    let read = |name: &str| fs::read_to_string(folder().join(name)).unwrap();
+    let amazon = read("board.toml").replacen(
+        "[files]\n",
+        "[files]\n\"/sys/devices/virtual/dmi/id/sys_vendor\" = \"Amazon EC2\\n\"\n",
+        1,
+    );
+    for (host, irqpoll) in [(read("board.toml"), true), (amazon, false)] {
+        let dir = tempfile::tempdir().unwrap();
+        let system = described::machine(dir.path(), &host, &read("kernel.toml")).unwrap();
+        let kexec = FakeKexec::default();
+        let programs = system.programs();
+        let typed = Kdumpctl::try_parse_from(["kdumpctl", "--programs", programs.to_str().unwrap(), "start"]).unwrap();
+        kdumpctl::run(&typed, Tree::new(dir.path()), &kexec, &mut Vec::new()).unwrap();
+        let journal = kexec.journal.borrow();
+        let line = journal[0].split_once('`').unwrap().1.trim_end_matches('`');
+        let words: Vec<&str> = line.split(' ').collect();
+        assert_eq!(words[0], "console=ttyS2", "{line}");
+        assert!(words.contains(&"swiotlb=noforce") && words.contains(&"nr_cpus=1"), "{line}");
+        assert_eq!(words.contains(&"irqpoll"), irqpoll, "{line}");
+        assert!(!line.contains("mce=off") && !line.contains("apicid") && !line.contains("pcie_ports"), "{line}");
+    }
 }

@@ -46,6 +46,7 @@ pub use rhel::Rhel;
 pub use suse::Savedir;
 pub use system::{FailCommand, Syscall, Sysconfig};
 
+use crate::crashkernel::Arch;
 use anyhow::bail;
 use assignments::Variables;
 use files::{Texts, read_text};
@@ -56,6 +57,8 @@ use std::path::{Path, PathBuf};
 pub struct Config {
     /// Whose words they are.
     pub dialect: Dialect,
+    /// What the machine is.
+    pub arch: Arch,
     /// What is done about a dump.
     pub dump: KdumpConf,
     /// What is known of the capture kernel, and what SUSE's and Debian's variables say besides.
@@ -90,7 +93,7 @@ impl Config {
         }
         let texts = files.texts()?;
         let dialect = files.dialect(&texts)?;
-        let mut config = Config { dialect, ..Config::default() };
+        let mut config = Config { dialect, arch: Arch::of(&files.root), ..Config::default() };
         let mut asked = dracut::Asked::default();
         match dialect {
             Dialect::Debian => {
@@ -111,7 +114,7 @@ impl Config {
                 }
             }
         }
-        asked.apply(config.dialect, &mut config.dump, &mut config.system);
+        asked.apply((config.dialect, config.arch), &mut config.dump, &mut config.system);
         Ok(config)
     }
 
@@ -142,7 +145,12 @@ impl Config {
         }
         let has_conf = read_text(&files.kdump_conf).ok().flatten();
         let texts = Texts { sysconfig, conf: has_conf.map(|_| String::new()), debian: None };
-        let mut config = Config { dialect: Dialect::Native, sources: vec![path.to_owned()], ..Config::default() };
+        let mut config = Config {
+            dialect: Dialect::Native,
+            arch: Arch::of(&files.root),
+            sources: vec![path.to_owned()],
+            ..Config::default()
+        };
         config.system(&texts, files, complaints);
         let log_only = config.dump.log_only.as_ref().map(|given| &given.origin);
         for origin in [config.dump.place_said(), Some(&config.dump.collector.origin), log_only].into_iter().flatten() {
@@ -179,7 +187,7 @@ impl Config {
         let mut variables = Variables::read(text, file, complaints);
         let alone = alone && suse::is_suse(&variables);
         rhel::follow_sysconfig(&mut variables, &mut self.system);
-        suse::follow(&mut variables, &mut self.dump, &mut self.system, alone);
+        suse::follow(&mut variables, &mut self.dump, &mut self.system, alone, self.arch);
         // Debian's words for what neither of them has.
         debian::ending(&mut variables, &mut self.system);
         let known: Vec<&str> = rhel::VARIABLES.iter().chain(&suse::VARIABLES).chain(&debian::ENDING).copied().collect();

@@ -39,7 +39,7 @@ pub struct Setting {
 
 /// All values, those that nobody set among them where there is a default.
 pub fn settings(config: &Config) -> Vec<Setting> {
-    let Config { dialect: _, dump, system, sources: _, warnings: _ } = config;
+    let Config { dialect: _, arch: _, dump, system, sources: _, warnings: _ } = config;
     let mut list = List::default();
     top(&mut list, dump, system);
     for target in &dump.targets {

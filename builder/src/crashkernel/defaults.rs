@@ -7,6 +7,7 @@ use super::{Bytes, Crashkernel, Range, Value};
 use crate::cli::Way;
 use crate::host::Tree;
 use anyhow::bail;
+use std::path::Path;
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -29,13 +30,30 @@ pub enum Arch {
 impl Arch {
     /// That of this program.
     pub fn ours() -> Arch {
-        match std::env::consts::ARCH {
+        Arch::named(std::env::consts::ARCH)
+    }
+
+    /// That of a machine, which kernels since 6.1 tell; else that of this program.
+    pub fn of(root: &Path) -> Arch {
+        let told = std::fs::read_to_string(root.join("proc/sys/kernel/arch"));
+        told.map_or_else(|_| Arch::ours(), |name| Arch::named(name.trim()))
+    }
+
+    /// As the kernel or the compiler calls it.
+    fn named(name: &str) -> Arch {
+        match name {
             "x86_64" => Arch::X86_64,
             "aarch64" => Arch::Aarch64,
-            "powerpc64" => Arch::Ppc64le,
+            "ppc64le" | "powerpc64" => Arch::Ppc64le,
             "s390x" => Arch::S390x,
             _ => Arch::Other,
         }
+    }
+}
+
+impl Default for Arch {
+    fn default() -> Arch {
+        Arch::ours()
     }
 }
 
@@ -77,7 +95,7 @@ impl Facts {
         let line = tree.line("proc/cmdline").unwrap_or_default();
         let iommus = std::fs::read_dir(tree.path("sys/class/iommu")).into_iter().flatten().flatten();
         Facts {
-            arch: Arch::ours(),
+            arch: Arch::of(tree.root()),
             page_size: page_size(tree),
             distribution: Distribution::of(&tree.line("etc/os-release").unwrap_or_default()),
             encrypted: line.split_whitespace().any(|word| word == "mem_encrypt=on"),

@@ -7,6 +7,7 @@ use super::kernel::OnDisk;
 use super::{Machine, keys};
 use crate::cli::Loading;
 use crate::config::{Config, Given, Syscall};
+use crate::crashkernel::Arch;
 use crate::host::{Tree, watchdog};
 use crate::inspect;
 use crate::kexec::cmdline::{self, Parts};
@@ -167,9 +168,9 @@ fn shrink(machine: &Machine, config: &ImageConfig, disk: &OnDisk, out: &mut dyn 
 
 /// The command line of the capture kernel.
 pub(super) fn command_line(machine: &Machine, config: &Config) -> anyhow::Result<CString> {
-    let Config { dialect, system: config, dump, .. } = config;
-    let usual = cmdline::usual_remove(*dialect);
-    let mut remove = config.remove.as_ref().map_or(usual, |given| given.value.as_str()).to_owned();
+    let Config { dialect, arch, system: config, dump, .. } = config;
+    let usual = || cmdline::usual_remove(*dialect, *arch);
+    let mut remove = config.remove.as_ref().map_or_else(usual, |given| given.value.clone());
     let base = match &config.commandline {
         Some(given) => given.value.clone(),
         None => {
@@ -180,11 +181,18 @@ pub(super) fn command_line(machine: &Machine, config: &Config) -> anyhow::Result
         }
     };
     let cpuinfo = machine.tree.line("proc/cpuinfo").unwrap_or_default();
-    let append = config.append.as_ref().map_or_else(|| cmdline::usual_append(*dialect), |given| given.value.clone());
+    let usual = || cmdline::usual_append(*dialect, *arch);
+    let append = config.append.as_ref().map_or_else(usual, |given| given.value.clone());
     let is_left_alone = dump.image.watchdog.as_ref().is_some_and(|given| !given.value);
     let watchdog = if is_left_alone { None } else { watchdog::active(&machine.tree) };
     let watchdog = watchdog.map(|watchdog| watchdog::options(&watchdog)).unwrap_or_default();
-    let append = [&[append], &watchdog[..]].concat().join(" ");
+    let mut append = [&[append], &watchdog[..]].concat().join(" ");
+    if *arch == Arch::Aarch64
+        && machine.tree.line("sys/devices/virtual/dmi/id/sys_vendor").as_deref() == Some("Amazon EC2")
+    {
+        // As RHEL has it: on these machines it only costs time.
+        append = append.split(' ').filter(|word| *word != "irqpoll").collect::<Vec<_>>().join(" ");
+    }
     cmdline::capture(Parts {
         base: &base,
         remove: &remove,

@@ -4,6 +4,7 @@
 //! that the loading kernel accepts. It is made as RHEL makes it, without what only systemd and udev would read.
 
 use crate::config::Dialect;
+use crate::crashkernel::Arch;
 use anyhow::bail;
 use kdump_hooks::cmdline::{same_name, words};
 use std::ffi::CString;
@@ -26,9 +27,8 @@ const ALWAYS_REMOVED: [&str; 14] = [
     "initrd",
 ];
 
-/// `KDUMP_COMMANDLINE_REMOVE` if nobody sets it.
-pub const DEFAULT_REMOVE: &str =
-    "hugepages hugepagesz slub_debug quiet log_buf_len swiotlb hugetlb_cma ignition.firstboot cma";
+/// `KDUMP_COMMANDLINE_REMOVE` as RHEL ships it everywhere.
+const RHEL_REMOVE: &str = "hugepages hugepagesz slub_debug quiet log_buf_len swiotlb hugetlb_cma ignition.firstboot";
 
 /// What SUSE's scripts take out.
 const SUSE_REMOVE: &str = "resume splash mem BOOT_IMAGE showopts zfcp.allow_lun_scan hugepages hugepagesz \
@@ -44,30 +44,54 @@ const DEBIAN_REMOVE: &str = "hugepages hugepagesz abm";
 /// What Debian's kdump-config puts behind it, but for the unit that only systemd would start.
 const DEBIAN_APPEND: &str = "reset_devices nr_cpus=1 irqpoll usbcore.nousb";
 
-/// What every image of ours is the better for, whoever configured it.
-const OURS: &str = "initramfs_options=size=90% initcall_blacklist=tracer_init_tracefs";
+/// `KDUMP_COMMANDLINE_APPEND` as RHEL ships it everywhere, but for the size of the root.
+const RHEL_APPEND: &str = "novmcoredd hugetlb_cma=0 kfence.sample_interval=0";
 
-/// `KDUMP_COMMANDLINE_APPEND` if nobody sets it: RHEL's, and one more.
+/// What every image of ours is the better for, whoever configured it.
 ///
 /// Before Linux 6.6, which got eventfs, `tracer_init_tracefs` makes a directory and several files for each trace event,
 /// some 9 MB that are there before the image is unpacked. Without it the least `crashkernel=` of 6.1 is 68M, with it 80M.
-pub const DEFAULT_APPEND: &str = "irqpoll nr_cpus=1 reset_devices cgroup_disable=memory mce=off numa=off panic=10 \
-    acpi_no_memhotplug transparent_hugepage=never nokaslr hest_disable novmcoredd cma=0 hugetlb_cma=0 pcie_ports=compat \
-    kfence.sample_interval=0 initramfs_options=size=90% initcall_blacklist=tracer_init_tracefs";
+const OURS: &str = "initramfs_options=size=90% initcall_blacklist=tracer_init_tracefs";
+
+/// What RHEL takes out on one architecture, besides.
+fn rhel_remove(arch: Arch) -> &'static str {
+    match arch {
+        Arch::X86_64 | Arch::Aarch64 => "cma",
+        Arch::S390x => "vmcp_cma cma prot_virt zfcp.allow_lun_scan",
+        Arch::Ppc64le | Arch::Other => "",
+    }
+}
+
+/// What RHEL puts behind the command line on one architecture, but for what only udev would read.
+fn rhel_append(arch: Arch) -> &'static str {
+    match arch {
+        Arch::X86_64 => {
+            "irqpoll nr_cpus=1 reset_devices cgroup_disable=memory mce=off numa=off panic=10 acpi_no_memhotplug \
+             transparent_hugepage=never nokaslr hest_disable cma=0 pcie_ports=compat"
+        }
+        Arch::Aarch64 => "irqpoll nr_cpus=1 reset_devices cgroup_disable=memory panic=10 swiotlb=noforce cma=0",
+        Arch::Ppc64le => {
+            "irqpoll nr_cpus=16 noirqdistrib reset_devices cgroup_disable=memory numa=off ehea.use_mcs=0 panic=10 \
+             kvm_cma_resv_ratio=0 transparent_hugepage=never"
+        }
+        Arch::S390x => "nr_cpus=1 cgroup_disable=memory numa=off panic=10 transparent_hugepage=never vmcp_cma=0 cma=0",
+        Arch::Other => "irqpoll maxcpus=1 reset_devices cma=0",
+    }
+}
 
 /// Names of options that are left out if nobody says which.
-pub fn usual_remove(dialect: Dialect) -> &'static str {
+pub fn usual_remove(dialect: Dialect, arch: Arch) -> String {
     match dialect {
-        Dialect::Native | Dialect::Rhel => DEFAULT_REMOVE,
-        Dialect::Suse => SUSE_REMOVE,
-        Dialect::Debian => DEBIAN_REMOVE,
+        Dialect::Native | Dialect::Rhel => format!("{RHEL_REMOVE} {}", rhel_remove(arch)).trim_end().to_owned(),
+        Dialect::Suse => SUSE_REMOVE.to_owned(),
+        Dialect::Debian => DEBIAN_REMOVE.to_owned(),
     }
 }
 
 /// Options that are put behind the command line if nobody says which.
-pub fn usual_append(dialect: Dialect) -> String {
+pub fn usual_append(dialect: Dialect, arch: Arch) -> String {
     match dialect {
-        Dialect::Native | Dialect::Rhel => DEFAULT_APPEND.to_owned(),
+        Dialect::Native | Dialect::Rhel => format!("{} {RHEL_APPEND} {OURS}", rhel_append(arch)),
         Dialect::Suse => format!("{SUSE_APPEND} {OURS} nr_cpus=1"),
         Dialect::Debian => format!("{DEBIAN_APPEND} {OURS}"),
     }
@@ -173,10 +197,38 @@ mod tests {
             (Dialect::Suse, "quiet mce=off abm=1 console=ttyS0 sysrq=yes reset_devices ", "nr_cpus=1"),
             (Dialect::Debian, "BOOT_IMAGE=/vmlinuz splash quiet mce=off console=ttyS0 reset_devices ", "usbcore.nousb"),
         ] {
-            let made = line(base, usual_remove(dialect), &usual_append(dialect));
+            let made = line(base, &usual_remove(dialect, Arch::X86_64), &usual_append(dialect, Arch::X86_64));
             assert!(made.starts_with(start), "{made}");
             assert!(made.split(' ').any(|had| had == word), "{made}");
             assert!(made.matches("nr_cpus").count() == 1 && made.contains("initcall_blacklist="), "{made}");
+        }
+    }
+
+    #[test]
+    fn each_architecture_has_what_rhel_ships_for_it() {
+        let base = "quiet cma=64M vmcp_cma=4 zfcp.allow_lun_scan=0 swiotlb=1 console=ttyS0";
+        for (arch, start, words) in [
+            (Arch::X86_64, "vmcp_cma=4 zfcp.allow_lun_scan=0 console=ttyS0 irqpoll", "mce=off nr_cpus=1 cma=0 nokaslr"),
+            (
+                Arch::Aarch64,
+                "vmcp_cma=4 zfcp.allow_lun_scan=0 console=ttyS0 irqpoll",
+                "swiotlb=noforce nr_cpus=1 cma=0",
+            ),
+            (
+                Arch::Ppc64le,
+                "cma=64M vmcp_cma=4 zfcp.allow_lun_scan=0 console=ttyS0 irqpoll",
+                "nr_cpus=16 noirqdistrib",
+            ),
+            (Arch::S390x, "console=ttyS0 nr_cpus=1", "vmcp_cma=0 cma=0 numa=off"),
+            (Arch::Other, "cma=64M vmcp_cma=4 zfcp.allow_lun_scan=0 console=ttyS0 irqpoll", "maxcpus=1 reset_devices"),
+        ] {
+            let made = line(base, &usual_remove(Dialect::Rhel, arch), &usual_append(Dialect::Rhel, arch));
+            assert!(made.starts_with(start), "{arch:?}: {made}");
+            let all: Vec<&str> = made.split(' ').collect();
+            for word in words.split(' ').chain(["novmcoredd", "hugetlb_cma=0", "kfence.sample_interval=0"]) {
+                assert!(all.contains(&word), "{arch:?}: {word}: {made}");
+            }
+            assert_eq!(all.contains(&"mce=off"), arch == Arch::X86_64, "{arch:?}: {made}");
         }
     }
 

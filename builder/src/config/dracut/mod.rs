@@ -13,6 +13,7 @@ use super::image::Include;
 use super::values::{module_name, program, program_or_name};
 use super::{Complaints, Dialect, Given, Image, Origin, TargetLine, Wanted, append, values};
 use crate::cpio::write::Packing;
+use crate::crashkernel::Arch;
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 use kdump_hooks::cifs::Cifs;
@@ -128,14 +129,14 @@ impl Asked {
         Ok(())
     }
 
-    /// Puts into the model what does not belong to the image itself.
-    pub(super) fn apply(self, dialect: Dialect, dump: &mut super::KdumpConf, system: &mut super::Sysconfig) {
+    /// Puts into the model what does not belong to the image itself, beside what is usual where it is.
+    pub(super) fn apply(self, usual: (Dialect, Arch), dump: &mut super::KdumpConf, system: &mut super::Sysconfig) {
         dump.image = self.image;
         if dump.sshkey.is_none() {
             dump.sshkey = self.sshkey;
         }
         if let Some(more) = &self.kernel_cmdline {
-            append::add(dialect, &mut system.append, more);
+            append::add(usual, &mut system.append, more);
         }
     }
 }
@@ -225,4 +226,25 @@ fn mount(value: &str) -> anyhow::Result<Wanted> {
 /// The two operands of `--include`.
 fn include(from: &str, to: &str) -> anyhow::Result<Include> {
     Ok(Include { from: program(from)?, to: program(to)? })
+}
+
+/// The options of dracut that are followed.
+#[cfg(test)]
+pub(super) fn followed_options() -> Vec<&'static str> {
+    args::followed()
+}
+
+/// The keys of dracut.conf that are followed.
+#[cfg(test)]
+pub(super) fn followed_keys() -> Vec<&'static str> {
+    conf::followed()
+}
+
+impl Word {
+    /// Whether it asks for something that is done.
+    #[cfg(test)]
+    fn is_followed(self) -> bool {
+        // What a module of dracut's would bring is there without it.
+        !matches!(self, Word::Moot(_) | Word::Refused(_) | Word::AddModules)
+    }
 }

@@ -75,14 +75,14 @@ fn credentials(login: &Credentials) -> Vec<u8> {
 
 /// Says what is usual in the dialect and not in a `kdump.toml`.
 fn spell_out(config: &mut Config) {
-    let Config { dialect, system, sources, .. } = config;
+    let Config { dialect, arch, system, sources, .. } = config;
     let origin = sources.first().map_or(Origin::Default, |file| Origin::file(file));
-    let (append, remove) = (usual_append(*dialect), usual_remove(*dialect));
-    if system.append.is_none() && append != usual_append(Dialect::Native) {
+    let (append, remove) = (usual_append(*dialect, *arch), usual_remove(*dialect, *arch));
+    if system.append.is_none() && append != usual_append(Dialect::Native, *arch) {
         system.append = Some(Given::at(append, &origin));
     }
-    if system.remove.is_none() && remove != usual_remove(Dialect::Native) {
-        system.remove = Some(Given::at(remove.to_owned(), &origin));
+    if system.remove.is_none() && remove != usual_remove(Dialect::Native, *arch) {
+        system.remove = Some(Given::at(remove, &origin));
     }
 }
 

@@ -12,6 +12,7 @@ pub use savedir::Savedir;
 use super::assignments::Variables;
 use super::collector::{Collector, OURS};
 use super::{Dialect, Given, KdumpConf, Origin, Sysconfig, append, fence, values};
+use crate::crashkernel::Arch;
 use anyhow::{Context, bail};
 use kdump_hooks::cifs::Credentials;
 use kdump_hooks::net::NetConfig;
@@ -62,22 +63,22 @@ const CREDENTIALS: &str = "/etc/kdump/mail.credentials";
 const TALKATIVE: u32 = 1 | 4 | 8 | 16;
 
 /// Follows them. `alone` where there is no kdump.conf.
-pub(super) fn follow(variables: &mut Variables, dump: &mut KdumpConf, system: &mut Sysconfig, alone: bool) {
-    loading(variables, system, alone);
+pub(super) fn follow(variables: &mut Variables, dump: &mut KdumpConf, system: &mut Sysconfig, alone: bool, arch: Arch) {
+    loading(variables, system, alone, arch);
     saving(variables, dump, system);
     programs(variables, dump, system);
     others(variables, dump, system);
 }
 
 /// What is about the capture kernel and its reserved memory.
-fn loading(variables: &mut Variables, system: &mut Sysconfig, alone: bool) {
+fn loading(variables: &mut Variables, system: &mut Sysconfig, alone: bool, arch: Arch) {
     if let Some(Given { value, origin }) = system.kernelver.take_if(|given| given.value.starts_with('/')) {
         system.kernel_file = variables.complaints.take("KDUMP_KERNELVER", &origin, values::program(&value));
     }
     let cpus = variables.number("KDUMP_CPUS", u32::MAX);
     let dialect = if alone { Dialect::Suse } else { Dialect::Rhel };
     system.append =
-        append::compose(dialect, system.append.take(), alone && system.commandline.is_none(), cpus.as_ref());
+        append::compose((dialect, arch), system.append.take(), alone && system.commandline.is_none(), cpus.as_ref());
     if let Some(syscall) = variables.made("KEXEC_OPTIONS", values::kexec_args) {
         system.syscall = syscall.value.map(|value| Given { value, origin: syscall.origin });
     }
