@@ -141,6 +141,17 @@ const OPTIONS: &[(&str, &str, Does)] = &[
     ("sbat", "", Takes(Refused(UEFI))),
 ];
 
+/// Those that are followed, but for compressors that no image is packed with.
+#[cfg(test)]
+pub(super) fn followed() -> Vec<&'static str> {
+    let is_followed = |does: &Does| match does {
+        Does::Include | Does::Mount => true,
+        Means(Word::Compress, codec) => super::packing(codec).is_ok(),
+        Alone(word) | Takes(word) | Means(word, _) => word.is_followed(),
+    };
+    OPTIONS.iter().filter(|(.., does)| is_followed(does)).map(|(long, ..)| *long).collect()
+}
+
 /// Follows all of them.
 pub(super) fn follow(asked: &mut Asked, line: &str, place: &Origin, complaints: &mut Complaints) -> anyhow::Result<()> {
     let mut words = split(line)?.into_iter();

@@ -114,6 +114,12 @@ const KEYS: &[(&str, Word)] = &[
     ("debug", Moot(LOGS)),
 ];
 
+/// Those that are followed.
+#[cfg(test)]
+pub(super) fn followed() -> Vec<&'static str> {
+    KEYS.iter().filter(|(_, word)| word.is_followed()).map(|(key, _)| *key).collect()
+}
+
 /// Reads all files below `root` that count; their paths.
 ///
 /// # Errors

@@ -1,6 +1,7 @@
 //! `/etc/sysconfig/kdump`, and which file counts.
 
 mod effects;
+mod machine;
 mod round_trip;
 mod shipped;
 
