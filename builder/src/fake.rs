@@ -98,7 +98,7 @@ impl FakeSystem {
     /// # Errors
     /// It cannot be written.
     pub fn write(&self, path: &str, bytes: &[u8]) -> io::Result<()> {
-        let path = self.root.join(path);
+        let path = self.root.join(path.trim_start_matches('/'));
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent)?;
         }

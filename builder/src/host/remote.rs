@@ -164,28 +164,18 @@ pub fn portal(text: &str) -> anyhow::Result<(IpAddr, u16)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fake;
     use std::fs;
     use std::os::unix::fs::symlink;
 
     const DISK: &str = "/sys/devices/platform/host3/session1/target3:0:0/3:0:0:1/block/sda";
     const CONTROLLER: &str = "/sys/devices/virtual/nvme-fabrics/ctl/nvme0";
 
-    fn tree(files: &[(&str, &str)]) -> (tempfile::TempDir, Tree) {
-        let dir = tempfile::tempdir().unwrap();
-        let tree = Tree::new(dir.path());
-        for (path, text) in files {
-            let path = tree.path(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, format!("{text}\n")).unwrap();
-        }
-        (dir, tree)
-    }
-
     fn session(driver: &str) -> (tempfile::TempDir, Tree) {
         let host = "/sys/devices/platform/host3";
         let facts = format!("{host}/session1/iscsi_session/session1");
         let connection = format!("{host}/session1/connection1:0/iscsi_connection/connection1:0");
-        tree(&[
+        fake::tree(&[
             (&format!("{host}/scsi_host/host3/proc_name"), driver),
             (&format!("{facts}/targetname"), "iqn.2026-01.example:crash"),
             (&format!("{facts}/tpgt"), "1"),
@@ -195,6 +185,7 @@ mod tests {
             (&format!("{connection}/persistent_port"), "3261"),
             (&format!("{connection}/address"), "10.0.2.3"),
         ])
+        .unwrap()
     }
 
     fn found(tree: &Tree, place: &str) -> anyhow::Result<Vec<Layer>> {
@@ -243,7 +234,7 @@ mod tests {
         ];
         let files: Vec<(String, &str)> =
             facts.iter().chain(more).map(|(file, text)| (format!("{CONTROLLER}/{file}"), *text)).collect();
-        tree(&files.iter().map(|(file, text)| (file.as_str(), *text)).collect::<Vec<_>>())
+        fake::tree(&files.iter().map(|(file, text)| (file.as_str(), *text)).collect::<Vec<_>>()).unwrap()
     }
 
     #[test]
