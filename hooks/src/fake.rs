@@ -13,11 +13,13 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+mod example;
 mod keys;
 mod livepatch;
 mod net;
 mod object;
 
+pub use example::example;
 pub use keys::FakeKeys;
 pub use livepatch::{FakeKernel, FakePatch};
 pub use net::{FakeNet, dhcp_reply};

@@ -436,14 +436,7 @@ mod tests {
     use kdump_hooks::livepatch::AtBoot;
 
     fn example() -> ImageConfig {
-        let text: Vec<&str> = include_str!("config.rs")
-            .lines()
-            .skip_while(|line| *line != "//! ```toml")
-            .skip(1)
-            .take_while(|line| *line != "//! ```")
-            .map(|line| line.trim_start_matches("//!"))
-            .collect();
-        ImageConfig::parse(&text.join("\n")).unwrap()
+        ImageConfig::parse(&kdump_hooks::fake::example(include_str!("config.rs"))).unwrap()
     }
 
     #[test]

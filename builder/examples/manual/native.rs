@@ -1,6 +1,6 @@
 //! kdump.toml(5). In: the documentation of `config::native`, whose first example has every key. Out: roff.
 
-use anyhow::Context;
+use anyhow::ensure;
 use clap_mangen::roff::{Roff, bold, roman};
 
 /// Where every key is described.
@@ -8,7 +8,8 @@ const SOURCE: &str = include_str!("../../src/config/native/mod.rs");
 
 /// The page's text.
 pub(crate) fn render() -> anyhow::Result<Vec<u8>> {
-    let example = example(SOURCE).context("config/native.rs does not open with an example in TOML any more")?;
+    let example = kdump_hooks::fake::example(SOURCE);
+    ensure!(!example.is_empty(), "config/native/mod.rs does not open with an example in TOML any more");
     let mut roff = Roff::new();
     roff.control("TH", ["kdump.toml", "5", "", "kdump-rs"]);
     roff.control("SH", ["NAME"]);
@@ -28,19 +29,11 @@ pub(crate) fn render() -> anyhow::Result<Vec<u8>> {
     )]);
     roff.control("SH", ["EVERY KEY"]);
     roff.control("nf", []);
-    for line in example {
+    for line in example.lines() {
         roff.text([roman(if line.is_empty() { " " } else { line })]);
     }
     roff.control("fi", []);
     roff.control("SH", ["SEE ALSO"]);
     roff.text([roman("kdumpctl(8), mkdumprd(8), kdump-capture(8)")]);
     Ok(roff.render().into_bytes())
-}
-
-/// The lines of the first block of TOML in a module's documentation.
-fn example(source: &str) -> Option<Vec<&str>> {
-    let docs = source.lines().map_while(|line| line.strip_prefix("//!"));
-    let mut docs = docs.map(|line| line.strip_prefix(' ').unwrap_or(line)).skip_while(|line| *line != "```toml");
-    docs.next()?;
-    Some(docs.take_while(|line| *line != "```").collect()).filter(|lines: &Vec<_>| !lines.is_empty())
 }

@@ -507,20 +507,9 @@ mod tests {
         Native::parse(text, Path::new("kdump.toml"))
     }
 
-    fn example() -> String {
-        let lines: Vec<&str> = include_str!("mod.rs")
-            .lines()
-            .skip_while(|line| *line != "//! ```toml")
-            .skip(1)
-            .take_while(|line| *line != "//! ```")
-            .map(|line| line.trim_start_matches("//!"))
-            .collect();
-        lines.join("\n")
-    }
-
     #[test]
     fn the_example_of_the_documentation_finds_its_places() {
-        let native = parse(&example()).unwrap();
+        let native = parse(&kdump_hooks::fake::example(include_str!("mod.rs"))).unwrap();
         let dump = &native.dump;
         assert_eq!(dump.path.origin.to_string(), "kdump.toml:1");
         assert_eq!(dump.collector.value.argv, ["kdump-capture", "-z", "-d", "31"]);
