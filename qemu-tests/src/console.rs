@@ -1,7 +1,10 @@
 //! A guest's serial console: every line with the time it came, in memory and in a log file, and a way to wait for words.
+//!
+//! May surprise: a line without its end, such as a prompt, is found once nothing has come behind it for a moment, and so is
+//! never told in part. The log has it when it ends, or when the console does.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,6 +12,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 const SHOWN: usize = 40;
+/// A line that has not grown for that long is what somebody waits behind.
+const QUIET: Duration = Duration::from_millis(500);
 
 /// One line of the console.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +43,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     lines: Vec<Line>,
+    /// What came behind the last of them, and when something of it came last.
+    unfinished: Option<(Line, Instant)>,
     ended: bool,
 }
 
@@ -55,7 +62,7 @@ impl Console {
         let shared = Arc::clone(&console.shared);
         std::thread::Builder::new()
             .name("console".into())
-            .spawn(move || shared.read(BufReader::new(pipe), log, echo))
+            .spawn(move || shared.read(pipe, log, echo))
             .context("unable to start a thread for the console")?;
         Ok(console)
     }
@@ -73,13 +80,23 @@ impl Console {
             }
             seen = state.lines.len();
             let left = until.saturating_duration_since(Instant::now());
+            let mut pause = left;
+            if let Some((line, since)) = &state.unfinished
+                && let Some(which) = words.iter().position(|word| line.text.contains(word))
+            {
+                let still = QUIET.saturating_sub(since.elapsed());
+                if still.is_zero() {
+                    return Ok((which, line.clone()));
+                }
+                pause = left.min(still);
+            }
             if state.ended || left.is_zero() {
                 drop(state);
                 let why =
                     if left.is_zero() { format!("within {} s", limit.as_secs()) } else { "before it ended".into() };
                 bail!("the console did not say {} {why}; its last lines:\n{}", quoted(words), self.tail());
             }
-            state = self.shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.shared.changed.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -90,7 +107,7 @@ impl Console {
 
     /// The first line so far that holds `word`.
     pub fn find(&self, word: &str) -> Option<Line> {
-        self.shared.lock().lines.iter().find(|line| line.text.contains(word)).cloned()
+        self.shared.lock().all().find(|line| line.text.contains(word)).cloned()
     }
 
     /// Waits until the machine has closed its console.
@@ -103,7 +120,7 @@ impl Console {
     /// Everything so far.
     pub fn text(&self) -> String {
         let state = self.shared.lock();
-        state.lines.iter().map(|line| line.text.as_str()).collect::<Vec<_>>().join("\n")
+        state.all().map(|line| line.text.as_str()).collect::<Vec<_>>().join("\n")
     }
 
     /// The last lines so far.
@@ -117,21 +134,50 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read(&self, mut pipe: impl BufRead, mut log: File, echo: Echo) {
+    fn read(&self, mut pipe: impl Read, mut log: File, echo: Echo) {
         let began = Instant::now();
-        let mut bytes = Vec::new();
-        while pipe.read_until(b'\n', &mut bytes).is_ok_and(|count| count > 0) {
-            let text = plain(&String::from_utf8_lossy(&bytes));
-            bytes.clear();
+        let mut finish = |bytes: &[u8]| {
+            let text = plain(&String::from_utf8_lossy(bytes));
             let _ = writeln!(log, "{text}");
             if echo == Echo::Lines {
                 crate::progress::guest(&text);
             }
-            self.lock().lines.push(Line { at: began.elapsed(), text });
+            Line { at: began.elapsed(), text }
+        };
+        let (mut bytes, mut chunk) = (Vec::new(), [0; 4096]);
+        loop {
+            let count = match pipe.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(_) => break,
+            };
+            bytes.extend(&chunk[..count]);
+            let mut lines = Vec::new();
+            while let Some(end) = bytes.iter().position(|&byte| byte == b'\n') {
+                lines.push(finish(&bytes[..end]));
+                bytes.drain(..=end);
+            }
+            let text = plain(&String::from_utf8_lossy(&bytes));
+            let rest = (!text.is_empty()).then(|| (Line { at: began.elapsed(), text }, Instant::now()));
+            let mut state = self.lock();
+            state.lines.extend(lines);
+            state.unfinished = rest;
             self.changed.notify_all();
         }
-        self.lock().ended = true;
+        let last = (!bytes.is_empty()).then(|| finish(&bytes));
+        let mut state = self.lock();
+        state.unfinished = None;
+        state.lines.extend(last);
+        state.ended = true;
         self.changed.notify_all();
+    }
+}
+
+impl State {
+    /// All lines, the last one without its end as well.
+    fn all(&self) -> impl Iterator<Item = &Line> {
+        self.lines.iter().chain(self.unfinished.iter().map(|(line, _)| line))
     }
 }
 
@@ -172,6 +218,42 @@ mod tests {
     fn the_first_line_with_any_of_the_words_is_found() {
         let (which, line) = console("a\nb\nc\n").wait_for_any(&["c", "b"], Duration::from_secs(9)).unwrap();
         assert_eq!((which, line.text.as_str()), (1, "b"));
+    }
+
+    /// A console that says each part when it is sent, and the path of its log.
+    fn spoken() -> (Console, std::io::PipeWriter, tempfile::NamedTempFile) {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let (pipe, writer) = std::io::pipe().unwrap();
+        (Console::follow(pipe, log.path(), Echo::Silent).unwrap(), writer, log)
+    }
+
+    #[test]
+    fn a_prompt_is_found_and_its_line_is_in_the_log_once() {
+        let (console, mut writer, log) = spoken();
+        writer.write_all(b"booted\r\nsh-5.2# ").unwrap();
+        assert_eq!(console.wait_for("sh-5.2#", Duration::from_secs(9)).unwrap().text, "sh-5.2# ");
+        assert_eq!(std::fs::read_to_string(log.path()).unwrap(), "booted\n");
+        writer.write_all(b"^C").unwrap();
+        assert_eq!(console.wait_for("^C", Duration::from_secs(9)).unwrap().text, "sh-5.2# ^C");
+        assert_eq!(
+            (console.find("^C").unwrap().text, console.text()),
+            ("sh-5.2# ^C".into(), "booted\nsh-5.2# ^C".into())
+        );
+        drop(writer);
+        assert!(console.wait_for_end(Duration::from_secs(9)));
+        assert_eq!(console.text(), "booted\nsh-5.2# ^C");
+        assert_eq!(std::fs::read_to_string(log.path()).unwrap(), "booted\nsh-5.2# ^C\n");
+    }
+
+    #[test]
+    fn a_line_that_comes_in_parts_is_told_as_a_whole() {
+        let (console, mut writer, _log) = spoken();
+        let waiting = std::thread::spawn(move || console.wait_for("GUEST: ", Duration::from_secs(9)).unwrap().text);
+        for part in ["GUE", "ST: ", "cou", "nted ", "7\nmore"] {
+            writer.write_all(part.as_bytes()).unwrap();
+            std::thread::sleep(QUIET / 10);
+        }
+        assert_eq!(waiting.join().unwrap(), "GUEST: counted 7");
     }
 
     #[test]
