@@ -62,6 +62,108 @@ fn a_kernel_that_follows_hotplug_saves_a_dump_when_it_is_loaded_by_kexec_load() 
     Ok(())
 }
 
+/// SUSE's words: what is reserved beyond the need is given back before the kernel is loaded, the rest is enough, and the
+/// log is all that is saved.
+#[test]
+fn a_log_without_a_dump_is_saved_in_what_is_left_of_the_reservation() -> Result<()> {
+    let scenario = Scenario {
+        memory_mib: 1024,
+        crashkernel_mib: 384,
+        sysconfig: vec!["KDUMP_DUMPFORMAT=none".into(), "KDUMP_AUTO_RESIZE=true".into()],
+        ..Scenario::of(kernel(Suite::Own)?, "log-only")
+    };
+    let outcome = crash(&scenario)?;
+    let given = outcome.console.split_once("Gave back ").context("nothing was given back")?.1;
+    let mib: u32 =
+        given.split_once(" MiB of the 384 MiB").and_then(|(mib, _)| mib.parse().ok()).context("how much?")?;
+    ensure!((100..384).contains(&mib), "{mib} MiB were given back");
+    let dump = outcome.dump()?;
+    let log = fs::read_to_string(dump.join("vmcore-dmesg.txt"))?;
+    ensure!(log.contains(&outcome.marker) && log.contains("Kernel panic"), "the log is not the crashed kernel's");
+    let names = fs::read_dir(dump)?.map(|entry| Ok(entry?.file_name().into_string().unwrap_or_default()));
+    let mut names = names.collect::<Result<Vec<_>>>()?;
+    names.sort();
+    ensure!(names == ["kexec-dmesg.log", "status.json", "vmcore-dmesg.txt"], "there are {names:?}");
+    outcome.status()?.expect_outcome("complete")?;
+    Ok(())
+}
+
+/// Debian's file, and kdump.toml's word for it.
+#[test]
+fn the_capture_kernel_alone_makes_the_settings_that_are_for_it() -> Result<()> {
+    let look = "/bin/busybox echo swappiness is $(/bin/busybox cat /proc/sys/vm/swappiness) > /dev/kmsg";
+    let scenario = Scenario {
+        native: Some(format!(
+            "log_only = true\n[[target]]\nkind = \"filesystem\"\ntype = \"ext4\"\ndevice = \"LABEL={}\"\n[programs]\n\
+             pre = \"/usr/local/bin/look\"\n[kernel]\nsysctl = \"/etc/kdump/sysctl.conf\"\n",
+            qemu_tests::scenario::LABEL
+        )),
+        files: vec![
+            GuestFile::text("/etc/kdump/sysctl.conf", "vm.swappiness = 37\n"),
+            GuestFile::script("/usr/local/bin/look", look),
+        ],
+        busybox: true,
+        ..Scenario::of(kernel(Suite::Own)?, "capture-sysctl")
+    };
+    let outcome = crash(&scenario)?;
+    let log = fs::read_to_string(outcome.dump()?.join("kexec-dmesg.log"))?;
+    ensure!(log.contains("swappiness is 37"), "the setting was not made: {}", tools::tail(&log, 40));
+    let first = fs::read_to_string(outcome.dump()?.join("vmcore-dmesg.txt"))?;
+    ensure!(!first.contains("swappiness is"), "it was made before the crash");
+    Ok(())
+}
+
+/// Nothing crashes: the kernel says itself whether it follows what is plugged in, and how much it has reserved.
+#[test]
+fn a_kernel_that_is_loaded_by_kexec_load_is_told_to_follow_hotplug_and_gives_memory_back() -> Result<()> {
+    const SIZE: &str = "/bin/busybox cat /sys/kernel/kexec_crash_size";
+    const FOLLOWS: &str = "/bin/busybox cat /sys/devices/system/memory/crash_hotplug";
+    let programs = programs()?;
+    let scenario = Scenario::of(kernel(Suite::Trixie)?, "hotplug-flag");
+    folders::fresh(&scenario.folder())?;
+    let tree = scenario.folder().join("disk");
+    fill_disk(&scenario, &programs, &tree)?;
+    let image = format!("/boot/initramfs-{}kdump.img", scenario.kernel.release);
+    tools::run(&mut mkdumprd(&scenario, &programs, &tree, &tree.join(image.trim_start_matches('/'))))?;
+    let read = |path: &str| anyhow::Ok((path.to_owned(), fs::read(tree.join(path.trim_start_matches('/')))?));
+    let guest = Live {
+        name: "hotplug-flag-live",
+        kernel: scenario.kernel.clone(),
+        append: "crashkernel=256M nokaslr",
+        programs: vec!["kdumpctl"],
+        files: vec![
+            read(&format!("/boot/vmlinuz-{}", scenario.kernel.release))?,
+            read(&image)?,
+            read("/etc/kdump.conf")?,
+        ],
+        commands: [
+            FOLLOWS,
+            "/usr/sbin/kdumpctl reload --syscall load",
+            FOLLOWS,
+            SIZE,
+            "/usr/sbin/kdumpctl reload --shrink",
+            SIZE,
+            FOLLOWS,
+            "/usr/sbin/kdumpctl status",
+        ]
+        .map(str::to_owned)
+        .into(),
+    };
+    let answers = live(&guest)?;
+    let [before, loaded, follows, whole, shrunk, rest, still, status] = &answers[..] else {
+        anyhow::bail!("there are {} answers", answers.len())
+    };
+    before.expect(0, &["0"])?;
+    loaded.expect(0, &["by kexec_load"])?;
+    follows.expect(0, &["1"])?;
+    whole.expect(0, &["268435456"])?;
+    shrunk.expect(0, &["Gave back ", " MiB of the 256 MiB", "by kexec_load"])?;
+    let left: u64 = rest.out.trim().parse().with_context(|| format!("{:?} is no size", rest.out))?;
+    ensure!((48 << 20..256 << 20).contains(&left), "{left} bytes are left");
+    still.expect(0, &["1"])?;
+    status.expect(0, &["Kdump is operational"])
+}
+
 /// The very kernel and image, in a virtual machine that kdumpctl makes itself. A second one has too little memory.
 #[test]
 fn a_rehearsal_tells_what_a_crash_would_come_to() -> Result<()> {
