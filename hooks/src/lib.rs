@@ -47,6 +47,7 @@
 //! | [`keys`] | the kernel's keyrings |
 //! | [`calendar`] | dates |
 //! | [`livepatch`] | live patches: kpatch's user space, and the hook that loads them in a normal boot |
+//! | [`unpack`] | the decoders of what a kernel unpacks |
 //! | [`newc`] | the header of an entry of an image |
 //! | [`cmdline`] | the kernel command line |
 //! | [`links`] | symbolic links below a root that is not `/` |
@@ -89,6 +90,7 @@ pub mod signatures;
 pub mod stage;
 pub mod storage;
 pub mod sysctl;
+pub mod unpack;
 pub mod user;
 pub mod virtiofs;
 pub mod watchdog;

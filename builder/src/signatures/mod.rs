@@ -12,15 +12,13 @@
 //!
 //! May surprise: the signature itself is not verified, the kernel does that; what is told is whether it has the key. A
 //! signer is named by issuer and serial number, and the kernel's list of keys shows neither, so certificates are looked
-//! for where the kernel has them from: in its own image, in the firmware's variables. That takes a moment, and it is
-//! only done where signatures decide.
+//! for where the kernel has them from: in its own image, in the firmware's variables, in the directories of the hook
+//! `modsign`. That takes a moment, and it is only done where signatures decide.
 
-mod image;
 mod keys;
 mod policy;
 
-pub use image::unpack as unpack_kernel;
-pub use kdump_hooks::signatures::{Signature, Verdict};
+pub use kdump_hooks::signatures::{Signature, Verdict, unpack_kernel};
 
 use crate::host::{SystemHost, Tree};
 use kdump_hooks::cmdline::Cmdline;

@@ -1,35 +1,58 @@
 //! Whether the kernel would accept a patch, known before it is asked.
 //!
-//! In: the patch, the running kernel's policy, its rings, the firmware's variables. Out: a [`Verdict`].
-//! May surprise: where it cannot be told, the kernel decides, and says so itself. The kernel's image is not looked into:
-//! whether a signature that names its key by number is by a key that is built in is one of the things that are not told.
+//! In: the patch, the running kernel's policy, its rings, the firmware's variables, the certificates that images bring
+//! along, and where these do not tell, the kernel's image. Out: a [`Verdict`].
+//! May surprise: where it cannot be told, the kernel decides, and says so itself.
 
 use super::identity::Identity;
 use super::kernel::Kernel;
-use crate::signatures::{Firmware, Keys, Policy, Signature, Verdict, verdict};
+use crate::links::below;
+use crate::modsign::DIRECTORIES;
+use crate::signatures::{self, Certificate, Firmware, Keys, Policy, Signature, Verdict, in_directories, verdict};
+use anyhow::Context;
 use std::fs;
 use std::path::Path;
+
+const UNREAD: &str = "the kernel's rings of keys cannot be read";
 
 /// Tells what the kernel would make of a patch.
 pub type Judge<'a> = &'a dyn Fn(&Identity, &dyn Kernel) -> Verdict;
 
-/// By who has signed it. `root` is where the firmware's variables are found below.
+/// By who has signed it. `root` is where the kernel's image, the firmware's variables and certificates are found below.
 pub fn by_signer(root: &Path, patch: &Identity, kernel: &dyn Kernel) -> Verdict {
     let signature = match fs::read(&patch.file) {
         Ok(module) => Signature::of(&module),
         Err(error) => return Verdict::Unknown(format!("{} cannot be read: {error}", patch.file.display())),
     };
-    let keys = match signature {
-        Signature::By(_) => {
-            let firmware = Firmware::read(&|path| fs::read(root.join(path)).ok());
-            Keys::running(kernel.keys(), &[], &firmware).unwrap_or_else(|| Keys {
-                unread: Some("the kernel's rings of keys cannot be read".to_owned()),
-                ..Keys::default()
-            })
-        }
-        _ => Keys::default(),
+    let policy = policy(kernel);
+    if !matches!(signature, Signature::By(_)) {
+        return verdict(&signature, &Keys::default(), &policy);
+    }
+    let firmware = Firmware::read(&|path| fs::read(root.join(path)).ok());
+    let mut certificates = in_directories(&DIRECTORIES.map(|directory| below(root, Path::new(directory))));
+    let Some(keys) = Keys::running(kernel.keys(), &certificates, &firmware) else {
+        return verdict(&signature, &Keys { unread: Some(UNREAD.to_owned()), ..Keys::default() }, &policy);
     };
-    verdict(&signature, &keys, &policy(kernel))
+    match verdict(&signature, &keys, &policy) {
+        // To unpack a kernel takes a moment.
+        Verdict::Unknown(why) => match built_in(root, kernel) {
+            Ok(more) => {
+                certificates.extend(more);
+                let keys = Keys::running(kernel.keys(), &certificates, &firmware).unwrap_or(keys);
+                verdict(&signature, &keys, &policy)
+            }
+            Err(error) => Verdict::Unknown(format!("{why}; {error:#}")),
+        },
+        told => told,
+    }
+}
+
+/// The certificates in the image of the kernel that is running, or in one of the same release: its rings decide which of
+/// them count.
+fn built_in(root: &Path, kernel: &dyn Kernel) -> anyhow::Result<Vec<Certificate>> {
+    let release = kernel.release().context("the kernel does not tell its release")?;
+    let places = [format!("usr/lib/modules/{release}/vmlinuz"), format!("boot/vmlinuz-{release}")];
+    signatures::built_in(&places.map(|place| root.join(place)))
 }
 
 /// By whether it is signed at all: PID 1 has no room for more.
@@ -74,6 +97,10 @@ mod tests {
         In(&'static str),
         /// It is in that ring, and its certificate is nowhere.
         DarkIn(&'static str),
+        /// It is in that ring, and the kernel's image has its certificate.
+        BuiltIn(&'static str),
+        /// It is in that ring, and its certificate is one of those that images bring along.
+        Brought(&'static str),
         /// The rings are not to be read.
         Unread,
     }
@@ -91,6 +118,14 @@ mod tests {
         (Signed::ByUs, Ours::In(".platform"), "taints the kernel: its key, number", "refused: its key, number"),
         (Signed::ByUs, Ours::In(".blacklist"), "refused: its key, that of", "refused: its key, that of"),
         (Signed::ByUs, Ours::DarkIn(BUILTIN), "cannot be told: the certificate", "cannot be told: the certificate"),
+        (Signed::ByUs, Ours::BuiltIn(BUILTIN), "accepted", "accepted"),
+        (Signed::ByUs, Ours::Brought(".secondary_trusted_keys"), "accepted", "accepted"),
+        (
+            Signed::ByDebian,
+            Ours::BuiltIn(BUILTIN),
+            "taints the kernel: the kernel does not",
+            "refused: the kernel does not",
+        ),
         (Signed::ByUs, Ours::Unread, "cannot be told: the kernel's rings", "cannot be told: the kernel's rings"),
         (
             Signed::ByDebian,
@@ -125,11 +160,21 @@ mod tests {
         let mut keys = FakeKeys::with_rings(&[BUILTIN, ".secondary_trusted_keys", ".platform", ".blacklist"]);
         match ours {
             Ours::Unread => keys = FakeKeys::default(),
-            Ours::In(name) | Ours::DarkIn(name) => {
+            Ours::In(name) | Ours::DarkIn(name) | Ours::BuiltIn(name) | Ours::Brought(name) => {
                 let description = format!("kdump-rs test signer: {}", Certificate::parse(OURS).unwrap().shown());
                 let ring = keys.ring(name).unwrap();
                 keys.put("asymmetric", &description, ring);
             }
+        }
+        let place = match ours {
+            Ours::BuiltIn(_) => Some(("boot/vmlinuz-6.1", [b"\x7fELF...", OURS].concat())),
+            Ours::Brought(_) => Some(("etc/keys/modsign/ours.der", OURS.to_vec())),
+            _ => None,
+        };
+        if let Some((path, bytes)) = place {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, bytes).unwrap();
         }
         if matches!(ours, Ours::In(_)) {
             let variables = root.path().join("sys/firmware/efi/efivars");

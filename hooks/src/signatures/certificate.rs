@@ -7,6 +7,8 @@ use super::signature::hex;
 use cms::cert::x509;
 use der::{Decode, Encode};
 use sha2::{Digest, Sha256};
+use std::fs;
+use std::path::PathBuf;
 
 /// How a certificate of version 3 begins: a sequence, a sequence in it, the version. The lengths, two bytes each, lie
 /// between.
@@ -84,6 +86,13 @@ pub fn in_bytes(bytes: &[u8]) -> Vec<Certificate> {
         }
     }
     found
+}
+
+/// The certificates that are files of these directories, each as DER.
+pub fn in_directories(directories: &[PathBuf]) -> Vec<Certificate> {
+    let files = directories.iter().filter_map(|directory| fs::read_dir(directory).ok()).flatten().flatten();
+    let certificates = files.filter_map(|file| Certificate::parse(&fs::read(file.path()).ok()?).ok());
+    certificates.take(MOST).collect()
 }
 
 /// Where the next one may begin.

@@ -88,9 +88,9 @@ impl From<&Certificate> for Key {
 
 impl Keys {
     /// Those of the kernel that is running, where its rings may be read. The more certificates, the more is known of each
-    /// key.
-    pub fn running(kernel: &dyn Kernel, built_in: &[Certificate], firmware: &Firmware) -> Option<Keys> {
-        Some(Keys::in_rings(&rings(kernel)?, built_in.iter().chain(firmware.all())))
+    /// key; one whose key is in no ring does not count.
+    pub fn running(kernel: &dyn Kernel, certificates: &[Certificate], firmware: &Firmware) -> Option<Keys> {
+        Some(Keys::in_rings(&rings(kernel)?, certificates.iter().chain(firmware.all())))
     }
 
     /// What the rings hold; a certificate tells more of a key.

@@ -11,16 +11,19 @@
 //!
 //! May surprise: the signature itself is not verified, the kernel does that; what is told is whether it has the key. A
 //! signer is named by issuer and serial number, and the kernel's list of keys shows neither: without the certificate of a
-//! key it cannot be told whose it is. PID 1 has no room for what reads certificates, and calls neither [`Signature::of`]
-//! nor [`Certificate::parse`].
+//! key it cannot be told whose it is. So certificates are looked for where the kernel has them from: in its image
+//! ([`built_in`]), in the firmware's variables, among those that images bring along. PID 1 has no room for what reads
+//! certificates and images, and calls none of [`Signature::of`], [`Certificate::parse`] and [`built_in`].
 
 mod certificate;
+mod image;
 mod keys;
 mod policy;
 mod signature;
 mod verdict;
 
-pub use certificate::{Certificate, in_bytes, in_signature_lists};
+pub use certificate::{Certificate, in_bytes, in_directories, in_signature_lists};
+pub use image::{built_in, unpack_kernel};
 pub use keys::{Firmware, Key, Keys, Read, Ring, is_secure_boot};
 pub use policy::{Line, Policy, locked_down, platform_counts};
 pub use signature::{Signature, Signer};

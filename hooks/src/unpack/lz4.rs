@@ -39,19 +39,27 @@ fn next(input: &mut dyn BufRead, out: &mut [u8], _: u32) -> io::Result<usize> {
 }
 
 /// Writes a legacy frame.
-pub(crate) struct Lz4<W: Write> {
+#[derive(Debug)]
+pub struct Lz4<W: Write> {
     out: W,
     block: Vec<u8>,
 }
 
 impl<W: Write> Lz4<W> {
-    pub(crate) fn new(mut out: W) -> io::Result<Lz4<W>> {
+    /// Begins one.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn new(mut out: W) -> io::Result<Lz4<W>> {
         out.write_all(&MAGIC)?;
         Ok(Lz4 { out, block: Vec::with_capacity(BLOCK) })
     }
 
     /// Writes what is left, and an end, so that something may follow.
-    pub(crate) fn finish(mut self) -> io::Result<W> {
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn finish(mut self) -> io::Result<W> {
         self.write_block()?;
         self.out.write_all(&[0; 4])?;
         Ok(self.out)

@@ -1,7 +1,8 @@
-//! Decompression of module files and of images, in memory and bounded.
+//! Decompression as a kernel does it of images, and of what an image holds: in memory, and bounded.
 //!
 //! In: bytes that begin with a compressed member. Out: a reader of what is in it, which stops where the member does.
-//! May surprise: no decoder takes a window that no kernel would; an image that needs more could not be booted either.
+//! May surprise: no decoder takes a window that no kernel would; an image that needs more could not be booted either. The
+//! builder reads images by it, kpatch the kernel's own image; PID 1 has no room for it and calls nothing of it.
 
 mod blocks;
 mod codec;
@@ -9,37 +10,16 @@ mod lz4;
 mod lzop;
 
 pub use codec::Codec;
-pub(crate) use lz4::Lz4;
+pub use lz4::Lz4;
 
-use crate::host::kernel::Compression;
-use anyhow::{Context, bail};
 use std::io::{self, BufRead, Read};
 use xz2::stream::Stream;
-
-/// No module and no firmware is larger.
-const MAX_FILE: usize = 256 << 20;
 
 /// What a decoder may take for its window: 128 MiB, the kernel's own limit for zstd.
 const MAX_WINDOW_LOG: u32 = 27;
 
 /// The same for xz and lzma, with what their tables take.
 const MAX_XZ_MEMORY: u64 = (1 << MAX_WINDOW_LOG) + (1 << 20);
-
-/// Decompresses a whole file.
-///
-/// # Errors
-/// The data is damaged or comes to an unreasonable size.
-pub fn unpack(bytes: &[u8], compression: Compression) -> anyhow::Result<Vec<u8>> {
-    let mut unpacked = Vec::new();
-    let mut rest = bytes;
-    member(compression.into(), &mut rest)
-        .and_then(|reader| reader.take(MAX_FILE as u64 + 1).read_to_end(&mut unpacked))
-        .with_context(|| format!("cannot unpack {compression} data"))?;
-    if unpacked.len() > MAX_FILE {
-        bail!("{compression} data comes to more than {} MiB", MAX_FILE >> 20);
-    }
-    Ok(unpacked)
-}
 
 /// Reads what is in the compressed member that `input` begins with. Once all of it has been read, `input` stands behind
 /// the member.

@@ -1,6 +1,5 @@
 //! The compressions in which a kernel takes an image.
 
-use crate::host::kernel::Compression;
 use std::fmt;
 
 /// How a part of an image is compressed.
@@ -51,15 +50,5 @@ impl Codec {
 impl fmt::Display for Codec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.row().map_or("", |(_, name, ..)| name))
-    }
-}
-
-impl From<Compression> for Codec {
-    fn from(compression: Compression) -> Codec {
-        match compression {
-            Compression::Gzip => Codec::Gzip,
-            Compression::Xz => Codec::Xz,
-            Compression::Zstd => Codec::Zstd,
-        }
     }
 }
