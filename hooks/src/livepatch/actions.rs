@@ -286,7 +286,7 @@ impl Actions<'_> {
     }
 
     /// The patch that was typed: a file, or the name of an installed one.
-    fn identify(&mut self, typed: &str) -> anyhow::Result<Identity> {
+    pub(super) fn identify(&mut self, typed: &str) -> anyhow::Result<Identity> {
         let path = Path::new(typed);
         let file = match path.is_file() {
             true => path.to_owned(),

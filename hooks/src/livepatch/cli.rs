@@ -5,7 +5,7 @@ use super::guard::Accounts;
 use super::identity::Identity;
 use super::kernel::Kernel;
 use super::overlay;
-use super::patch::{Patch, name_of, patches};
+use super::patch::{Patch, patches};
 use super::service::{self, SERVICE, Unit};
 use super::store::{Installed, Store};
 use super::transition::Limits;
@@ -116,10 +116,12 @@ pub fn run(typed: &Kpatch, root: &Path, kernel: &mut dyn Kernel, out: &mut dyn W
         Word::Info { patch } => info(&store, kernel, patch, out),
         Word::Load { patch, transition, .. } => act(root, &store, kernel, *transition, out, |actions| match patch {
             Some(patch) => {
+                // A file may be called otherwise than the patch in it.
+                let name = actions.identify(patch)?.name;
                 let loaded = actions.load(patch)?;
-                (actions.tell)(&told(&name_of(patch), &loaded));
+                (actions.tell)(&told(&name, &loaded));
                 // Who asks for one by name wants it at the next boot, too.
-                actions.forget(&name_of(patch))
+                actions.forget(&name)
             }
             None => actions.load_all(),
         }),

@@ -249,6 +249,17 @@ mod tests {
     }
 
     #[test]
+    fn a_patch_has_the_name_that_it_says_and_not_that_of_its_file() {
+        let (root, mut kernel) = machine(Signed::ByUs, Ours::In(BUILTIN), ENFORCING[0]);
+        fs::rename(root.path().join("p.ko"), root.path().join("other.ko")).unwrap();
+        let file = root.path().join("other.ko").display().to_string();
+        let typed = Kpatch::try_parse_from(["kpatch", "load", &file]).unwrap();
+        let mut out = Vec::new();
+        cli::run(&typed, root.path(), &mut kernel, &mut out).unwrap();
+        assert!(String::from_utf8(out).unwrap().contains("p is enabled"));
+    }
+
+    #[test]
     fn by_its_end_alone_only_an_unsigned_patch_is_judged() {
         for (signed, expected) in [(Signed::No, "refused: it has no signature"), (Signed::ByDebian, "cannot be told")] {
             let (root, kernel) = machine(signed, Ours::In(BUILTIN), ENFORCING[0]);
