@@ -5,7 +5,7 @@
 use clap::Parser;
 use kdump_hooks::fake::{FakeKernel, FakePatch, object};
 use kdump_hooks::livepatch::cli::{self, Kpatch};
-use kdump_hooks::livepatch::{Task, name_of};
+use kdump_hooks::livepatch::{Task, name_of, overlay};
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -358,4 +358,20 @@ fn information_is_laid_out_as_modinfo_does() {
     let info = machine.run(&format!("info {file}")).unwrap();
     assert!(info.starts_with("Patch information for p:\nfilename:       /"), "{info}");
     assert!(info.contains("\ndescription:    one\n") && info.contains("\nlivepatch:      Y\n"), "{info}");
+}
+
+#[test]
+fn who_installs_a_patch_into_an_image_is_told_where_nothing_counts_the_boots() {
+    for (firmware, image, expected) in [(None, true, true), (None, false, false), (Some(String::new()), true, false)] {
+        let mut machine = Rehearsal::new();
+        machine.kernel.firmware = firmware.clone();
+        if image {
+            let boot = machine.root.path().join("boot");
+            fs::create_dir(&boot).unwrap();
+            fs::write(boot.join("normal.img"), overlay::archive("6.1", &[]).unwrap()).unwrap();
+        }
+        let file = machine.module("one", &[]);
+        let said = machine.run(&format!("install {file}")).unwrap();
+        assert_eq!(said.contains("update-grub has it do so"), expected, "{firmware:?} {image}: {said}");
+    }
 }

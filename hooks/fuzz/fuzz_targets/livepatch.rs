@@ -1,9 +1,9 @@
 //! Arbitrary bytes as the end of an image, alone and with the end of a boot configuration; and as the marker of the
-//! boot-loop guard, which is read back as it is written.
+//! boot-loop guard, which is read back as it is written, in GRUB's environment block as well.
 
 #![no_main]
 
-use kdump_hooks::livepatch::{Accounts, overlay};
+use kdump_hooks::livepatch::{Accounts, grub, overlay};
 use libfuzzer_sys::fuzz_target;
 use std::io::Cursor;
 
@@ -18,4 +18,8 @@ fuzz_target!(|data: &[u8]| {
     }
     let accounts = Accounts::parse(&String::from_utf8_lossy(data));
     assert_eq!(Accounts::parse(&accounts.to_string()), accounts);
+    if let Ok(block) = grub::with(&String::from_utf8_lossy(data), &accounts.to_string()) {
+        assert_eq!(block.len(), 1024);
+        assert_eq!(grub::kept(&block).boots, 0);
+    }
 });

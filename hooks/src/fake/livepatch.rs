@@ -40,6 +40,8 @@ pub struct FakeKernel {
     pub is_capture: bool,
     /// What its firmware remembers, if it can.
     pub firmware: Option<String>,
+    /// What its GRUB has counted, if it counts; the firmware is GRUB then.
+    pub counted: Option<u32>,
     /// Everything that was done to it, one line each.
     pub journal: Vec<String>,
 }
@@ -223,6 +225,11 @@ impl Kernel for FakeKernel {
     fn remember(&mut self, text: &str) -> io::Result<()> {
         self.journal.push(format!("remember {}", text.trim_end()));
         *self.firmware.as_mut().ok_or_else(missing)? = text.to_owned();
+        self.counted = self.counted.map(|_| 0);
         Ok(())
+    }
+
+    fn counted(&self) -> Option<u32> {
+        self.counted
     }
 }

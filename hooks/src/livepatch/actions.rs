@@ -135,18 +135,21 @@ impl Actions<'_> {
         // A file that is no patch is told when it is loaded.
         let patches: Vec<Identity> = installed.iter().filter_map(|patch| Identity::read(&patch.file).ok()).collect();
         let mut unguarded = None;
+        let is_counted = self.kernel.counted().is_some();
         let kept = self.accounts().and_then(|mut accounts| {
             accounts.begin(&patches);
-            self.kernel.remember(&accounts.to_string())
+            // GRUB has noted it.
+            if is_counted { Ok(()) } else { self.kernel.remember(&accounts.to_string()) }
         });
         if let Err(error) = kept {
             unguarded = Some(format!(
-                "the boot-loop guard has no place for its marker, a variable of the firmware ({error}); should a patch keep \
-                 the machine from booting, kpatch.enable=0 on the kernel command line passes over all"
+                "the boot-loop guard has no place for its marker, a variable of the firmware ({error}), and GRUB does not \
+                 count the boots; should a patch keep the machine from booting, kpatch.enable=0 on the kernel command line \
+                 passes over all"
             ));
         }
         let loaded = self.load_all();
-        if unguarded.is_none() {
+        if unguarded.is_none() && !is_counted {
             self.release_refused(&patches);
         }
         match (loaded, unguarded) {
@@ -175,12 +178,15 @@ impl Actions<'_> {
     pub fn boot_is_finished(&mut self) -> anyhow::Result<Vec<ModuleName>> {
         // Where there is no marker, nothing is on trial.
         let Ok(mut accounts) = self.accounts() else { return Ok(Vec::new()) };
-        if accounts.is_empty() {
+        let is_counted = self.kernel.counted().is_some_and(|boots| boots > 0);
+        if accounts.is_empty() && !is_counted {
             return Ok(Vec::new());
         }
-        let enabled = patches(self.kernel)?.into_iter().filter(|patch| patch.state == State::Enabled);
+        // A kernel without live patches finishes its boot, too.
+        let all = patches(self.kernel).or_else(|error| if is_counted { Ok(Vec::new()) } else { Err(error) })?;
+        let enabled = all.into_iter().filter(|patch| patch.state == State::Enabled);
         let sound: Vec<ModuleName> = enabled.map(|patch| patch.name).filter(|name| accounts.close(name)).collect();
-        if !sound.is_empty() {
+        if !sound.is_empty() || is_counted {
             self.kernel.remember(&accounts.to_string()).context("cannot clear the marker of the boot-loop guard")?;
         }
         Ok(sound)
@@ -219,7 +225,15 @@ impl Actions<'_> {
     }
 
     fn accounts(&self) -> std::io::Result<Accounts> {
-        self.kernel.remembered().map(|text| Accounts::parse(&text))
+        let mut accounts = self.kernel.remembered().map(|text| Accounts::parse(&text))?;
+        if let Some(boots) = self.kernel.counted() {
+            let release = self.kernel.release()?;
+            let installed = self.store.of(&release).unwrap_or_default();
+            let patches: Vec<Identity> =
+                installed.iter().filter_map(|patch| Identity::read(&patch.file).ok()).collect();
+            accounts.count(&patches, boots);
+        }
+        Ok(accounts)
     }
 
     fn is_enabled(&self, name: &ModuleName) -> bool {

@@ -130,6 +130,37 @@ mod tests {
     }
 
     #[test]
+    fn where_grub_counts_nothing_is_written_and_the_third_boot_passes_over_what_two_did_not_survive() {
+        let (root, mut machine) = booting(&["bad"]);
+        machine.files.clear();
+        for boot in 1..=3 {
+            machine = restart(&machine);
+            machine.live.counted = machine.live.counted.map_or(Some(1), |boots| Some(boots + 1));
+            let loaded = load(root.path(), &mut machine);
+            let expected: &[&str] = if boot <= 2 { &["insert bad"] } else { &[] };
+            assert_eq!(machine.live.journal, expected, "boot {boot}");
+            assert_eq!(loaded.is_err(), boot > 2);
+        }
+        // That boot is finished: the patch stays barred while the count begins anew, until it is loaded by name.
+        let act = |machine: &mut FakeMachine, what: &dyn Fn(&mut Actions<'_>)| {
+            let (limits, store) = (Limits::default(), Store::below(root.path()));
+            let kernel = machine.live_patches();
+            what(&mut Actions { kernel, store, limits, force: false, judge: &by_marker, tell: &mut |_| {} });
+        };
+        act(&mut machine, &|actions| assert!(actions.boot_is_finished().unwrap().is_empty()));
+        assert_eq!(machine.live.counted, Some(0));
+        machine = restart(&machine);
+        machine.live.counted = Some(1);
+        assert!(load(root.path(), &mut machine).unwrap_err().to_string().contains("did not finish its last 2 boots"));
+        act(&mut machine, &|actions| actions.forget(&"bad".into()).unwrap());
+        machine = restart(&machine);
+        machine.live.counted = Some(1);
+        load(root.path(), &mut machine).unwrap();
+        act(&mut machine, &|actions| assert_eq!(actions.boot_is_finished().unwrap(), ["bad".into()]));
+        assert_eq!((machine.live.firmware.as_deref(), machine.live.counted), (Some(""), Some(0)));
+    }
+
+    #[test]
     fn without_a_place_for_the_marker_patches_are_loaded_and_it_is_told() {
         let (root, mut machine) = booting(&["a"]);
         (machine.live.firmware, machine.files) = (None, [].into());

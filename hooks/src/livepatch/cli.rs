@@ -21,6 +21,10 @@ use std::time::Duration;
 /// What stands where there is nothing to list.
 const NOTHING: &str = "<NO_RESULT>";
 
+/// What is said where the boot-loop guard has no place for its marker.
+const UNGUARDED: &str = "no boot that fails is noticed here: the machine has no EFI, and GRUB does not count its boots; where \
+                         there is an /etc/grub.d/09_kpatch, update-grub has it do so";
+
 /// Loads, shows and installs live patches of the kernel.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "kpatch", version, max_term_width = 100, disable_version_flag = true)]
@@ -140,7 +144,10 @@ pub fn run(typed: &Kpatch, root: &Path, kernel: &mut dyn Kernel, out: &mut dyn W
                 writeln!(out, "{}: {warning}", patch.name)?;
             }
             writeln!(out, "{}", enabled(root)?)?;
-            refresh(root, &store, &release, out)
+            if refresh(root, &store, &release, out)? && kernel.remembered().is_err() {
+                writeln!(out, "{UNGUARDED}")?;
+            }
+            Ok(())
         }
         Word::Uninstall { kernel_version, name } => {
             let release = release(kernel_version.as_ref(), kernel)?;
@@ -152,7 +159,7 @@ pub fn run(typed: &Kpatch, root: &Path, kernel: &mut dyn Kernel, out: &mut dyn W
             }
             let none = TransitionArgs { timeout: 0, force: false };
             act(root, &store, kernel, none, out, |actions| actions.forget(&installed.name))?;
-            refresh(root, &store, &release, out)
+            refresh(root, &store, &release, out).map(drop)
         }
         Word::Signal => act(root, &store, kernel, TransitionArgs { timeout: 0, force: false }, out, |actions| {
             let moving = actions.signal()?;
@@ -192,12 +199,13 @@ fn enabled(root: &Path) -> anyhow::Result<String> {
     })
 }
 
-/// Has the images that bring patches along bring those that are installed now.
-fn refresh(root: &Path, store: &Store, release: &str, out: &mut dyn Write) -> anyhow::Result<()> {
-    for image in overlay::refresh(root, store, release)? {
+/// Has the images that bring patches along bring those that are installed now; whether there are such images.
+fn refresh(root: &Path, store: &Store, release: &str, out: &mut dyn Write) -> anyhow::Result<bool> {
+    let images = overlay::refresh(root, store, release)?;
+    for image in &images {
         writeln!(out, "updated the live patches in {}", image.display())?;
     }
-    Ok(())
+    Ok(!images.is_empty())
 }
 
 fn act(

@@ -6,6 +6,8 @@
 //!   a third boot on the account:    barred ─▶ the patch is passed over, by the image and by `kpatch load --all`
 //! ```
 //!
+//! Where GRUB counts the boots ([`super::grub`]), its count is what is at least on the account of each installed patch.
+//!
 //! In: the text of the marker. Out: the text that is to take its place, and what is barred.
 //! May surprise: of several patches nobody can tell which one it was, so that all that were loaded are barred together. A
 //! barred patch stays barred until somebody loads it by name, or until another file takes its place.
@@ -84,6 +86,18 @@ impl Accounts {
         self.accounts.drain(..surplus);
     }
 
+    /// That many boots are on the account of these patches, if not more.
+    pub fn count(&mut self, patches: &[Identity], boots: u32) {
+        for patch in patches {
+            let known = self.accounts.iter().find(|account| account.is_of(patch)).map_or(0, |account| account.boots);
+            if known < boots {
+                self.close(&patch.name);
+                let digest = patch.sha256.chars().take(DIGITS).collect();
+                self.accounts.push(Account { name: patch.name.clone(), digest, boots: boots.min(ALLOWED + 1) });
+            }
+        }
+    }
+
     /// A boot is finished with that patch, or somebody has tried it by name, or it is gone. Whether there was an account.
     pub fn close(&mut self, name: &ModuleName) -> bool {
         let before = self.accounts.len();
@@ -146,6 +160,18 @@ mod tests {
             assert!(!accounts.is_barred(&one));
             accounts.close(&one.name);
         }
+    }
+
+    #[test]
+    fn a_count_is_on_every_account_that_has_no_more() {
+        let (one, two, mut accounts) = (patch("one", 1), patch("two", 2), Accounts::default());
+        accounts.count(&[one.clone(), two.clone()], 0);
+        assert!(accounts.is_empty());
+        (0..3).for_each(|_| accounts.begin(std::slice::from_ref(&one)));
+        accounts.count(&[one.clone(), two.clone()], 2);
+        assert!(accounts.is_barred(&one) && !accounts.is_barred(&two));
+        accounts.count(&[one.clone(), two.clone()], 3);
+        assert!(accounts.is_barred(&two) && accounts.accounts.len() == 2);
     }
 
     #[test]

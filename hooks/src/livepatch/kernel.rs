@@ -1,6 +1,7 @@
 //! The kernel as kpatch asks and tells it.
 
-use super::variable;
+use super::{grub, variable};
+use crate::cmdline::Cmdline;
 use crate::kernel::{self, LinuxKeys, Refusal};
 use crate::keys::Keys;
 use crate::kmod::ModuleName;
@@ -62,17 +63,21 @@ pub trait Kernel {
     /// Whether this kernel was started to dump another one.
     fn is_capture(&self) -> bool;
 
-    /// What the firmware remembers for us over a restart; nothing, if it does not.
+    /// What the firmware, or else GRUB, remembers for us over a restart; nothing, if it does not.
     ///
     /// # Errors
     /// There is no such place, or it cannot be read.
     fn remembered(&self) -> io::Result<String>;
 
-    /// Has the firmware remember `text`, or nothing any more.
+    /// Has it remember `text`, or nothing any more. Where GRUB counts, it counts from nothing then.
     ///
     /// # Errors
     /// There is no such place, or it is full, or cannot be written to.
     fn remember(&mut self, text: &str) -> io::Result<()>;
+
+    /// How many boots GRUB has counted since one was finished, this one included, where it counts and not the firmware
+    /// remembers.
+    fn counted(&self) -> Option<u32>;
 }
 
 /// A task that holds a transition up.
@@ -145,15 +150,29 @@ impl Kernel for LinuxKernel {
     }
 
     fn remembered(&self) -> io::Result<String> {
-        variable::read(Path::new(variable::DIRECTORY))
+        let variable = variable::read(Path::new(variable::DIRECTORY));
+        variable.or_else(|error| self.grub().map(|kept| kept.accounts).ok_or(error))
     }
 
     fn remember(&mut self, text: &str) -> io::Result<()> {
-        variable::write(Path::new(variable::DIRECTORY), text)
+        match self.grub() {
+            Some(_) if variable::read(Path::new(variable::DIRECTORY)).is_err() => grub::write(Path::new("/"), text),
+            _ => variable::write(Path::new(variable::DIRECTORY), text),
+        }
+    }
+
+    fn counted(&self) -> Option<u32> {
+        let is_remembered = variable::read(Path::new(variable::DIRECTORY)).is_ok();
+        self.grub().filter(|_| !is_remembered).map(|kept| kept.boots)
     }
 }
 
 impl LinuxKernel {
+    fn grub(self) -> Option<grub::Kept> {
+        let cmdline = self.read(Path::new("/proc/cmdline")).ok()?;
+        grub::read(Path::new("/"), &Cmdline::parse(&cmdline))
+    }
+
     /// The task, if it is in the way; -1 is what a task has while there is no transition.
     fn held(self, pid: u32, wanted: &str) -> Option<Task> {
         let file = |name: &str| self.read(Path::new(&format!("/proc/{pid}/{name}"))).ok();

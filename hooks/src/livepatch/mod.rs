@@ -8,7 +8,8 @@
 //! - **Trust**: whether the kernel would accept a patch by who has signed it, known before it is asked.
 //! - **Store**: where patches are installed, `/var/lib/kpatch/RELEASE/*.ko`.
 //! - **Overlay**: the installed patches at the end of an image that brings them along, so that they can be loaded before the
-//!   drivers; the **guard** passes those over with which a boot was not finished twice.
+//!   drivers; the **guard** passes those over with which a boot was not finished twice. It has its marker in a variable of
+//!   the firmware, or in GRUB's environment block.
 //! - **Kernel**: what is asked and told, behind a trait; [`fake::FakeKernel`](crate::fake::FakeKernel) plays every state.
 //!
 //! # Flow
@@ -27,6 +28,7 @@
 mod actions;
 mod at_boot;
 pub mod cli;
+pub mod grub;
 mod guard;
 mod identity;
 mod kernel;

@@ -3,7 +3,7 @@
 //!
 //! In and out: its text, behind four bytes of attributes, as efivarfs has it. May surprise: efivarfs makes variables that
 //! it does not know immutable; the flag is taken off for as long as it is written. A machine without EFI has no such
-//! place, and nothing else can be written that early: there the guard does not watch.
+//! place, and nothing else can be written that early, but by GRUB ([`super::grub`]).
 
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 use std::fs::{self, File, OpenOptions};
