@@ -85,6 +85,7 @@ pub mod switch;
 pub mod sys;
 pub mod target_disk;
 pub mod tools;
+pub mod trusting;
 pub mod write_log;
 
 /// What a test's table needs.

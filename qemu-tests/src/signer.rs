@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 
 use crate::{provision, tools};
@@ -19,7 +19,7 @@ const MARKER: &[u8] = b"~Module signature appended~\n";
 /// A trailer without its length and the marker: nothing but the type, PKCS#7.
 const TRAILER: [u8; 8] = [0, 0, 2, 0, 0, 0, 0, 0];
 
-/// Somebody whom no kernel knows.
+/// Somebody whom no kernel knows, unless one is made to.
 #[derive(Debug)]
 pub struct Signer {
     folder: PathBuf,
@@ -37,6 +37,37 @@ impl Signer {
         Ok(Signer { folder: folder.to_owned() })
     }
 
+    /// Makes a key and a certificate that has that many bytes as DER: a comment makes up for what is missing.
+    pub fn of_length(folder: &Path, name: &str, length: usize) -> Result<Signer> {
+        let signer = Signer::new(folder, name)?;
+        let mut comment = 1;
+        // Lengths have lengths, too, so that the first tries may be a little off.
+        for _ in 0..5 {
+            let mut command = tools::command("openssl");
+            command.current_dir(folder).args(["req", "-x509", "-key", "key.pem", "-days", "3650", "-set_serial", "1"]);
+            command.args(["-subj", &format!("/CN={name}"), "-out", "certificate.pem"]);
+            tools::run(command.args(["-addext", &format!("nsComment={}", "-".repeat(comment))]))?;
+            let now = signer.certificate()?.len();
+            if now == length {
+                return Ok(signer);
+            }
+            let more = (comment + length).checked_sub(now).filter(|comment| *comment > 0);
+            comment = more.with_context(|| format!("no certificate has only {length} bytes"))?;
+        }
+        bail!("no certificate came to {length} bytes")
+    }
+
+    /// Makes a key, and a certificate for which we vouch.
+    pub fn vouch(&self, folder: &Path, name: &str) -> Result<Signer> {
+        fs::create_dir_all(folder)?;
+        let mut command = tools::command("openssl");
+        command.current_dir(folder).args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "3650"]);
+        command.args(["-subj", &format!("/CN={name}"), "-keyout", "key.pem", "-out", "certificate.pem"]);
+        command.arg("-CA").arg(self.folder.join("certificate.pem"));
+        tools::run(command.arg("-CAkey").arg(self.folder.join("key.pem")))?;
+        Ok(Signer { folder: folder.to_owned() })
+    }
+
     /// The certificate, as DER.
     pub fn certificate(&self) -> Result<Vec<u8>> {
         let mut command = tools::command("openssl");
@@ -44,9 +75,9 @@ impl Signer {
         Ok(tools::run(&mut command)?.stdout)
     }
 
-    /// A module with our signature in the place of the one that it has.
+    /// A module with our signature, in the place of the one that it has, if it has one.
     pub fn sign(&self, module: &[u8]) -> Result<Vec<u8>> {
-        let bare = unsigned(module)?;
+        let bare = if module.ends_with(MARKER) { unsigned(module)? } else { module.to_vec() };
         fs::write(self.folder.join("module"), &bare)?;
         let mut command = tools::command("openssl");
         command.current_dir(&self.folder).args(["cms", "-sign", "-signer", "certificate.pem", "-inkey", "key.pem"]);
@@ -120,6 +151,7 @@ mod tests {
         let signed = signer.sign(&[&bare[..], &TRAILER, &[0; 4], MARKER].concat())?;
         assert!(signed.len() > bare.len() + 300);
         assert_eq!(unsigned(&signed)?, bare);
+        assert_eq!(unsigned(&signer.sign(&bare)?)?, bare);
         Ok(())
     }
 

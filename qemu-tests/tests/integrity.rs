@@ -1,14 +1,27 @@
 //! IMA, EVM and keys for modules on a real kernel: what the image gives it before the first program of the system runs, and
 //! what the kernel then does.
+//!
+//! ```text
+//!  trusted: built into the kernel ─▶ image's: the image brings its certificate ─▶ the modules of the disk, dummy, a patch
+//!                                 └▶ absent's: its certificate stays away      ─▶ veth
+//!  stranger's: nobody vouches for it; the image brings its certificate in vain ─▶ ifb, a patch
+//! ```
+//!
+//! Surprising: nothing but what the image's certificate vouches for is loaded, the disk's driver included, so that a system
+//! that comes up at all has shown that the certificate came before the first module.
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use qemu_tests::folders;
 use qemu_tests::normal::{NormalBoot, Outcome, Place, Then, boot};
 use qemu_tests::prelude::*;
-use qemu_tests::provision::Kernel;
+use qemu_tests::programs::programs;
+use qemu_tests::provision::{Kernel, own_module};
 use qemu_tests::scenario::Content;
 use qemu_tests::signer::{Signer, encrypted_key, unsigned};
+use qemu_tests::trusting::trusting;
 
 /// The system's first program: it says what it finds.
 const PROBE: &str = "/usr/local/sbin/probe";
@@ -22,7 +35,14 @@ say policy \"$($b ls ima | $b tr '\\n' ' ')\"
 say evm \"$($b cat evm)\"
 $b sed 's/^/GUEST: keys=/' /proc/keys
 $b dmesg | $b grep -i 'evm: ' | $b sed 's/^/GUEST: log=/'
-for name in theirs ours bare; do
+say loaded \"$(/usr/sbin/kpatch load /modules/patch.ko 2>&1 | $b tr '\\n' ';')\"
+say effect \"$($b cat /proc/cmdline)\"
+/usr/sbin/kpatch unload --all
+before=$($b dmesg | $b grep -c 'is rejected')
+say foreign \"$(/usr/sbin/kpatch load /modules/foreign-patch.ko 2>&1 | $b tr '\\n' ';')\"
+say naked \"$(/usr/sbin/kpatch load /modules/bare-patch.ko 2>&1 | $b tr '\\n' ';')\"
+say asked $(($($b dmesg | $b grep -c 'is rejected') - before))
+for name in ours absent strange debian bare foreign-patch bare-patch; do
     $b insmod /modules/$name.ko
     say $name $?
 done
@@ -37,9 +57,14 @@ const MASTER: &str = "thirty-two bytes of a master key";
 
 #[test]
 fn policy_keys_and_certificates_are_there_before_the_system_s_first_program() -> Result<()> {
-    let kernel = kernel(Suite::Own)?;
+    let theirs = kernel(Suite::Own)?;
+    let folder = Scenario::of(theirs.clone(), "integrity-keys").folder();
+    folders::fresh(&folder)?;
+    let (kernel, trusted) = trusting(&theirs, &folder)?;
+    let image = trusted.vouch(&folder.join("image"), "image's")?;
+    kernel.sign(&image, &["virtio_pci", "virtio_blk", "ext4"])?;
     let mut scenario = Scenario { busybox: true, memory_mib: 768, ..Scenario::of(kernel.clone(), "integrity") };
-    scenario.files = files(&kernel, &scenario.folder().with_file_name("integrity-keys"))?;
+    scenario.files = files(&theirs, &kernel, &folder, &trusted, &image)?;
     // Whatever is not trusted is refused. Before 6.6, EVM's HMAC does not get along with the BPF LSM.
     let lsm = "lsm=landlock,lockdown,yama,integrity,apparmor";
     let append = format!("root=LABEL={LABEL} rw module.sig_enforce=1 {lsm} loglevel=5 init={PROBE}");
@@ -61,18 +86,33 @@ fn policy_keys_and_certificates_are_there_before_the_system_s_first_program() ->
     }
     ensure!(!keys.iter().any(|line| line.contains("evm-key")), "EVM's key is for everybody: {keys:?}");
 
-    // EKEYREJECTED is 129. No key of Debian's vouches for us, and the image says so.
     let says = |words: &[&str]| outcome.console.lines().any(|line| words.iter().all(|word| line.contains(word)));
-    ensure!(says(&["modsign", "/etc/keys/modsign/ours.der", "vouches", "mokutil"]), "the refusal was not told");
-    for (name, expected) in [("theirs", "0"), ("ours", "129"), ("bare", "129")] {
+    ensure!(says(&["modsign", "/etc/keys/modsign/stranger.der", "vouches", "mokutil"]), "the refusal was not told");
+    ensure!(says(&["modules are trusted by /etc/keys/modsign/image.der"]), "the certificate was not told");
+    for key in ["trusted: ", "image's: "] {
+        ensure!(keys.iter().any(|line| line.contains(key)), "the kernel has no key {key}: {keys:?}");
+    }
+    // What is told beforehand is what the kernel does, to whose log nothing comes of what is refused beforehand.
+    for (what, words) in [
+        ("loaded", &["live_patch_one is enabled"][..]),
+        ("effect", &["live patch one"]),
+        ("foreign", &["would refuse", "does not have its key", "CN=stranger's", "module.sig_enforce"]),
+        ("naked", &["would refuse", "it has no signature", "module.sig_enforce"]),
+    ] {
+        for word in words {
+            ensure!(outcome.said(what)?.contains(word), "{what} does not say {word}: {}", outcome.said(what)?);
+        }
+    }
+    ensure!(outcome.said("asked")? == "0", "the kernel was asked {} times", outcome.said("asked")?);
+    // EKEYREJECTED is 129.
+    const REFUSED: [&str; 6] = ["absent", "strange", "debian", "bare", "foreign-patch", "bare-patch"];
+    for (name, expected) in [("ours", "0")].into_iter().chain(REFUSED.map(|name| (name, "129"))) {
         ensure!(outcome.said(name)? == expected, "insmod {name} ended with {}", outcome.said(name)?);
     }
-
-    // What is told beforehand is what the kernel does.
     let lax = outcome.said("lax")?;
     ensure!(lax.contains("virtio_blk: accepted;") && !lax.contains("refused"), "kdumpctl modules: {lax}");
     let strict = outcome.said("strict")?;
-    for expected in ["would refuse the module ifb", "does not have its key", "CN=nobody's", "module.sig_enforce"] {
+    for expected in ["would refuse the module ifb", "does not have its key", "CN=stranger's", "module.sig_enforce"] {
         ensure!(strict.contains(expected), "kdumpctl modules does not say {expected}: {strict}");
     }
     Ok(())
@@ -84,29 +124,41 @@ fn all<'a>(outcome: &'a Outcome, what: &str) -> Vec<&'a str> {
     outcome.console.lines().filter_map(|line| Some(line.split_once(&start)?.1.trim())).collect()
 }
 
-fn files(kernel: &Kernel, keys: &std::path::Path) -> Result<Vec<GuestFile>> {
-    let signer = Signer::new(keys, "nobody's")?;
-    let certificate = signer.certificate()?;
+/// What the system has; `theirs` is the kernel as Debian has it.
+fn files(theirs: &Kernel, kernel: &Kernel, keys: &Path, trusted: &Signer, image: &Signer) -> Result<Vec<GuestFile>> {
+    let stranger = Signer::new(&keys.join("stranger"), "stranger's")?;
+    let absent = trusted.vouch(&keys.join("absent"), "absent's")?;
     let bytes = |path: &str, bytes: &[u8]| GuestFile { path: path.into(), content: Content::Bytes(bytes.to_vec()) };
-    let module = |name: &str| {
-        let path = kernel.modules.join("kernel/drivers/net").join(format!("{name}.ko"));
-        fs::read(&path).with_context(|| format!("unable to read {}", path.display()))
-    };
-    let ours = signer.sign(&module("ifb")?)?;
+    let read = |path: &Path| fs::read(path).with_context(|| format!("unable to read {}", path.display()));
+    let module = |name: &str| read(&theirs.modules.join("kernel/drivers/net").join(format!("{name}.ko")));
+    let patch = read(&own_module(theirs, "live-patch-one")?)?;
+    let strange = stranger.sign(&module("ifb")?)?;
     let modules = format!("/usr/lib/modules/{}", kernel.release);
-    Ok(vec![
+    let mut files = vec![
         GuestFile::script(PROBE, LINES),
         GuestFile::text("/etc/sysconfig/ima-policy", "measure func=BPRM_CHECK mask=MAY_EXEC\n"),
         GuestFile::text("/etc/sysconfig/masterkey", "MASTERKEYTYPE=user\n"),
         GuestFile::text("/etc/keys/kmk-user.blob", &format!("{MASTER}\n")),
         GuestFile::text("/etc/keys/evm-trusted.blob", &encrypted_key(keys, MASTER.as_bytes(), "kmk-user")?),
-        bytes("/etc/keys/x509_evm.der", &certificate),
-        bytes("/etc/keys/ima/ours.der", &certificate),
-        bytes("/etc/keys/modsign/ours.der", &certificate),
-        bytes("/modules/theirs.ko", &module("dummy")?),
-        bytes("/modules/ours.ko", &ours),
-        bytes("/modules/bare.ko", &unsigned(&module("veth")?)?),
+        bytes("/etc/keys/x509_evm.der", &stranger.certificate()?),
+        bytes("/etc/keys/ima/ours.der", &stranger.certificate()?),
+        bytes("/etc/keys/modsign/image.der", &image.certificate()?),
+        bytes("/etc/keys/modsign/stranger.der", &stranger.certificate()?),
+        GuestFile { path: "/usr/sbin/kpatch".into(), content: Content::Copy(programs()?.path("kpatch")) },
         GuestFile { path: modules.clone(), content: Content::Copy(kernel.modules.clone()) },
-        bytes(&format!("{modules}/kernel/drivers/net/ifb.ko"), &ours),
-    ])
+        bytes(&format!("{modules}/kernel/drivers/net/ifb.ko"), &strange),
+    ];
+    for (name, module) in [
+        ("ours", image.sign(&module("dummy")?)?),
+        ("absent", absent.sign(&module("veth")?)?),
+        ("strange", strange),
+        ("debian", module("nlmon")?),
+        ("bare", unsigned(&module("veth")?)?),
+        ("patch", image.sign(&patch)?),
+        ("foreign-patch", stranger.sign(&patch)?),
+        ("bare-patch", patch),
+    ] {
+        files.push(bytes(&format!("/modules/{name}.ko"), &module));
+    }
+    Ok(files)
 }
