@@ -18,7 +18,7 @@ pub fn make_ext4(image: &Path, tree: &Path, mib: u64, label: &str, uuid: &str) -
 }
 
 /// Where the first partition begins.
-const FIRST: u64 = MIB;
+pub(crate) const FIRST: u64 = MIB;
 
 /// As [`make_ext4`], in the first of two partitions of a disk whose MBR has this signature.
 pub fn make_ext4_in_partition(image: &Path, tree: &Path, mib: u64, signature: u32) -> Result<()> {

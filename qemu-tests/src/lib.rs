@@ -33,10 +33,10 @@
 //!   again, from its live patches; [`packaged`]: one has the package installed.
 //! - [`nfs_server`] with its [`portmapper`], [`smb_server`], [`iscsi_server`], [`nvme_server`], [`far_server`], [`sink`],
 //!   [`switch`] with a [`dhcp6_server`]: what a guest finds on its network; [`small_disk`]: what a server runs out of.
-//! - [`signer`]: keys of our own, and what is signed and encrypted with them.
+//! - [`signer`]: keys of our own, and what is signed and encrypted with them; [`mod@trusting`]: a kernel that trusts one.
 //! - [`machine`], [`monitor`], [`console`], [`disk`], [`mod@accel`]: QEMU and what is around it.
 //! - [`mod@dist`]: the packages, as `cargo dist` makes them.
-//! - [`efi_variables`]: what an EFI machine keeps over a reboot.
+//! - [`efi_variables`]: what an EFI machine keeps over a reboot; [`grub_disk`]: what another one is started from.
 //! - [`target_disk`], [`write_log`]: a disk for dumps that may fail, and what a power loss leaves of it.
 //! - [`source`], [`collector`], [`damage`]: kept memory, what is asked of it, and what is done to it.
 //! - [`oracle`], [`judge`], [`status`], [`initramfs`]: whether the dump, or the image, is right.
@@ -54,6 +54,7 @@ pub mod efi_variables;
 mod emulation;
 pub mod far_server;
 pub mod folders;
+pub mod grub_disk;
 mod guest_image;
 pub mod initramfs;
 pub mod iscsi_server;

@@ -53,7 +53,7 @@ pub struct Disk {
 /// What a machine is made of.
 #[derive(Clone, Debug)]
 pub struct Machine {
-    kernel: PathBuf,
+    kernel: Option<PathBuf>,
     initrd: PathBuf,
     append: String,
     accel: Accel,
@@ -70,7 +70,7 @@ impl Machine {
     /// A machine of 512 MiB and two processors that boots this kernel.
     pub fn new(kernel: &Path, initrd: &Path, append: &str, accel: Accel) -> Machine {
         Machine {
-            kernel: kernel.into(),
+            kernel: Some(kernel.into()),
             initrd: initrd.into(),
             append: append.into(),
             accel,
@@ -82,6 +82,11 @@ impl Machine {
             words: Vec::new(),
             echo: Echo::Silent,
         }
+    }
+
+    /// The same machine, but it boots what its first disk has.
+    pub fn from_disk(accel: Accel) -> Machine {
+        Machine { kernel: None, ..Machine::new(Path::new(""), Path::new(""), "", accel) }
     }
 
     /// Further words of the kernel's command line.
@@ -142,8 +147,10 @@ impl Machine {
         command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"]);
         command.args(["-machine", "q35", "-accel", self.accel.argument(), "-cpu", &self.accel.processor(&self.cpu)]);
         command.args(["-m", &self.memory_mib.to_string(), "-smp", &self.cpus.to_string()]);
-        command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initrd);
-        command.args(["-append", &format!("console=ttyS0 {} {}", emulation::KERNEL_WORDS, self.append)]);
+        if let Some(kernel) = &self.kernel {
+            command.arg("-kernel").arg(kernel).arg("-initrd").arg(&self.initrd);
+            command.args(["-append", &format!("console=ttyS0 {} {}", emulation::KERNEL_WORDS, self.append)]);
+        }
         if self.disks.iter().any(|disk| matches!(disk.bus, Bus::Scsi | Bus::Paths(_))) {
             command.args(["-device", "virtio-scsi-pci"]);
         }

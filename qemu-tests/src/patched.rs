@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Surprising: the firmware boots the kernel and image that QEMU hands it, so that no boot loader is needed; what is on
-//! the disk has to be taken off to be booted.
+//! the disk has to be taken off to be booted. A machine without EFI has GRUB on a disk of its own, which always boots the
+//! same: it is there to be booted again and again.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -26,7 +27,7 @@ use crate::machine::{Disk, Ending, Machine, Running};
 use crate::programs::{Programs, programs};
 use crate::scenario::{LABEL, Scenario, UUID};
 use crate::stack::Bus;
-use crate::{disk, emulation, folders, progress, provision, tools};
+use crate::{disk, emulation, folders, grub_disk, progress, provision, tools};
 
 /// Emulated, firmware and systemd take their time.
 const LIMIT: Duration = Duration::from_secs(500);
@@ -39,12 +40,21 @@ pub const PATCHES: &str = "/root/patches";
 /// Where each boot has its commands, one line each, and leaves what they said.
 const BOOTS: &str = "root/boots";
 
+/// What starts the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Starter {
+    /// The firmware of an EFI machine.
+    Efi,
+    /// GRUB, on a machine that has none.
+    Grub,
+}
+
 /// A system and its firmware, between two boots.
 #[derive(Debug)]
 pub struct System {
     scenario: Scenario,
     folder: PathBuf,
-    variables: PathBuf,
+    starter: Starter,
     accel: Accel,
     /// An image without any patch.
     pub bare: PathBuf,
@@ -98,7 +108,13 @@ const UNIT: &str = "[Unit]\nDescription=Runs what is asked of this boot\n[Servic
 impl System {
     /// Makes a system that has `patches` at hand and those that are named in `installed` installed, and knows what it is to
     /// do in each of its boots.
-    pub fn new(scenario: Scenario, patches: &[&str], installed: &[&str], boots: &[Boot]) -> Result<System> {
+    pub fn new(
+        scenario: Scenario,
+        starter: Starter,
+        patches: &[&str],
+        installed: &[&str],
+        boots: &[Boot],
+    ) -> Result<System> {
         let folder = scenario.folder();
         folders::fresh(&folder)?;
         provision::tools()?;
@@ -128,11 +144,27 @@ impl System {
                 ensure!(said.contains(words), "kpatch install did not say {words:?}, but: {said}");
             }
         }
+        match (starter, boots) {
+            (Starter::Efi, _) => tools::copy(&provision::firmware()?.variables, &folder.join("variables"))?,
+            (Starter::Grub, [boot]) => {
+                let words = format!("console=ttyS0 {} {}", emulation::KERNEL_WORDS, words(boot.name, boot.append));
+                let disk = folder.join("grub.img");
+                grub_disk::make(&disk, &tree, &scenario.kernel, &tree.join(IMAGE), &words)?;
+                let line = format!("{} {} ext4 defaults 0 0\n", grub_disk::PARTITION, grub_disk::FOLDER);
+                let fstab = tree.join("etc/fstab");
+                fs::write(&fstab, fs::read_to_string(&fstab)? + &line)?;
+                fs::create_dir_all(tree.join(grub_disk::FOLDER.trim_start_matches('/')))?;
+            }
+            (Starter::Grub, boots) => anyhow::bail!("GRUB always boots the same, and not {} boots", boots.len()),
+        }
         disk::make_ext4(&folder.join("vda.img"), &tree, 768, LABEL, UUID)?;
         fs::remove_dir_all(&tree).context("unable to remove the files that are on the disk")?;
-        let variables = folder.join("variables");
-        tools::copy(&provision::firmware()?.variables, &variables)?;
-        Ok(System { scenario, folder, variables, accel, bare })
+        Ok(System { scenario, folder, starter, accel, bare })
+    }
+
+    /// The disk that GRUB is on.
+    pub fn grub(&self) -> PathBuf {
+        self.folder.join("grub.img")
     }
 
     /// The image as it is on the disk now.
@@ -192,20 +224,24 @@ impl System {
         folder: &Path,
         follow: &mut dyn FnMut(Running) -> Result<T>,
     ) -> Result<(String, T)> {
-        let code = provision::firmware()?.code;
-        let words = [
-            "-drive".to_owned(),
-            format!("if=pflash,format=raw,unit=0,readonly=on,file={}", code.display()),
-            "-drive".to_owned(),
-            format!("if=pflash,format=raw,unit=1,file={}", self.variables.display()),
-        ];
-        let append = format!("root=LABEL={LABEL} ro panic=-1 loglevel=5 guest.boot={name} {append}");
-        let kernel = &self.scenario.kernel;
-        let image_of_disk = self.folder.join("vda.img");
-        let machine = Machine::new(&kernel.vmlinuz, image, &append, self.accel)
-            .memory_mib(self.scenario.memory_mib)
-            .words(&words)
-            .disk(Disk { image: image_of_disk, serial: "root".into(), bus: Bus::Virtio });
+        let machine = match self.starter {
+            Starter::Efi => {
+                let code = provision::firmware()?.code;
+                let variables = self.folder.join("variables");
+                Machine::new(&self.scenario.kernel.vmlinuz, image, &words(name, append), self.accel).words(&[
+                    "-drive".to_owned(),
+                    format!("if=pflash,format=raw,unit=0,readonly=on,file={}", code.display()),
+                    "-drive".to_owned(),
+                    format!("if=pflash,format=raw,unit=1,file={}", variables.display()),
+                ])
+            }
+            Starter::Grub => {
+                let disk = Disk { image: self.grub(), serial: "grub".into(), bus: Bus::Virtio };
+                Machine::from_disk(self.accel).disk(disk)
+            }
+        };
+        let root = Disk { image: self.folder.join("vda.img"), serial: "root".into(), bus: Bus::Virtio };
+        let machine = machine.memory_mib(self.scenario.memory_mib).disk(root);
         for attempt in 1.. {
             folders::fresh(folder)?;
             let running = machine.start(folder)?;
@@ -221,6 +257,11 @@ impl System {
         }
         anyhow::bail!("the emulator let no kernel get as far as its init")
     }
+}
+
+/// The kernel command line of that boot, besides the console.
+fn words(name: &str, append: &str) -> String {
+    format!("root=LABEL={LABEL} ro panic=-1 loglevel=5 guest.boot={name} {append}")
 }
 
 /// What a system with live patches has beside its capture kernel.

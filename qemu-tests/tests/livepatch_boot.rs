@@ -4,7 +4,8 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use qemu_tests::patched::{Boot, Outcome, System};
+use qemu_tests::grub_disk;
+use qemu_tests::patched::{Boot, Outcome, Starter, System};
 use qemu_tests::prelude::*;
 use qemu_tests::status::Status;
 
@@ -78,6 +79,17 @@ const BARRED: Expected = &[
     (MARKER, 1, &["No such file"]),
 ];
 
+/// The same on a machine whose boots GRUB counts.
+const BARRED_BY_GRUB: Expected = &[
+    ("cat /proc/cmdline", 0, &["kpatch.boots=3 kpatch.accounts=\n"]),
+    ("kpatch list", 0, &[NONE, "Installed patch modules:\nlive_patch_panic ("]),
+    ("journalctl --no-pager --boot --unit kpatch.service", 0, &["did not finish its last 2 boots with it"]),
+    ("systemctl is-active kpatch-booted.service", 0, &["active\n"]),
+    // That boot is finished: the count begins anew, and the patch stays where it is.
+    ("grep -o kpatch_.* /boot/grub/grubenv", 0, &["kpatch_accounts=live_patch_panic:"]),
+    ("grep kpatch_boots /boot/grub/grubenv", 1, &[]),
+];
+
 fn boot(name: &'static str, append: &'static str, expected: Expected, crashes: bool) -> Boot {
     Boot { name, append, commands: expected.iter().map(|(command, ..)| *command).collect(), crashes }
 }
@@ -100,7 +112,7 @@ fn patches_are_loaded_at_boot_shown_in_a_crash_and_passed_over_when_no_boot_surv
     let barred = boot("barred", "", BARRED, false);
     let boots = [service.clone(), image.clone(), off.clone(), barred.clone()];
     let patches = ["live-patch-version", "live-patch-panic"];
-    let system = System::new(scenario, &patches, &patches[..1], &boots)?;
+    let system = System::new(scenario, Starter::Efi, &patches, &patches[..1], &boots)?;
 
     check(&system.boot(&service, &system.bare)?, SERVICE)?;
 
@@ -128,5 +140,25 @@ fn patches_are_loaded_at_boot_shown_in_a_crash_and_passed_over_when_no_boot_surv
     let told =
         outcome.console.lines().any(|line| line.contains("live_patch_panic is not loaded: the machine did not finish"));
     ensure!(told, "the image does not say why it passed the patch over:\n{}", outcome.console);
+    Ok(())
+}
+
+#[test]
+fn without_efi_grub_counts_the_boots_and_the_third_passes_over_what_two_did_not_survive() -> Result<()> {
+    let scenario = Scenario { memory_mib: 768, ..Scenario::of(kernel(Suite::Own)?, "livepatch-grub") };
+    let barred = boot("barred", "", BARRED_BY_GRUB, false);
+    let patches = ["live-patch-panic"];
+    let system = System::new(scenario, Starter::Grub, &patches, &patches, std::slice::from_ref(&barred))?;
+    for (name, count) in [("first", "GRUB: start 1"), ("second", "GRUB: start 2")] {
+        let words = "Kernel panic - not syncing: a live patch that no boot survives";
+        let console = system.boot_to_panic(name, &system.bare, words)?;
+        ensure!(console.contains(count), "GRUB did not count: {console}");
+    }
+    let outcome = system.boot(&barred, &system.bare)?;
+    check(&outcome, BARRED_BY_GRUB)?;
+    let told = |line: &str| line.contains("live_patch_panic is not loaded: the machine did not finish");
+    ensure!(outcome.console.lines().any(told), "the image does not say why it passed the patch over");
+    let block = grub_disk::block(&system.grub())?;
+    ensure!(block.starts_with("kpatch_accounts=live_patch_panic:") && block.trim().ends_with(":3"), "{block:?}");
     Ok(())
 }

@@ -14,6 +14,7 @@
 //! | OpenSSH's server, vsftpd | the machine's apt, downloaded | `target/qemu/servers/` |
 //! | modules of our own, live patches among them | built with the kernel's headers, from the machine's apt | `target/qemu/{headers,modules}/` |
 //! | OVMF, firmware with EFI | the machine's apt, downloaded | `target/qemu/ovmf/` |
+//! | GRUB, for machines without EFI | the machine's apt, downloaded | `target/qemu/grub/` |
 //! | busybox, for guests with scripts or a shell | the machine's apt, downloaded | `target/qemu/busybox/` |
 //! | a newer cloud kernel, a newer makedumpfile | later suites of the same archive, private apt state | `target/qemu/{kernels,oracle}/` |
 //! | a small Debian with systemd | the machine's archive, by debootstrap | `target/qemu/debian-root/` |
@@ -25,6 +26,7 @@ mod apt;
 mod busybox;
 mod debian_root;
 mod ganesha;
+mod grub;
 mod kdump_tools;
 mod kernels;
 mod later;
@@ -42,6 +44,7 @@ mod tgt;
 pub use busybox::busybox;
 pub use debian_root::debian_root;
 pub use ganesha::ganesha;
+pub use grub::{Grub, grub};
 pub use kdump_tools::kdump_tools;
 pub use kernels::{Kernel, Suite, debug_vmlinux, generic_kernel, kernel};
 pub use makedumpfile::{Codec, Makedumpfile, ORACLE_IN_GUEST, makedumpfile};
