@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 fuzz_target!(|text: &str| {
-    let known = Normal { root: "UUID=12-34".parse().ok(), rootfstype: Some("ext4".into()), rootflags: None };
+    let known = Normal { root: "UUID=12-34".parse().ok(), rootfstype: Some("ext4".into()), ..Normal::default() };
     for normal in [Normal::default(), known] {
         if let Ok(request) = Request::of(&Cmdline::parse(text), &normal, Duration::from_secs(9)) {
             assert!(request.limit <= Duration::from_secs(86_400));
