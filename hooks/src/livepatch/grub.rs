@@ -7,9 +7,9 @@
 //!   kpatch booted, load NAME:   the accounts that are left are written, and the count begins anew
 //! ```
 //!
-//! In and out: the accounts as [`super::guard`] has them, a line each; in the block and on the command line `:` stands for
-//! a blank of theirs, and `,` for the end of a line. The block has 1024 bytes, whatever is in it, and stays where it is on
-//! the disk, as GRUB writes to these very sectors.
+//! In and out: the accounts as [`super::Accounts`] prints them, a line each; in the block and on the command line `:`
+//! stands for a blank of theirs, and `,` for the end of a line. The block has 1024 bytes, whatever is in it, and stays where
+//! it is on the disk, as GRUB writes to these very sectors.
 //!
 //! May surprise: GRUB counts starts, not patches. All that are installed have the count on their account. The files that
 //! have it count are in `grub/`; where they are not in use, or GRUB cannot write to the disk that it reads, there is no
