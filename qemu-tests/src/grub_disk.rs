@@ -61,8 +61,9 @@ fn configuration(system: &Path, words: &str) -> Result<String> {
     let line =
         run(&format!("GRUB_CMDLINE_LINUX='{words}'; . /etc/default/grub.d/kpatch.cfg; echo \"$GRUB_CMDLINE_LINUX\""))?;
     Ok(format!(
-        "serial --unit=0 --speed=115200\nterminal_output serial\n{counting}echo \"GRUB: start $kpatch_boots\"\n\
-         linux /vmlinuz {}\ninitrd /initrd\nboot\n",
+        "serial --unit=0 --speed=115200\nterminal_output serial\n{counting}\
+         set default='0>0'\nset timeout=0\nsubmenu 'Older kernels' {{\nmenuentry 'The kernel' {{\n\
+         echo \"GRUB: start $kpatch_boots\"\nlinux /vmlinuz {}\ninitrd /initrd\n}}\n}}\n",
         line.trim()
     ))
 }
