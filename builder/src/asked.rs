@@ -19,6 +19,8 @@ pub struct Asked {
     pub include: Vec<Include>,
     /// The drivers of most machines as well.
     pub generic: bool,
+    /// Its devices do without firmware that is missing.
+    pub allow_missing_firmware: bool,
 }
 
 impl Asked {
@@ -31,6 +33,9 @@ impl Asked {
         image.include.extend(given("--include", &self.include));
         if self.generic {
             image.hostonly = given("--no-hostonly", &[false]).pop();
+        }
+        if self.allow_missing_firmware {
+            image.allow_missing_firmware = given("--allow-missing-firmware", &[true]).pop();
         }
     }
 }

@@ -195,7 +195,9 @@ pub fn plan_for(config: &Config, host: &SystemHost, ours: &Programs) -> anyhow::
     let append = config.system.append.as_ref().map_or("", |given| &given.value);
     let firmware: Vec<PathBuf> = config.dump.image.firmware.iter().map(|given| given.value.clone()).collect();
     let cmdline = Cmdline::parse(append);
-    finish(plan, image, Wanted { asked, cmdline: &cmdline, firmware: &firmware }, host, warnings, problems)
+    let may_lack_firmware = config.dump.image.allow_missing_firmware.as_ref().is_some_and(|given| given.value);
+    let wanted = Wanted { asked, cmdline: &cmdline, firmware: &firmware, may_lack_firmware };
+    finish(plan, image, wanted, host, warnings, problems)
 }
 
 /// What an image is to have besides what is in its plan already.
@@ -206,6 +208,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) cmdline: &'a Cmdline,
     /// Further directories with firmware.
     pub(crate) firmware: &'a [PathBuf],
+    /// Whether the devices do without firmware that is missing.
+    pub(crate) may_lack_firmware: bool,
 }
 
 /// Why there is no plan.
@@ -217,7 +221,7 @@ fn unplanned(problems: Problems) -> anyhow::Error {
 pub(crate) fn finish(
     mut plan: Plan,
     image: ImageConfig,
-    Wanted { mut asked, cmdline, firmware: more_firmware }: Wanted<'_>,
+    Wanted { mut asked, cmdline, firmware: more_firmware, may_lack_firmware }: Wanted<'_>,
     host: &SystemHost,
     mut warnings: Vec<String>,
     mut problems: Problems,
@@ -246,19 +250,28 @@ pub(crate) fn finish(
     let modules::Gathered { chosen, left_out, problems: missing } = source.gather(&asked.modules);
     problems.add(missing);
     let told = |(module, why)| format!("module {module} is not in the image: {why}");
-    let left_out: Vec<String> = left_out.iter().map(told).collect();
+    let mut left_out: Vec<String> = left_out.iter().map(told).collect();
     warnings.extend(left_out.iter().cloned());
     let verdicts = chosen.iter().filter_map(|(module, chosen)| Some((module, chosen.verdict.as_ref()?)));
     warnings.extend(signatures::notes(verdicts));
     plan.extend(indexes::gather(host.index(), &format!("lib/modules/{}", host.kernel.release), &chosen))?;
     let (mut wanted, mut modules) = (BTreeMap::new(), Vec::new());
     for (name, modules::Chosen { entry, firmware, .. }) in chosen {
-        wanted.extend(firmware.into_iter().map(|file| (file, name.to_string())));
         let (path, size, reason) = (entry.path.clone(), entry.size(), entry.reason.clone());
         modules.push(Planned { name: name.to_string(), path, size, reason });
+        wanted.insert(name, firmware);
         problems.note(plan.add(entry));
     }
-    plan.extend(firmware::gather(&host.tree, &wanted, &host.kernel.release, more_firmware))?;
+    let others = more_firmware.iter().map(|dir| dir.display().to_string()).collect();
+    // A machine that runs this kernel proves that its drivers do without what it does not have.
+    let drivers = match may_lack_firmware || host.is_running() {
+        true => BTreeMap::new(),
+        false => coverage::drivers(index, &modprobe, &asked.modules),
+    };
+    let firmware = firmware::Source { tree, kernel, others }.gather(&wanted, &drivers);
+    plan.extend(firmware.entries)?;
+    left_out.extend(firmware.missing);
+    problems.add(firmware.problems);
     problems.finish()?;
 
     let text = toml::to_string(&image).context("cannot write the image configuration")?;

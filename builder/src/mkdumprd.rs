@@ -32,6 +32,7 @@ pub fn run(typed: &Mkdumprd, out: &mut dyn Write) -> anyhow::Result<()> {
             install: words(&typed.install).into_iter().map(PathBuf::from).collect(),
             include: included(&typed.include),
             generic: typed.no_hostonly,
+            allow_missing_firmware: typed.allow_missing_firmware,
         },
         normal: typed.normal.then_some(Options {
             generic: typed.generic,
@@ -43,6 +44,7 @@ pub fn run(typed: &Mkdumprd, out: &mut dyn Write) -> anyhow::Result<()> {
             integrity: typed.integrity,
             modsign: typed.modsign,
             livepatch: typed.livepatch,
+            allow_missing_firmware: typed.allow_missing_firmware,
         }),
     })?;
     for warning in &built.warnings {

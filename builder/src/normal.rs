@@ -49,6 +49,8 @@ pub struct Options {
     pub modsign: bool,
     /// Bring the installed live patches along.
     pub livepatch: bool,
+    /// Its devices do without firmware that is missing.
+    pub allow_missing_firmware: bool,
 }
 
 /// What the host says of itself.
@@ -125,7 +127,8 @@ pub fn plan(options: Options, files: &Files, host: &SystemHost, ours: &Programs)
         (overlay, asked.modules) = (patches, [asked.modules, needs].concat());
     }
     let image = ImageConfig { normal: Some(seen.root), ..build::image_config(&config, host, hooks, path)? };
-    let wanted = build::Wanted { asked, cmdline: &Cmdline::default(), firmware: &[] };
+    let may_lack_firmware = options.allow_missing_firmware;
+    let wanted = build::Wanted { asked, cmdline: &Cmdline::default(), firmware: &[], may_lack_firmware };
     let built = build::finish(plan, image, wanted, host, warnings, Problems::default())?;
     let mut early = Plan::default();
     if options.early_microcode {

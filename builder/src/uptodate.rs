@@ -153,8 +153,9 @@ fn is_input(tree: &Tree, path: &Path) -> bool {
     let Ok(inside) = path.strip_prefix(tree.root()) else { return false };
     let is_hosts = inside.file_name().is_some_and(|name| name.to_string_lossy().contains("known_hosts"));
     let passed = PASSED_OVER.iter().any(|passed| inside.starts_with(passed)) || is_hosts;
-    // What is not there counts where an administrator would put it.
-    !passed && (path.is_file() || (inside.starts_with("etc") && !path.exists()))
+    // What is not there counts where an administrator would put it, or a package that is told of.
+    let is_awaited = ["etc", "lib/firmware"].iter().any(|dir| inside.starts_with(dir));
+    !passed && (path.is_file() || (is_awaited && !path.exists()))
 }
 
 /// The name in the list: below the root as the machine calls it, elsewhere with a mark.

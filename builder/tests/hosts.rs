@@ -9,7 +9,7 @@ use kdump_builder::asked::Asked;
 use kdump_builder::build::{self, Built, Request};
 use kdump_builder::cli::Kdumpctl;
 use kdump_builder::config::Files;
-use kdump_builder::fake::described;
+use kdump_builder::fake::{FakeSystem, described};
 use kdump_builder::host::Tree;
 use kdump_builder::kdumpctl;
 use kdump_builder::kexec::fake::FakeKexec;
@@ -22,7 +22,11 @@ fn folder() -> PathBuf {
 
 fn plan(root: &Path, host: &str, kernel: &str) -> anyhow::Result<Built> {
     let system = described::machine(root, host, kernel)?;
-    build::plan(&Request {
+    build::plan(&request(root, &system))
+}
+
+fn request(root: &Path, system: &FakeSystem) -> Request {
+    Request {
         kver: None,
         sysroot: root.to_owned(),
         modules_dir: None,
@@ -31,7 +35,7 @@ fn plan(root: &Path, host: &str, kernel: &str) -> anyhow::Result<Built> {
         packing: None,
         asked: Asked::default(),
         normal: None,
-    })
+    }
 }
 
 fn told(built: &Built) -> String {
@@ -141,4 +145,26 @@ fn an_arm64_board_is_loaded_with_the_command_line_of_its_architecture() {
         assert_eq!(words.contains(&"irqpoll"), irqpoll, "{line}");
         assert!(!line.contains("mce=off") && !line.contains("apicid") && !line.contains("pcie_ports"), "{line}");
     }
+}
+
+#[test]
+fn a_card_whose_driver_has_no_firmware_is_refused_unless_it_is_told_to_do_without() {
+    let kernel = fs::read_to_string(folder().join("kernel.toml")).unwrap();
+    let host = fs::read_to_string(folder().join("server.toml")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let system = described::machine(dir.path(), &host, &kernel).unwrap();
+    fs::remove_dir_all(dir.path().join("lib/firmware/bnx2x")).unwrap();
+    let request = request(dir.path(), &system);
+    let error = format!("{:#}", build::plan(&request).unwrap_err());
+    assert!(error.contains("bnx2x (driver of the network card ens2f0) has no firmware"), "{error}");
+    let asked = Asked { allow_missing_firmware: true, ..Asked::default() };
+    let built = build::plan(&Request { asked, ..request.clone() }).unwrap();
+    let line = "firmware bnx2x/bnx2x-e2-7.13.21.0.fw of bnx2x is not in the image: this machine does not have it";
+    assert!(built.left_out.contains(&line.to_owned()), "{:?}", built.left_out);
+    fs::create_dir(dir.path().join("etc/kdump")).unwrap();
+    let native = "sshkey = \"/root/.ssh/kdump_id_rsa\"\n[[target]]\nkind = \"remote\"\nurl = \"ssh://dump@192.0.2.10/srv/crash\"\n\
+                  [image]\nallow_missing_firmware = true\n";
+    fs::write(dir.path().join("etc/kdump/kdump.toml"), native).unwrap();
+    let built = build::plan(&Request { files: Files::new(dir.path(), None, None), ..request }).unwrap();
+    assert!(built.left_out.contains(&line.to_owned()), "{:?}", built.left_out);
 }

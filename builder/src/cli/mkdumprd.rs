@@ -92,6 +92,10 @@ pub struct Mkdumprd {
     /// Bring the drivers of most machines along as well, those of network cards if dumps leave the machine
     #[arg(short = 'N', long, conflicts_with = "normal")]
     pub no_hostonly: bool,
+    /// Build for drivers that have none of their firmware: the devices do without. A machine that runs this kernel shows
+    /// so itself
+    #[arg(long)]
+    pub allow_missing_firmware: bool,
     /// Overwrite an image that is already there
     #[arg(short, long)]
     pub force: bool,

@@ -23,6 +23,8 @@ pub struct Image {
     pub include: Vec<Given<Include>>,
     /// Further directories with firmware, looked at first (`fw_dir`).
     pub firmware: Vec<Given<PathBuf>>,
+    /// The devices do without firmware that is missing. A word of ours.
+    pub allow_missing_firmware: Option<Given<bool>>,
     /// How it is written, if not as suits the kernel best (`compress`).
     pub compress: Option<Given<Packing>>,
     /// `false`: for any machine, with the drivers of most, network cards among them if dumps leave it (`hostonly`).

@@ -305,6 +305,7 @@ fn of_image(list: &mut List, image: &Image) {
         install_optional,
         include,
         firmware,
+        allow_missing_firmware,
         compress,
         hostonly,
         watchdog,
@@ -319,6 +320,7 @@ fn of_image(list: &mut List, image: &Image) {
     list.many("image", "optional", install_optional, |path| text(path));
     list.many("image", "include", include, |Include { from, to }| Value::Array(vec![text(from), text(to)]));
     list.many("image", "firmware", firmware, |path| text(path));
+    list.one("image", "allow_missing_firmware", allow_missing_firmware.as_ref(), |allowed| Value::Boolean(*allowed));
     list.one("image", "compress", compress.as_ref(), |packing| {
         string(&packing.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned()))
     });

@@ -274,7 +274,7 @@ struct Wanted {
 
 /// Whether what was asked for cannot do without a step that was reached in this way: soft dependencies, and what they
 /// need, it can do without.
-fn is_hard(steps: &[Step], reached: &Reached) -> bool {
+pub(super) fn is_hard(steps: &[Step], reached: &Reached) -> bool {
     let mut reached = reached;
     // A chain of dependencies is no longer than the plan.
     for _ in 0..=steps.len() {

@@ -21,6 +21,10 @@ pub struct Kernel {
     pub is_of_this_machine: bool,
     /// The module compression that it can undo itself.
     pub decompresses: Option<Compression>,
+    /// The compressions of firmware that it can undo itself.
+    pub reads_firmware: Vec<Compression>,
+    /// The firmware that is built into it.
+    pub builtin_firmware: Vec<String>,
     /// The compressions in which it takes an image; unknown without its configuration.
     pub unpacks: Option<Vec<Codec>>,
     /// The program that it calls to load a module.
@@ -102,12 +106,17 @@ impl Kernel {
             (None, false) => None,
         };
         let unpacks = config.as_ref().map(|config| Codec::all().filter(|codec| config.has(codec.option())).collect());
+        let reads_firmware = config.as_ref().map(KernelConfig::reads_firmware).unwrap_or_default();
+        let builtin_firmware =
+            config.as_ref().and_then(|config| config.value("CONFIG_EXTRA_FIRMWARE")).unwrap_or_default();
         let modprobe = config.and_then(|config| config.value("CONFIG_MODPROBE_PATH"));
         Ok(Kernel {
             release,
             modules_dir,
             is_of_this_machine: tree.is_this_machine() && (is_running || modules_dir_is_its_own),
             decompresses: compression,
+            reads_firmware,
+            builtin_firmware: builtin_firmware.split_whitespace().map(str::to_owned).collect(),
             unpacks,
             modprobe: modprobe.filter(|path| path.starts_with('/')).unwrap_or_else(|| "/sbin/modprobe".to_owned()),
         })
@@ -171,6 +180,18 @@ impl KernelConfig {
         Some(value.trim_matches('"').to_owned())
     }
 
+    /// Kernels before 5.19 know xz alone, and have no word of its own for it.
+    fn reads_firmware(&self) -> Vec<Compression> {
+        let words =
+            [("CONFIG_FW_LOADER_COMPRESS_ZSTD", Compression::Zstd), ("CONFIG_FW_LOADER_COMPRESS_XZ", Compression::Xz)];
+        let is_old = !self.0.contains("CONFIG_FW_LOADER_COMPRESS_");
+        match self.has("CONFIG_FW_LOADER_COMPRESS") {
+            true if is_old => vec![Compression::Xz],
+            true => words.into_iter().filter(|(option, _)| self.has(option)).map(|(_, packed)| packed).collect(),
+            false => Vec::new(),
+        }
+    }
+
     fn decompresses(&self) -> Option<Compression> {
         if !self.has("CONFIG_MODULE_DECOMPRESS") {
             return None;
@@ -212,6 +233,21 @@ mod tests {
         ] {
             let (_dir, tree) = tree(&[("lib/modules/6.1/modules.dep", ""), ("boot/config-6.1", config)]);
             assert_eq!(Kernel::find(&tree, Some("6.1"), None).unwrap().decompresses, expected, "{config}");
+        }
+    }
+
+    #[test]
+    fn packed_firmware_is_read_by_kernels_that_say_so_and_xz_by_old_ones_that_do() {
+        for (config, expected) in [
+            ("CONFIG_FW_LOADER_COMPRESS=y\n", &[Compression::Xz][..]),
+            (
+                "CONFIG_FW_LOADER_COMPRESS=y\n# CONFIG_FW_LOADER_COMPRESS_XZ is not set\nCONFIG_FW_LOADER_COMPRESS_ZSTD=y\n",
+                &[Compression::Zstd],
+            ),
+            ("# CONFIG_FW_LOADER_COMPRESS is not set\n", &[]),
+        ] {
+            let (_dir, tree) = tree(&[("lib/modules/6.1/modules.dep", ""), ("boot/config-6.1", config)]);
+            assert_eq!(Kernel::find(&tree, Some("6.1"), None).unwrap().reads_firmware, expected, "{config}");
         }
     }
 

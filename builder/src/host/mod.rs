@@ -67,6 +67,12 @@ impl SystemHost {
         Ok(layers)
     }
 
+    /// Whether what is at work here shows what the image's kernel can do: it is the kernel that is running.
+    pub fn is_running(&self) -> bool {
+        self.tree.is_this_machine()
+            && kernel::running_release(&self.tree).is_ok_and(|running| running == self.kernel.release)
+    }
+
     /// What should be known of the layers, though it stops nothing.
     pub fn warnings_of(&self, layers: &[Layer]) -> Vec<String> {
         let reserved = self.tree.line("sys/kernel/kexec_crash_size").and_then(|bytes| bytes.parse::<u64>().ok());

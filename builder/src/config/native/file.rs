@@ -80,6 +80,7 @@ pub(super) struct Image {
     pub(super) programs: Vec<Spanned<String>>,
     pub(super) include: Vec<Spanned<[String; 2]>>,
     pub(super) firmware: Vec<Spanned<String>>,
+    pub(super) allow_missing_firmware: Option<Spanned<bool>>,
     pub(super) compress: Text,
     pub(super) hostonly: Option<Spanned<bool>>,
     pub(super) watchdog: Option<Spanned<bool>>,

@@ -72,6 +72,7 @@
 //! optional = ["/usr/bin/strace"]
 //! include = [["/etc/kdump/extra", "/etc/extra"]]
 //! firmware = ["/opt/firmware"]            # looked at before /lib/firmware
+//! allow_missing_firmware = true           # of drivers that the target needs: the devices do without
 //! compress = "zstd"
 //! hostonly = true                         # false: with the drivers of most machines, network cards among them if dumps go there
 //! watchdog = true                         # false: that of the running system is left alone
@@ -340,6 +341,7 @@ impl Reader<'_> {
         image.compress = self.optional("compress", &file.compress, |name| {
             Packing::from_str(name, false).map_err(|_| anyhow!("an image is not packed with `{name}` here"))
         });
+        image.allow_missing_firmware = self.plain(&file.allow_missing_firmware);
         image.hostonly = self.plain(&file.hostonly);
         image.watchdog = self.plain(&file.watchdog);
         image.integrity = self.plain(&file.integrity);
@@ -538,6 +540,7 @@ mod tests {
         assert_eq!(dump.kdump_post.as_ref().unwrap().value, Path::new("/usr/local/sbin/after-the-dump"));
         assert_eq!((dump.extra_modules.len(), dump.extra_bins.len(), dump.forbid_modules.len()), (1, 1, 1));
         assert!(dump.image.integrity.as_ref().unwrap().value && dump.image.modsign.as_ref().unwrap().value);
+        assert!(dump.image.allow_missing_firmware.as_ref().unwrap().value);
         assert_eq!(dump.fence_nodes.as_ref().unwrap().value.len(), 2);
         assert_eq!(dump.fence_args.as_ref().unwrap().value.interval, 10);
         let given = Given { value: "x".to_owned(), origin: Origin::Line("kdump".into(), 1) };
