@@ -14,6 +14,7 @@ use crate::image::Parts;
 use crate::kdumpctl::kernel_file;
 use crate::plan::{Entry, Plan};
 use crate::problems::Problems;
+use crate::reuse::{self, Facts, Old};
 use crate::signatures::{self, Judge};
 use crate::unpack::Codec;
 use crate::{endings, image, integrity, network, normal, scripts, target, uptodate};
@@ -48,7 +49,12 @@ pub struct Request {
     pub asked: Asked,
     /// For a normal boot, and how; else it is for a capture kernel.
     pub normal: Option<normal::Options>,
+    /// An image that is there, from which is taken what has not changed.
+    pub old: Option<PathBuf>,
 }
+
+/// What an image says of its builder.
+pub const BUILT_BY: &str = concat!("kdump-rs ", env!("CARGO_PKG_VERSION"));
 
 /// What was planned.
 #[derive(Debug)]
@@ -71,6 +77,10 @@ pub struct Built {
     pub estimate: Estimate,
     /// What should be looked at, though it stops nothing.
     pub warnings: Vec<String>,
+    /// What the modules say of themselves, for the next image.
+    pub facts: Facts,
+    /// The image that is there.
+    pub old: Option<Old>,
 }
 
 /// A module of a plan.
@@ -114,22 +124,25 @@ pub fn plan(request: &Request) -> anyhow::Result<Built> {
     let mut problems = Problems::default();
     problems.note(check_packing(packing, &host.kernel));
     let programs = Programs::find(request.programs.as_deref())?;
+    let old = request.old.as_ref().and_then(|path| Old::read(path, &host.kernel));
     let sources = |config: &Config| [config.sources.clone(), integrity::sources(config, &host.tree)].concat();
     let sources = config.as_ref().map(sources);
     let built = match (config, request.normal) {
-        (Some(config), _) => problems.note(plan_for(&config, &host, &programs)),
+        (Some(config), _) => problems.note(plan_for(&config, &host, &programs, old.as_ref())),
         (None, options) => problems.note(normal::plan(options.unwrap_or_default(), &request.files, &host, &programs)),
     };
     problems.finish()?;
     let mut built = built.context("there is no plan")?;
     if let Some(sources) = sources {
-        let inputs = uptodate::inputs(&host.tree, &request.files, &host.kernel, &programs, sources).to_text();
+        let known = old.as_ref().map(Old::inputs);
+        let inputs = uptodate::inputs(&host.tree, &request.files, &host.kernel, &programs, sources, known).to_text();
         built.plan.add(Entry::file(uptodate::PATH, inputs.into_bytes(), "what the image is made of"))?;
+        built.plan.add(Entry::file(reuse::PATH, built.facts.to_bytes()?, "what its modules say of themselves"))?;
         list(&mut built.plan);
     }
     let kernel = host.kernel.file(&host.tree);
     let estimate = estimate::of_plan(&built, kernel.as_deref(), &host);
-    Ok(Built { packing, estimate, ..built })
+    Ok(Built { packing, estimate, old, ..built })
 }
 
 /// Whether the kernel can unpack what is written.
@@ -148,7 +161,7 @@ fn check_packing(packing: Packing, kernel: &Kernel) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// As [`plan`].
-pub fn plan_for(config: &Config, host: &SystemHost, ours: &Programs) -> anyhow::Result<Built> {
+pub fn plan_for(config: &Config, host: &SystemHost, ours: &Programs, old: Option<&Old>) -> anyhow::Result<Built> {
     let mut warnings = config.warnings.clone();
     let mut problems = Problems::default();
     let collector = &config.dump.collector;
@@ -196,7 +209,7 @@ pub fn plan_for(config: &Config, host: &SystemHost, ours: &Programs) -> anyhow::
     let firmware: Vec<PathBuf> = config.dump.image.firmware.iter().map(|given| given.value.clone()).collect();
     let cmdline = Cmdline::parse(append);
     let may_lack_firmware = config.dump.image.allow_missing_firmware.as_ref().is_some_and(|given| given.value);
-    let wanted = Wanted { asked, cmdline: &cmdline, firmware: &firmware, may_lack_firmware };
+    let wanted = Wanted { asked, cmdline: &cmdline, firmware: &firmware, may_lack_firmware, old };
     finish(plan, image, wanted, host, warnings, problems)
 }
 
@@ -210,6 +223,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) firmware: &'a [PathBuf],
     /// Whether the devices do without firmware that is missing.
     pub(crate) may_lack_firmware: bool,
+    /// The image that is there.
+    pub(crate) old: Option<&'a Old>,
 }
 
 /// Why there is no plan.
@@ -221,7 +236,7 @@ fn unplanned(problems: Problems) -> anyhow::Error {
 pub(crate) fn finish(
     mut plan: Plan,
     image: ImageConfig,
-    Wanted { mut asked, cmdline, firmware: more_firmware, may_lack_firmware }: Wanted<'_>,
+    Wanted { mut asked, cmdline, firmware: more_firmware, may_lack_firmware, old }: Wanted<'_>,
     host: &SystemHost,
     mut warnings: Vec<String>,
     mut problems: Problems,
@@ -245,9 +260,9 @@ pub(crate) fn finish(
     }
     let judge = Judge::new(host, cmdline, image.hooks.modsign.as_ref());
     let (tree, kernel, index) = (&host.tree, &host.kernel, host.index());
-    let source = modules::Source { tree, kernel, index, config: &modprobe, judge: &judge };
+    let source = modules::Source { tree, kernel, index, config: &modprobe, judge: &judge, old };
     problems.add(coverage::check(index, &modprobe, &asked.modules, &kernel.release));
-    let modules::Gathered { chosen, left_out, problems: missing } = source.gather(&asked.modules);
+    let modules::Gathered { chosen, left_out, problems: missing, facts } = source.gather(&asked.modules);
     problems.add(missing);
     let told = |(module, why)| format!("module {module} is not in the image: {why}");
     let mut left_out: Vec<String> = left_out.iter().map(told).collect();
@@ -278,7 +293,7 @@ pub(crate) fn finish(
     plan.add(Entry::file(contract::PATH, text.into_bytes(), "what init is told"))?;
     list(&mut plan);
     let (packing, early, overlay, estimate) = (Packing::None, Plan::default(), Vec::new(), Estimate::default());
-    Ok(Built { plan, config: image, packing, early, overlay, modules, left_out, estimate, warnings })
+    Ok(Built { plan, config: image, packing, early, overlay, modules, left_out, estimate, warnings, facts, old: None })
 }
 
 /// Puts the list of all entries into a plan.
@@ -384,7 +399,7 @@ pub(crate) fn image_config(
     Ok(ImageConfig {
         version: contract::VERSION,
         kernel_release: host.kernel.release.clone(),
-        built_by: concat!("kdump-rs ", env!("CARGO_PKG_VERSION")).to_owned(),
+        built_by: BUILT_BY.to_owned(),
         dump: Dump {
             log_only: config.dump.log_only.as_ref().is_some_and(|given| given.value),
             keep: config.system.keep.as_ref().map(|given| given.value),

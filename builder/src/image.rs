@@ -7,6 +7,7 @@ use crate::build::Built;
 use crate::cpio::layout::padding;
 use crate::cpio::write::{self, Packing};
 use crate::plan::Plan;
+use crate::reuse::Old;
 use anyhow::{Context, bail};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
@@ -52,12 +53,20 @@ pub struct Parts<'a> {
     pub packing: Packing,
     /// An archive that is finished already.
     pub overlay: &'a [u8],
+    /// An image from which compressed parts may be copied.
+    pub old: Option<&'a Old>,
 }
 
 impl Parts<'_> {
     /// Those of what was planned.
     pub fn of(built: &Built) -> Parts<'_> {
-        Parts { early: &built.early, plan: &built.plan, packing: built.packing, overlay: &built.overlay }
+        Parts {
+            early: &built.early,
+            plan: &built.plan,
+            packing: built.packing,
+            overlay: &built.overlay,
+            old: built.old.as_ref(),
+        }
     }
 
     fn write(&self, mtime: u32, out: &mut dyn Write) -> anyhow::Result<()> {
@@ -66,7 +75,8 @@ impl Parts<'_> {
             write::write(self.early, mtime, Packing::None, &mut out)?;
             out.pad()?;
         }
-        write::write(self.plan, mtime, self.packing, &mut out)?;
+        let old = self.old.map(Old::members);
+        write::write_again(self.plan, mtime, self.packing, old.as_ref(), &mut out)?;
         if !self.overlay.is_empty() {
             out.pad()?;
             out.write_all(self.overlay)?;
@@ -227,7 +237,7 @@ mod tests {
     }
 
     fn parts<'a>(early: &'a Plan, plan: &'a Plan) -> Parts<'a> {
-        Parts { early, plan, packing: Packing::None, overlay: &[] }
+        Parts { early, plan, packing: Packing::None, overlay: &[], old: None }
     }
 
     #[test]

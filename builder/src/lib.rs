@@ -40,6 +40,7 @@
 //! | [`generator`] | what systemd is told before it starts anything; its units are in `dist/`, with all else of packages |
 //! | [`inspect`] | lists, prints, unpacks and compares images, ours or not; [`unpack`] is what undoes compression |
 //! | [`uptodate`] | whether an image is still what would be built now |
+//! | [`reuse`] | what the next image takes from the one that is there |
 //! | [`kexec`] | loading; its `sys.rs` is the one room with `unsafe` in it |
 //! | [`crashkernel`] | what is reserved: every syntax, every distribution's default |
 //! | [`estimate`](mod@estimate) | what a capture kernel takes |
@@ -77,6 +78,7 @@ pub mod problems;
 pub mod raw;
 pub mod remote;
 pub mod report;
+pub mod reuse;
 pub mod scripts;
 pub mod signatures;
 pub mod target;

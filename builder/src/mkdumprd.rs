@@ -46,6 +46,7 @@ pub fn run(typed: &Mkdumprd, out: &mut dyn Write) -> anyhow::Result<()> {
             livepatch: typed.livepatch,
             allow_missing_firmware: typed.allow_missing_firmware,
         }),
+        old: output.filter(|output| output.is_file()).map(Path::to_owned),
     })?;
     for warning in &built.warnings {
         log::warn!("{warning}");

@@ -128,7 +128,7 @@ pub fn plan(options: Options, files: &Files, host: &SystemHost, ours: &Programs)
     }
     let image = ImageConfig { normal: Some(seen.root), ..build::image_config(&config, host, hooks, path)? };
     let may_lack_firmware = options.allow_missing_firmware;
-    let wanted = build::Wanted { asked, cmdline: &Cmdline::default(), firmware: &[], may_lack_firmware };
+    let wanted = build::Wanted { asked, cmdline: &Cmdline::default(), firmware: &[], may_lack_firmware, old: None };
     let built = build::finish(plan, image, wanted, host, warnings, Problems::default())?;
     let mut early = Plan::default();
     if options.early_microcode {

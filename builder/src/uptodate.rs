@@ -65,13 +65,28 @@ struct State {
     sum: String,
 }
 
+impl State {
+    /// Whether all is as stat(2) told it before.
+    fn is_untouched(&self, is: &State) -> bool {
+        let is_same = is.size == self.size && is.time == self.time && is.inode == self.inode;
+        is.kind == self.kind && (is.kind == '-' || is_same)
+    }
+}
+
 /// The files that an image is made of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inputs(BTreeMap<String, State>);
 
 /// Everything that was looked at for an image: what `tree` was asked for, the configuration, the kernel, our programs, and
-/// `more`.
-pub fn inputs(tree: &Tree, files: &Files, kernel: &Kernel, programs: &Programs, more: Vec<PathBuf>) -> Inputs {
+/// `more`. What `old` knows and nobody has touched is not read again.
+pub fn inputs(
+    tree: &Tree,
+    files: &Files,
+    kernel: &Kernel,
+    programs: &Programs,
+    more: Vec<PathBuf>,
+    old: Option<&Inputs>,
+) -> Inputs {
     let mut paths: BTreeSet<PathBuf> = tree.asked().into_iter().filter(|path| is_input(tree, path)).collect();
     paths.extend(more);
     paths.extend([files.kdump_conf.clone(), files.sysconfig.clone(), files.debian.clone()]);
@@ -85,7 +100,12 @@ pub fn inputs(tree: &Tree, files: &Files, kernel: &Kernel, programs: &Programs, 
         paths.insert(dir);
     }
     let dated = std::env::var_os("SOURCE_DATE_EPOCH").is_none();
-    let named = |path: PathBuf| Some((name_of(tree, &path)?, state(&path, dated)));
+    let named = |path: PathBuf| {
+        let name = name_of(tree, &path)?;
+        let known = old.and_then(|old| old.0.get(&name)).filter(|was| dated && was.is_untouched(&look(&path)));
+        let state = known.cloned().unwrap_or_else(|| state(&path, dated));
+        Some((name, state))
+    };
     Inputs(paths.into_iter().filter_map(named).collect())
 }
 
@@ -112,7 +132,11 @@ impl Inputs {
         text
     }
 
-    fn parse(text: &str) -> anyhow::Result<Inputs> {
+    /// Reads the list of an image.
+    ///
+    /// # Errors
+    /// A line of it is damaged.
+    pub fn parse(text: &str) -> anyhow::Result<Inputs> {
         let line = |line: &str| {
             let mut words = line.splitn(6, ' ');
             let mut next = || words.next().context("it is cut off");
@@ -128,13 +152,18 @@ impl Inputs {
             .map(Inputs)
     }
 
+    /// The sum of the file of that name, if it has not been touched.
+    pub fn untouched(&self, tree: &Tree, name: &str) -> Option<&str> {
+        let was = self.0.get(name)?;
+        (was.kind == 'f' && was.is_untouched(&look(&path_of(tree, name)))).then_some(&was.sum)
+    }
+
     fn changes(&self, tree: &Tree) -> Vec<String> {
         let mut changes = Vec::new();
         for (name, was) in &self.0 {
             let path = path_of(tree, name);
             let is = look(&path);
-            let is_same = is.size == was.size && is.time == was.time && is.inode == was.inode;
-            if is.kind == was.kind && (was.kind == '-' || is_same) {
+            if was.is_untouched(&is) {
                 continue;
             }
             match (was.kind, is.kind) {
@@ -159,7 +188,7 @@ fn is_input(tree: &Tree, path: &Path) -> bool {
 }
 
 /// The name in the list: below the root as the machine calls it, elsewhere with a mark.
-fn name_of(tree: &Tree, path: &Path) -> Option<String> {
+pub(crate) fn name_of(tree: &Tree, path: &Path) -> Option<String> {
     let name = match path.strip_prefix(tree.root()) {
         Ok(inside) => format!("/{}", inside.to_str()?),
         Err(_) => format!("={}", path.to_str()?),
@@ -195,10 +224,19 @@ fn summed(state: State, path: &Path) -> State {
         _ => return state,
     };
     let sum = match read {
-        Ok(()) => hasher.finalize().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}")),
+        Ok(()) => digits(&hasher.finalize()),
         Err(_) => "-".to_owned(),
     };
     State { sum, ..state }
+}
+
+/// The sum of some bytes.
+pub(crate) fn sum(bytes: &[u8]) -> String {
+    digits(&Sha256::digest(bytes))
+}
+
+fn digits(sum: &[u8]) -> String {
+    sum.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 fn copy(file: &mut fs::File, hasher: &mut Sha256) -> io::Result<()> {

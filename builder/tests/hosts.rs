@@ -35,6 +35,7 @@ fn request(root: &Path, system: &FakeSystem) -> Request {
         packing: None,
         asked: Asked::default(),
         normal: None,
+        old: None,
     }
 }
 

@@ -5,6 +5,7 @@
 //!   last:   an entry named TRAILER!!!
 //! ```
 
+pub mod members;
 pub mod read;
 pub mod write;
 

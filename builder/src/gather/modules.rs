@@ -11,6 +11,7 @@
 use crate::host::kernel::Compression;
 use crate::host::{Kernel, Tree};
 use crate::plan::Entry;
+use crate::reuse::{Facts, Module, Old};
 use crate::signatures::{Judge, Signature, Verdict};
 use crate::unpack::unpack;
 use anyhow::{Context, bail};
@@ -31,6 +32,8 @@ pub struct Gathered {
     pub left_out: BTreeMap<ModuleName, String>,
     /// What is required and cannot be had, or is damaged, or of another kernel.
     pub problems: Vec<anyhow::Error>,
+    /// What those that go into the image say of themselves.
+    pub facts: Facts,
 }
 
 /// A module that goes into the image.
@@ -59,6 +62,8 @@ pub struct Source<'a> {
     pub config: &'a Config,
     /// Who knows what the kernel accepts.
     pub judge: &'a Judge<'a>,
+    /// An image that is there, if it is of use.
+    pub old: Option<&'a Old>,
 }
 
 impl Source<'_> {
@@ -82,11 +87,11 @@ impl Source<'_> {
                 let read = match (ban, lacks) {
                     (Some(ban), _) => Err(anyhow::Error::msg(ban)),
                     (None, Some(lacks)) => Err(anyhow::anyhow!("it needs {lacks}, which is left out")),
-                    (None, None) => self.read(&module, &reason),
+                    (None, None) => self.read(&module, &reason, &mut all.facts),
                 };
                 match read {
-                    Ok((file, info)) => {
-                        todo.extend(self.later(&module, &info));
+                    Ok((file, weakdep)) => {
+                        todo.extend(self.later(&module, &weakdep));
                         all.left_out.remove(&module);
                         all.chosen.insert(module, file);
                     }
@@ -180,11 +185,11 @@ impl Source<'_> {
     }
 
     /// What the kernel may ask for by itself once the module is there.
-    fn later(&self, module: &ModuleName, info: &ModInfo) -> Vec<ModuleNeed> {
+    fn later(&self, module: &ModuleName, told: &[String]) -> Vec<ModuleNeed> {
         let bare =
             resolve::softdep(self.index, self.config, module).map(|softdep| softdep.bare.clone()).unwrap_or_default();
         // A depmod older than the kernel leaves no modules.weakdep; the module itself tells it, too.
-        let told = info.values("weakdep").flat_map(str::split_whitespace);
+        let told = told.iter().flat_map(|names| names.split_whitespace());
         let listed = self.index.weakdep(module).iter().map(String::as_str);
         let weak = told.chain(listed).chain(self.config.weakdep(module)).map(str::to_owned);
         let need = |request| ModuleNeed {
@@ -196,7 +201,7 @@ impl Source<'_> {
         bare.into_iter().chain(weak).map(need).collect()
     }
 
-    fn read(&self, module: &ModuleName, reason: &str) -> anyhow::Result<(Chosen, ModInfo)> {
+    fn read(&self, module: &ModuleName, reason: &str, facts: &mut Facts) -> anyhow::Result<(Chosen, Vec<String>)> {
         let release = &self.kernel.release;
         let Some(file) = self.index.get(module) else {
             bail!(
@@ -209,18 +214,52 @@ impl Source<'_> {
             false => self.kernel.modules_dir.join(&file.path),
         };
         self.tree.note(&place);
-        let packed = fs::read(&place).with_context(|| {
+        let known = self.old.and_then(|old| old.module(self.tree, &place, self.kernel.decompresses));
+        let read = match known {
+            Some(known) => known,
+            None => self.read_file(&place, module, reason)?,
+        };
+        let verdict = self.judge.verdict(&read.signature);
+        if let Some(Verdict::Refused(why)) = &verdict {
+            bail!("kernel {release} would refuse the module {module} ({reason}): {why}");
+        }
+        let unpacked = self.unpacks(read.packed);
+        let (index_path, reason) = match unpacked {
+            Some(compression) => (
+                file.path.strip_suffix(suffix(compression)).unwrap_or(&file.path).to_owned(),
+                format!("{reason}; unpacked, because the kernel cannot be told to unpack {compression}"),
+            ),
+            None => (file.path.clone(), reason.to_owned()),
+        };
+        let path = match absolute {
+            true => index_path.clone(),
+            false => format!("lib/modules/{release}/{index_path}"),
+        };
+        facts.add(self.tree, &place, &path, &read, unpacked.is_some());
+        let Module { bytes, firmware, weakdep, .. } = read;
+        Ok((Chosen { index_path, entry: Entry::file(&path, bytes, reason), firmware, verdict }, weakdep))
+    }
+
+    /// How a module has to be unpacked, because the kernel does not do it.
+    fn unpacks(&self, packed: Option<Compression>) -> Option<Compression> {
+        packed.filter(|_| packed != self.kernel.decompresses)
+    }
+
+    /// Reads a module that no image has.
+    fn read_file(&self, place: &Path, module: &ModuleName, reason: &str) -> anyhow::Result<Module> {
+        let release = &self.kernel.release;
+        let file = fs::read(place).with_context(|| {
             format!(
                 "module {module} ({reason}) is missing: cannot read {}; install kernel {release} again",
                 place.display()
             )
         })?;
-        let compression = Compression::of(&packed);
-        let object = match compression {
-            Some(compression) => {
-                Cow::Owned(unpack(&packed, compression).with_context(|| format!("cannot unpack {}", place.display()))?)
+        let packed = Compression::of(&file);
+        let object = match packed {
+            Some(packed) => {
+                Cow::Owned(unpack(&file, packed).with_context(|| format!("cannot unpack {}", place.display()))?)
             }
-            None => Cow::Borrowed(packed.as_slice()),
+            None => Cow::Borrowed(file.as_slice()),
         };
         let info = ModInfo::read(&object).with_context(|| format!("{} is damaged", place.display()))?;
         if let Some(magic) = info.values("vermagic").next()
@@ -237,28 +276,13 @@ impl Source<'_> {
                  a normal boot use `kpatch install` and mkdumprd --normal --livepatch; take it out there"
             );
         }
-        let verdict = self.judge.verdict(&Signature::of(&object));
-        if let Some(Verdict::Refused(why)) = &verdict {
-            bail!("kernel {release} would refuse the module {module} ({reason}): {why}");
-        }
-        let unpack_now = compression.filter(|_| compression != self.kernel.decompresses);
-        let (index_path, reason) = match unpack_now {
-            Some(compression) => (
-                file.path.strip_suffix(suffix(compression)).unwrap_or(&file.path).to_owned(),
-                format!("{reason}; unpacked, because the kernel cannot be told to unpack {compression}"),
-            ),
-            None => (file.path.clone(), reason.to_owned()),
-        };
-        let path = match absolute {
-            true => index_path.clone(),
-            false => format!("lib/modules/{release}/{index_path}"),
-        };
-        let firmware = info.values("firmware").map(str::to_owned).collect();
-        let bytes = match unpack_now {
+        let all = |key| info.values(key).map(str::to_owned).collect();
+        let (firmware, weakdep, signature) = (all("firmware"), all("weakdep"), Signature::of(&object));
+        let bytes = match self.unpacks(packed) {
             Some(_) => object.into_owned(),
-            None => packed,
+            None => file,
         };
-        Ok((Chosen { index_path, entry: Entry::file(&path, bytes, reason), firmware, verdict }, info))
+        Ok(Module { packed, bytes, firmware, weakdep, signature })
     }
 }
 

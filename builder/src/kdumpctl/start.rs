@@ -140,7 +140,8 @@ pub(super) fn build(machine: &Machine, disk: &OnDisk) -> anyhow::Result<Built> {
         fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     }
     let what = format!("planning {}", disk.image.display());
-    waiting::while_saying(&what, || build::plan(&request(machine, &disk.release)))
+    let old = Some(disk.image.clone()).filter(|image| image.is_file());
+    waiting::while_saying(&what, || build::plan(&Request { old, ..request(machine, &disk.release) }))
         .with_context(|| format!("cannot build {}", disk.image.display()))
 }
 
@@ -155,6 +156,7 @@ pub(super) fn request(machine: &Machine, release: &str) -> Request {
         packing: None,
         asked: Asked::default(),
         normal: None,
+        old: None,
     }
 }
 

@@ -10,6 +10,7 @@
 use cms::content_info::ContentInfo;
 use cms::signed_data::{SignedData, SignerIdentifier};
 use der::{Decode, Encode};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 const MARKER: &[u8] = b"~Module signature appended~\n";
@@ -32,7 +33,7 @@ pub enum Signature {
 }
 
 /// How a signature names a key.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Signer {
     /// By the issuer of its certificate, as DER, and the number that this one gave it.
     Issued {

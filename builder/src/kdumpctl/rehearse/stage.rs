@@ -210,6 +210,7 @@ fn drivers(machine: &Machine, release: &str, fstype: &str) -> anyhow::Result<Pla
         packing: Some(Packing::None),
         asked: crate::asked::Asked::default(),
         normal: None,
+        old: None,
     };
     let whole = build::plan(&request).context("the drivers of a virtual disk cannot be laid over the image")?.plan;
     let mut plan = Plan::default();
