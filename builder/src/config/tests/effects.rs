@@ -66,11 +66,11 @@ const RHEL: &[Row] = &[
     ("extra_bins /usr/bin/a", Is("image.files", "[\"/usr/bin/a\"]", "file usr/bin/a")),
     (
         "auto_reset_crashkernel no",
-        Is("auto_reset_crashkernel", "false", "automatic: Nothing is changed: /etc/kdump.conf:1 does not want it"),
-    ),
-    (
-        "auto_reset_crashkernel whatever",
-        Is("auto_reset_crashkernel", "true", "automatic: + GRUB_CMDLINE_LINUX=\"crashkernel=2G-64G:256M,64G-:512M\""),
+        Is(
+            "auto_reset_crashkernel",
+            "false",
+            "no after an upgrade: /etc/default/grub: crashkernel=2G-64G:256M,64G-:512M from the next boot on",
+        ),
     ),
     ("kdump_pre /usr/bin/a", Is("programs.pre", "\"/usr/bin/a\"", "init hooks.user.pre[0].argv = [\"/usr/bin/a\"]")),
     ("kdump_post /usr/bin/a", Is("programs.post", "\"/usr/bin/a\"", "init hooks.user.post[0].argv = [\"/usr/bin/a\"]")),
@@ -128,7 +128,7 @@ const SUSE: &[Row] = &[
         Is(
             "kernel.crashkernel",
             "\"crashkernel=1M,high crashkernel=1M,low\"",
-            "reset: + GRUB_CMDLINE_LINUX=\"crashkernel=1M,high crashkernel=1M,low\"",
+            "start: /etc/default/grub: crashkernel=1M,high crashkernel=1M,low from the next boot on",
         ),
     ),
     (
@@ -137,12 +137,8 @@ const SUSE: &[Row] = &[
     ),
     ("KDUMP_CRASHKERNEL=256M", No("KDUMP_CRASHKERNEL: `256M` is not followed; write `auto`, or crashkernel=…")),
     (
-        "KDUMP_UPDATE_BOOTLOADER=no",
-        Is(
-            "kernel.update_bootloader",
-            "false",
-            "automatic: Nothing is changed: /etc/sysconfig/kdump:2 does not want it",
-        ),
+        "KDUMP_CRASHKERNEL=crashkernel=1M\nKDUMP_UPDATE_BOOTLOADER=no",
+        Is("kernel.update_bootloader", "false", "no start: /etc/default/grub: crashkernel=1M from the next boot on"),
     ),
     ("KDUMP_COMMANDLINE_APPEND=x\nKDUMP_CPUS=0", Is("kernel.append", "\"… x\"", "no line nr_cpus=1")),
     ("KDUMP_CPUS=4", Is("kernel.append", "\"… nr_cpus=4\"", "line nr_cpus=4")),
@@ -383,8 +379,12 @@ const NATIVE: &[Row] = &[
     ("rebuild = \"always\"", Is("rebuild", "\"always\"", "a second start builds")),
     ("enabled = false", Is("enabled", "false", "no loaded release = \"6.1-test\"")),
     (
-        "auto_reset_crashkernel = true",
-        Is("auto_reset_crashkernel", "true", "automatic: + GRUB_CMDLINE_LINUX=\"crashkernel=2G-64G:256M,64G-:512M\""),
+        "auto_reset_crashkernel = false",
+        Is(
+            "auto_reset_crashkernel",
+            "false",
+            "no after an upgrade: /etc/default/grub: crashkernel=2G-64G:256M,64G-:512M from the next boot on",
+        ),
     ),
     ("log_level = 4", Is("log_level", "4", "log level DEBUG")),
     (
@@ -436,6 +436,11 @@ const NATIVE: &[Row] = &[
     (
         "[image]\ndrivers = [\"unrelated\"]\nfirmware = [\"/opt/firmware\"]",
         Is("image.firmware", "[\"/opt/firmware\"]", "file lib/firmware/vendor/card.bin"),
+    ),
+    (
+        "target = [{ kind = \"raw\", device = \"/dev/vdc\" }]\nkernel.release = \"6.2-other\"\n[image]\n\
+         allow_missing_firmware = true",
+        Is("image.allow_missing_firmware", "true", "module card"),
     ),
     ("[image]\ncompress = \"gzip\"", Is("image.compress", "\"gzip\"", "packed with gzip")),
     ("[image]\nhostonly = false", Is("image.hostonly", "false", "module nvme")),
@@ -505,11 +510,15 @@ const NATIVE: &[Row] = &[
     ("[kernel]\nsyscall = \"file\"", Is("kernel.syscall", "\"file\"", "loaded syscall = \"file\"")),
     (
         "[kernel]\ncrashkernel = \"crashkernel=1M\"",
-        Is("kernel.crashkernel", "\"crashkernel=1M\"", "reset: + GRUB_CMDLINE_LINUX=\"crashkernel=1M\""),
+        Is(
+            "kernel.crashkernel",
+            "\"crashkernel=1M\"",
+            "start: /etc/default/grub: crashkernel=1M from the next boot on",
+        ),
     ),
     (
-        "[kernel]\nupdate_bootloader = true",
-        Is("kernel.update_bootloader", "true", "automatic: + GRUB_CMDLINE_LINUX=\"crashkernel=2G-64G:256M,64G-:512M\""),
+        "[kernel]\ncrashkernel = \"crashkernel=1M\"\nupdate_bootloader = false",
+        Is("kernel.update_bootloader", "false", "no start: /etc/default/grub: crashkernel=1M from the next boot on"),
     ),
     ("[kernel]\nauto_resize = true", Is("kernel.auto_resize", "true", "reservation is smaller")),
     (

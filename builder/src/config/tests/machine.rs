@@ -11,12 +11,13 @@ use crate::host::Tree;
 use crate::kdumpctl;
 use crate::kexec::fake::FakeKexec;
 use clap::Parser;
+use kdump_hooks::fake::object;
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::sync::Mutex;
 
-/// The kernel that runs, and one that does not, with everything built in.
+/// A kernel that does not run, with everything built in but the driver of /dev/vdc, whose firmware the machine lacks.
 const OTHER: &str = "6.2-other";
 
 /// Modules that stand alone.
@@ -79,6 +80,7 @@ const FILES: &[(&str, &str)] = &[
     ("usr/bin/b", "b"),
     ("opt/extra", "x"),
     ("opt/firmware/vendor/card.bin", "firmware"),
+    ("var/lib/kdump/crashkernel-defaults", "512M\n"),
     (
         "var/lib/kdump/test.json",
         "{\"id\":\"1\",\"state\":\"pending\",\"boot\":\"first\",\"time\":1,\"image\":\"/i\",\"image_written\":1,\"kernel\":\"6.1-test\"}",
@@ -99,6 +101,15 @@ driver = "virtio_blk"
 at = "/sys/devices/platform/virtio0/block/vda1"
 class = "block"
 files = { dev = "8:1" }
+
+[[device]]
+at = "/sys/devices/platform/virtio1"
+driver = "card"
+
+[[device]]
+at = "/sys/devices/platform/virtio1/block/vdc"
+class = "block"
+files = { dev = "8:32" }
 
 [links]
 "/sys/class/watchdog/watchdog0/device" = "/sys/devices/platform/wdt"
@@ -123,7 +134,7 @@ pub(super) fn observe(configuration: &[(&str, &str)], again: bool) -> BTreeSet<S
 fn machine(dir: &tempfile::TempDir) -> FakeSystem {
     let modules: String = MODULES.iter().map(|name| format!("\"{name}\" = {{ in = \"any\" }}\n")).collect();
     let modules = format!(
-        "{modules}unrelated = {{ in = \"any\", firmware = [\"vendor/card.bin\"] }}\nipv6 = {{ in = \"builtin\" }}\n"
+        "{modules}unrelated = {{ in = \"any\", firmware = [\"vendor/card.bin\"] }}\nipv6 = {{ in = \"builtin\" }}\ncard = {{ in = \"any\" }}\n"
     );
     let system = described::machine(dir.path(), HOST, &modules).unwrap();
     fs::remove_file(dir.path().join("lib/firmware/vendor/card.bin")).unwrap();
@@ -134,12 +145,18 @@ fn machine(dir: &tempfile::TempDir) -> FakeSystem {
             fs::set_permissions(dir.path().join(path), fs::Permissions::from_mode(0o755)).unwrap();
         }
     }
+    let wants = dir.path().join("etc/systemd/system/multi-user.target.wants");
+    fs::create_dir_all(&wants).unwrap();
+    symlink("/usr/lib/systemd/system/kdump.service", wants.join("kdump.service")).unwrap();
     for path in ["etc/keys/ima/one.der", "etc/keys/modsign/one.der"] {
         system.write(path, &[0x30, 0x82, 0, 1, 0]).unwrap();
     }
     let builtin: String = MODULES.iter().map(|name| format!("kernel/{name}.ko\n")).collect();
-    for (name, text) in [("modules.dep", ""), ("modules.builtin", &builtin)] {
-        system.write(&format!("lib/modules/{OTHER}/{name}"), text.as_bytes()).unwrap();
+    let card = object(&[&format!("vermagic={OTHER} SMP"), "firmware=vendor/card.bin"]);
+    for (name, bytes) in
+        [("modules.dep", &b"card.ko:\n"[..]), ("modules.builtin", builtin.as_bytes()), ("card.ko", &card)]
+    {
+        system.write(&format!("lib/modules/{OTHER}/{name}"), bytes).unwrap();
     }
     system
 }
@@ -210,8 +227,8 @@ impl Observer {
         }
         let reset = self.says("reset-crashkernel --dry-run");
         lines.extend(reset.into_iter().map(|line| format!("reset: {line}")));
-        let automatic = self.says("reset-crashkernel --if-configured --dry-run");
-        lines.extend(automatic.into_iter().map(|line| format!("automatic: {line}")));
+        let updated = self.says("_reset-crashkernel-after-update");
+        lines.extend(updated.into_iter().map(|line| format!("after an upgrade: {line}")));
         lines
     }
 }
