@@ -329,7 +329,8 @@ fn an_installed_package_saves_a_crash_that_the_next_boot_finds() -> Result<()> {
     said.expect("built", "1")?;
     said.expect("left", &format!("/boot/initramfs-{}kdump.img", kernel.release))?;
     // By kernel-install, and with an entry of its own, which says nothing of crashkernel= yet.
-    said.expect("options", "root=/dev/vda quiet crashkernel=384M-:128M")?;
+    let options = said.of("options")?;
+    ensure!(options.starts_with("root=/dev/vda quiet ") && options.ends_with(" crashkernel=384M-:128M"), "{options}");
     said.expect("image", "1")?;
     let removed = said.of("removed")?;
     ensure!(!removed.contains(&second.release), "kernel-install leaves {removed}");
