@@ -44,6 +44,9 @@ fn main() -> Result<()> {
     bench.judge("a local target", &local, LOCAL, SECONDS);
     let check = bench.check(&local.image)?;
     println!("{:<34} {:>9.1} ms{:>14}  {}", "up-to-date check", check * 1e3, "", verdict(check <= CHECK, "50 ms"));
+    for how in ["none", "zstd"] {
+        bench.rebuild(how)?;
+    }
     let nfs = bench.build("ours, NFS", "path /crash\nnfs 192.0.2.1:/srv\n")?;
     bench.judge("NFS", &nfs, REMOTE, f64::MAX);
     let ssh = bench.build("ours, ssh", "path /crash\nssh dump@192.0.2.1\nsshkey /root/key\n")?;
@@ -63,6 +66,13 @@ fn main() -> Result<()> {
 
 fn verdict(good: bool, goal: &str) -> String {
     format!("{} {goal}", if good { "within" } else { "ABOVE" })
+}
+
+/// How long a command takes.
+fn timed(command: &mut Command) -> Result<f64> {
+    let clock = Instant::now();
+    run(command)?;
+    Ok(clock.elapsed().as_secs_f64())
 }
 
 /// What was built, how large it is, and how long it took.
@@ -93,9 +103,7 @@ impl Bench {
     fn best(&self, mut command: impl FnMut() -> Command) -> Result<f64> {
         let mut best = f64::MAX;
         for _ in 0..self.runs {
-            let clock = Instant::now();
-            run(&mut command())?;
-            best = best.min(clock.elapsed().as_secs_f64());
+            best = best.min(timed(&mut command())?);
         }
         Ok(best)
     }
@@ -120,6 +128,44 @@ impl Bench {
         let bytes = fs::metadata(&image)?.len();
         println!("{name:<34} {seconds:>9.3} s {bytes:>14} bytes");
         Ok(Built { image, bytes, seconds })
+    }
+
+    /// An image that is there and of which one module has changed, beside one from nothing.
+    fn rebuild(&self, how: &str) -> Result<()> {
+        let config = self.scratch.path().join("kdump.conf");
+        fs::write(&config, "path /var/crash\next4 LABEL=crash\n")?;
+        let image = self.scratch.path().join(format!("rebuilt-{how}"));
+        let module =
+            self.builders.root.join("lib/modules").join(&self.builders.kver).join("kernel/drivers/block/virtio_blk.ko");
+        let original = fs::read(&module)?;
+        let build = || {
+            let mut command = Command::new(OURS);
+            command.args(["-f", "--compress", how, "--kver", &self.builders.kver, "--sysroot"]);
+            command
+                .arg(&self.builders.root)
+                .arg("--config")
+                .arg(&config)
+                .arg("--programs")
+                .arg(&self.programs)
+                .arg(&image);
+            command
+        };
+        let (mut cold, mut warm) = (f64::MAX, f64::MAX);
+        for round in 0..self.runs {
+            let _ = fs::remove_file(&image);
+            cold = cold.min(timed(&mut build())?);
+            fs::write(&module, [original.as_slice(), &round.to_le_bytes()].concat())?;
+            warm = warm.min(timed(&mut build())?);
+        }
+        fs::write(&module, original)?;
+        println!("{:<34} {cold:>9.3} s {:>14}", format!("ours, {how}, from nothing"), "");
+        println!(
+            "{:<34} {warm:>9.3} s {:>14} ratio {:.2}",
+            format!("ours, {how}, one module changed"),
+            "",
+            warm / cold
+        );
+        Ok(())
     }
 
     fn judge(&self, what: &str, built: &Built, bytes: u64, seconds: f64) {

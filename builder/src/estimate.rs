@@ -10,6 +10,7 @@ use crate::cpio::read::Archive;
 use crate::crashkernel;
 use crate::host::{SystemHost, Tree, luks, stack, sysfs};
 use crate::kexec::segments::BzImage;
+use crate::uki;
 use anyhow::Context;
 use kdump_hooks::DeviceSpec;
 use kdump_hooks::storage::{Crypt, Key, Layer};
@@ -211,8 +212,9 @@ fn loaded(path: &str, size: u64) -> u64 {
 /// What a kernel takes until it runs: a bzImage says so, any other is taken for three times its file, and no less than one
 /// of which nothing is known.
 fn kernel_size(path: &Path) -> anyhow::Result<u64> {
-    let kernel = fs::read(path)?;
-    Ok(BzImage::parse(&kernel).map_or_else(|_| KERNEL.max(3 * kernel.len() as u64), |kernel| kernel.size))
+    let file = fs::read(path)?;
+    let kernel = uki::kernel(&file).unwrap_or(&file);
+    Ok(BzImage::parse(kernel).map_or_else(|_| KERNEL.max(3 * kernel.len() as u64), |kernel| kernel.size))
 }
 
 /// The most that opening one of the volumes takes; the kernel hands over keys that need no opening.

@@ -3,6 +3,7 @@
 use crate::cli::Lsinitrd;
 use crate::host::Tree;
 use crate::inspect::{self, Extract, Order};
+use crate::uki;
 use anyhow::{Context, bail};
 use std::fs;
 use std::io::{ErrorKind, Write};
@@ -27,10 +28,11 @@ pub fn run(typed: &Lsinitrd, tree: &Tree, out: &mut dyn Write) -> anyhow::Result
 
 fn one(typed: &Lsinitrd, image: &Path, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let read = |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
-    let bytes = read(image)?;
+    let file = read(image)?;
+    let bytes = uki::initrd(&file);
     if typed.diff {
         let [other] = typed.files.as_slice() else { bail!("--diff takes two images") };
-        let differ = inspect::diff(&bytes, &read(Path::new(other))?, typed.json, out)?;
+        let differ = inspect::diff(&bytes, &uki::initrd(&read(Path::new(other))?), typed.json, out)?;
         return Ok(ExitCode::from(u8::from(differ)));
     }
     let only = [typed.print.as_slice(), typed.files.as_slice()].concat();

@@ -3,11 +3,12 @@
 
 mod builders;
 
-use builders::{Builders, run};
+use builders::{Builders, STUB, run};
 use kdump_builder::cpio::read::Archive;
-use kdump_builder::inspect;
+use kdump_builder::{inspect, uki};
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::process::CommandExt;
 
 fn names(image: &[u8]) -> BTreeSet<String> {
     Archive::read_with(image, &|_| false).unwrap().entries.iter().map(|entry| entry.path().into_owned()).collect()
@@ -52,4 +53,34 @@ fn images_of_other_builders_hold_for_us_what_they_hold_for_their_own_programs() 
     let theirs: BTreeSet<String> = list.lines().map(str::to_owned).collect();
     let ours = names(&fs::read(others.root.join("tmp/mkinitramfs.img")).unwrap());
     assert!(ours == theirs, "{:?}", ours.symmetric_difference(&theirs).collect::<Vec<_>>());
+}
+
+#[test]
+#[ignore = "makes a small Debian with systemd's stub, as root"]
+fn a_unified_image_made_with_systemd_s_stub_has_kernel_and_initramfs() {
+    let others = Builders::new(env!("CARGO_BIN_EXE_mkdumprd")).unwrap();
+    let kver = &others.kver;
+    let line = format!(
+        "cd /tmp && test -f mkinitramfs.img || mkinitramfs -o mkinitramfs.img {kver}; \
+         mkdir -p early/kernel/x86/microcode && echo code > early/kernel/x86/microcode/GenuineIntel.bin && \
+         (cd early && find kernel | cpio --quiet -o -H newc) > ucode.cpio && echo {kver} > uname.txt && \
+         objcopy --add-section .uname=uname.txt --change-section-vma .uname=0x20000 \
+         --add-section .ucode=ucode.cpio --change-section-vma .ucode=0x30000 \
+         --add-section .linux=/boot/vmlinuz-{kver} --change-section-vma .linux=0x1000000 \
+         --add-section .initrd=mkinitramfs.img --change-section-vma .initrd=0x3000000 /{STUB} uki.efi"
+    );
+    run(&mut others.inside(&line)).unwrap();
+    let file = |name: &str| fs::read(others.root.join(name)).unwrap();
+    let image = file("tmp/uki.efi");
+    assert_eq!(uki::release(&image), Some(kver.as_str()));
+    assert!(uki::kernel(&image).unwrap() == file(&format!("boot/vmlinuz-{kver}")), "the kernel is another");
+    let mut expected = names(&file("tmp/mkinitramfs.img"));
+    expected.extend(names(&file("tmp/ucode.cpio")));
+    let list = run(std::process::Command::new(env!("CARGO_BIN_EXE_mkdumprd"))
+        .arg0("lsinitrd")
+        .arg(others.root.join("tmp/uki.efi")))
+    .unwrap();
+    assert!(names(&uki::initrd(&image)) == expected, "the names are others");
+    assert!(list.contains("kernel/x86/microcode/GenuineIntel.bin"), "{list}");
+    assert!(list.contains(", for the kernel before it unpacks the rest"), "{list}");
 }

@@ -1,5 +1,5 @@
 //! An image that is built while an older one is there is the same as one that is built from nothing.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use kdump_builder::asked::Asked;
 use kdump_builder::build::{self, Request};

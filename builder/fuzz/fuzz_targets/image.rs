@@ -1,10 +1,12 @@
-//! Arbitrary bytes as an image that lsinitrd lists, prints and compares, and that is looked at for being up to date.
+//! Arbitrary bytes as an image that lsinitrd lists, prints and compares, that is looked at for being up to date, and from
+//! which the next one is to take what has not changed; and as a unified one.
 
 #![no_main]
 
 use kdump_builder::host::Tree;
 use kdump_builder::inspect::{self, Order};
-use kdump_builder::uptodate;
+use kdump_builder::reuse::Old;
+use kdump_builder::{uki, uptodate};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -14,5 +16,7 @@ fuzz_target!(|data: &[u8]| {
     let _ = inspect::modules(data, &mut out);
     let _ = inspect::describe(data, &mut out);
     let _ = inspect::diff(data, data, false, &mut out);
+    let _ = (uki::initrd(data), uki::kernel(data), uki::release(data));
+    let _ = Old::of(data.to_vec(), "6.1");
     let _ = uptodate::changed(&Tree::new("/nonexistent".as_ref()), data);
 });

@@ -15,10 +15,14 @@ pub fn image_of(tree: &Tree, kver: Option<&str>) -> anyhow::Result<PathBuf> {
     };
     let machine = tree.line("etc/machine-id").unwrap_or_default();
     let in_loader = |top: &str| format!("{top}/{machine}/{kver}/initrd");
+    let in_unified = |top: &str| format!("{top}/EFI/Linux/{machine}-{kver}.efi");
     let places = [
         in_loader("efi"),
         in_loader("boot"),
         in_loader("boot/efi"),
+        in_unified("efi"),
+        in_unified("boot"),
+        in_unified("boot/efi"),
         format!("lib/modules/{kver}/initrd"),
         format!("usr/lib/modules/{kver}/initrd"),
         format!("boot/initramfs-{kver}.img"),

@@ -38,10 +38,16 @@ pub(crate) fn find(tree: &Tree, config: &Sysconfig) -> anyhow::Result<OnDisk> {
     };
     let mut places: Vec<PathBuf> =
         boot_dirs.iter().map(|dir| dir.join(format!("{img}-{release}{extension}"))).collect();
+    // A kernel by itself needs no second reading; a unified image has one as well.
+    let unified =
+        |id: &str| boot_dirs.iter().map(|dir| dir.join(format!("EFI/Linux/{id}-{release}.efi"))).collect::<Vec<_>>();
+    let mut last = vec![];
     if let Some(machine_id) = tree.line("etc/machine-id").filter(|id| !id.is_empty()) {
         places.extend(boot_dirs.iter().map(|dir| dir.join(&machine_id).join(&release).join("vmlinuz")));
+        last = unified(&machine_id);
     }
     places.extend(["lib/modules", "usr/lib/modules"].map(|dir| tree.path(dir).join(&release).join("vmlinuz")));
+    places.extend(last);
     if let Some(given) = &config.kernel_file {
         places = vec![tree.resolve(&given.value).with_context(|| format!("{}: the kernel", given.origin))?];
     }

@@ -4,12 +4,13 @@
 //!   bzImage:  0x202 "HdrS"   0x20e u16: where the version is, less 0x200   "6.1.0-18-amd64 (who@where) #1 SMP …"
 //! ```
 //!
-//! Any other kernel tells by its name, `vmlinuz-RELEASE`, or by its directory, `modules/RELEASE/vmlinuz`.
+//! A unified image tells by its section `.uname`. Any other kernel tells by its name, `vmlinuz-RELEASE`, or by its directory, `modules/RELEASE/vmlinuz`.
 
 use crate::config::Sysconfig;
 use crate::host::Tree;
+use crate::uki;
 use anyhow::Context;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
 
@@ -30,7 +31,7 @@ pub(crate) fn release(tree: &Tree, system: &Sysconfig) -> anyhow::Result<Option<
     File::open(&file)
         .and_then(|file| file.take(ENOUGH).read_to_end(&mut start))
         .with_context(|| format!("{}: cannot read the kernel {}", given.origin, file.display()))?;
-    let release = of_header(&start).or_else(|| of_name(&file)).with_context(|| {
+    let release = of_header(&start).or_else(|| of_unified(&file)).or_else(|| of_name(&file)).with_context(|| {
         format!(
             "{}: {} does not tell which kernel it is; name its release instead, as `uname -r` prints it",
             given.origin,
@@ -50,6 +51,13 @@ fn of_header(bytes: &[u8]) -> Option<String> {
     let text = text.split(|&byte| byte == 0 || byte == b' ').next()?;
     let text = std::str::from_utf8(text).ok()?;
     is_release(text).then(|| text.to_owned())
+}
+
+/// What a unified image says of its kernel, or this one of itself.
+fn of_unified(file: &Path) -> Option<String> {
+    let bytes = fs::read(file).ok()?;
+    let said = uki::release(&bytes).filter(|text| is_release(text)).map(str::to_owned);
+    said.or_else(|| of_header(uki::kernel(&bytes)?))
 }
 
 fn of_name(file: &Path) -> Option<String> {
@@ -74,7 +82,6 @@ mod tests {
     use super::*;
     use crate::config::{Given, Origin};
     use proptest::prelude::*;
-    use std::fs;
 
     fn image(version: &str) -> Vec<u8> {
         let mut bytes = vec![0; 0x500];
@@ -91,6 +98,8 @@ mod tests {
             ("boot/anything", image("6.1.0-18-amd64 (who@where) #1 SMP"), Some("6.1.0-18-amd64")),
             ("boot/vmlinuz-6.2-x", b"kernel".to_vec(), Some("6.2-x")),
             ("lib/modules/6.3-y/vmlinuz", b"kernel".to_vec(), Some("6.3-y")),
+            ("efi/EFI/Linux/a.efi", uki::tests::image(&[(".linux", b"x"), (".uname", b"6.4-z\n")]), Some("6.4-z")),
+            ("efi/EFI/Linux/b.efi", uki::tests::image(&[(".linux", &image("6.5-z (who)"))]), Some("6.5-z")),
             ("boot/vmlinuz", b"kernel".to_vec(), None),
         ] {
             let file = root.path().join(path);

@@ -7,9 +7,13 @@
 use super::{Guard, Kexec, Purpose, explain, segments};
 use crate::config::Syscall;
 use crate::host::Tree;
+use crate::uki;
 use anyhow::{Context, bail};
 use std::ffi::CStr;
 use std::fs::{self, File};
+use std::io::{Read, Seek, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// What is loaded.
@@ -36,7 +40,7 @@ pub fn load(
 ) -> anyhow::Result<Syscall> {
     let guard = Guard::of(tree);
     if syscall != Syscall::Load {
-        let kernel = open(files.kernel, "kernel")?;
+        let kernel = open_kernel(files.kernel)?;
         let image = files.image.map(|image| open(image, "image")).transpose()?;
         match kexec.load_files(purpose, &kernel, image.as_ref(), files.cmdline) {
             Ok(()) => return Ok(Syscall::File),
@@ -62,7 +66,8 @@ pub fn load(
         Some(image) => fs::read(image).with_context(|| format!("cannot read the image {}", image.display()))?,
         None => Vec::new(),
     };
-    let layout = segments::lay_out(tree, purpose, &kernel, image, files.cmdline)
+    let kernel = uki::kernel(&kernel).unwrap_or(&kernel);
+    let layout = segments::lay_out(tree, purpose, kernel, image, files.cmdline)
         .with_context(|| format!("cannot lay {} out in memory", files.kernel.display()))?;
     let load = |follows| kexec.load_segments(purpose, layout.entry, &layout.segments, follows);
     match load(layout.follows) {
@@ -72,6 +77,24 @@ pub fn load(
     }
     .map_err(|error| explain(error, &guard))?;
     Ok(Syscall::Load)
+}
+
+/// The kernel's file. No kernel takes a unified image, but the one that is in it, which gets a file without a name.
+fn open_kernel(path: &Path) -> anyhow::Result<File> {
+    let mut file = open(path, "kernel")?;
+    let mut start = [0; 2];
+    if file.read_exact_at(&mut start, 0).is_err() || start != *b"MZ" {
+        return Ok(file);
+    }
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).with_context(|| format!("cannot read the kernel {}", path.display()))?;
+    file.rewind()?;
+    let Some(kernel) = uki::kernel(&bytes) else { return Ok(file) };
+    let what = || format!("cannot take the kernel out of {}", path.display());
+    let mut inner = tempfile::tempfile().with_context(what)?;
+    inner.write_all(kernel).with_context(what)?;
+    // Written files cannot be loaded while somebody may still write to them.
+    File::open(format!("/proc/self/fd/{}", inner.as_raw_fd())).with_context(what)
 }
 
 fn open(path: &Path, what: &str) -> anyhow::Result<File> {

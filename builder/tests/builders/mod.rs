@@ -9,7 +9,11 @@ use std::process::{Command, Stdio};
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 const PACKAGES: &str = "dracut-core,initramfs-tools,linux-image-cloud-amd64,zstd,xz-utils,lz4,lzop,bzip2,cpio,kmod,udev,\
-    file,busybox,systemd,nfs-common,openssh-client,e2fsprogs,dmsetup,bsdmainutils,less,gawk,iproute2,mdadm,lvm2,cryptsetup";
+    file,busybox,systemd,nfs-common,openssh-client,e2fsprogs,dmsetup,bsdmainutils,less,gawk,iproute2,mdadm,lvm2,cryptsetup,\
+    systemd-boot-efi,binutils";
+
+/// What systemd makes unified images with.
+pub const STUB: &str = "usr/lib/systemd/boot/efi/linuxx64.efi.stub";
 
 /// Other people's builders.
 pub struct Builders {
@@ -35,6 +39,11 @@ impl Builders {
             run(&mut command).map_err(|error| format!("{error}; as root: apt-get install debootstrap"))?;
             fs::rename(&pending, &root)?;
         }
+        // One that was made before had fewer packages.
+        if !root.join(STUB).is_file() {
+            let line = "apt-get update && apt-get install -y --no-install-recommends systemd-boot-efi binutils";
+            run(&mut inside(&root, line))?;
+        }
         let mut kernels = fs::read_dir(root.join("lib/modules"))?;
         let kver = kernels.next().ok_or("the small Debian has no kernel")??.file_name().to_string_lossy().into_owned();
         Ok(Builders { root, kver })
@@ -42,12 +51,16 @@ impl Builders {
 
     /// A line for its shell, in mounts of its own.
     pub fn inside(&self, line: &str) -> Command {
-        let mounts = "mount -t proc proc proc && mount -t sysfs sysfs sys && mount --rbind /dev dev";
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", &format!("cd \"$0\" && {mounts} && exec chroot . sh -c \"$1\"")]);
-        command.arg(&self.root).arg(line);
-        command
+        inside(&self.root, line)
     }
+}
+
+fn inside(root: &Path, line: &str) -> Command {
+    let mounts = "mount -t proc proc proc && mount -t sysfs sysfs sys && mount --rbind /dev dev";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", &format!("cd \"$0\" && {mounts} && exec chroot . sh -c \"$1\"")]);
+    command.arg(root).arg(line);
+    command
 }
 
 /// Runs to the end; what it said.
