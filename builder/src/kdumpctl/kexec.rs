@@ -70,9 +70,10 @@ fn load(machine: &Machine, typed: &Typed, out: &mut dyn Write) -> anyhow::Result
 
 /// The running kernel's words, but for those that a boot loader put there for itself.
 fn reused(line: &str) -> Vec<String> {
+    const OF_LOADER: [&str; 5] =
+        ["BOOT_IMAGE=", "initrd=", "kexec_jump_back_entry=", "kpatch.boots=", "kpatch.accounts="];
     let mut words = words(line);
-    words
-        .retain(|word| !["BOOT_IMAGE=", "initrd=", "kexec_jump_back_entry="].iter().any(|name| word.starts_with(name)));
+    words.retain(|word| !OF_LOADER.iter().any(|name| word.starts_with(name)));
     words
 }
 
@@ -84,4 +85,15 @@ fn first(tree: &Tree, starts: &[&str], end: &str) -> Option<PathBuf> {
         [format!("{start}{release}{end}"), format!("{start}{release}.img")]
     };
     starts.iter().flat_map(name).map(|name| tree.path(name)).find(|path| path.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_boot_loader_says_of_itself_is_not_said_again() {
+        let line = "BOOT_IMAGE=/vmlinuz root=/dev/vda1 initrd=/x kpatch.boots=2 kpatch.accounts= kpatch.enable=0";
+        assert_eq!(reused(line), ["root=/dev/vda1", "kpatch.enable=0"]);
+    }
 }

@@ -9,8 +9,9 @@ use anyhow::bail;
 use kdump_hooks::cmdline::{same_name, words};
 use std::ffi::CString;
 
-/// Options that would be wrong in any capture kernel: memory that is not there, a root that is not used, another init.
-const ALWAYS_REMOVED: [&str; 14] = [
+/// Options that would be wrong in any capture kernel: memory that is not there, a root that is not used, another init,
+/// what GRUB counts.
+const ALWAYS_REMOVED: [&str; 16] = [
     "crashkernel",
     "panic_on_warn",
     "root",
@@ -25,6 +26,8 @@ const ALWAYS_REMOVED: [&str; 14] = [
     "disable_cpu_apicid",
     "rdinit",
     "initrd",
+    "kpatch.boots",
+    "kpatch.accounts",
 ];
 
 /// `KDUMP_COMMANDLINE_REMOVE` as RHEL ships it everywhere.
@@ -169,7 +172,7 @@ mod tests {
     fn options_go_by_name_and_come_at_the_end() {
         for (base, remove, append, expected) in [
             (
-                "BOOT_IMAGE=/vmlinuz root=UUID=1 ro crashkernel=256M console=ttyS0 quiet",
+                "BOOT_IMAGE=/vmlinuz root=UUID=1 ro crashkernel=256M kpatch.boots=1 kpatch.accounts= console=ttyS0 quiet",
                 "quiet",
                 "nr_cpus=1",
                 "BOOT_IMAGE=/vmlinuz ro console=ttyS0 nr_cpus=1 disable_cpu_apicid=0",
