@@ -126,7 +126,15 @@ fn the_debian_package_is_installed_upgraded_removed_and_purged_and_leaves_what_i
     // Such as a kernel that is installed meanwhile.
     system.run(&["/etc/kernel/postrm.d/kdump", "6.0"])?;
     system.run(&["dpkg", "--purge", "kdump-rs"])?;
-    let left = [EARLY, "/etc/kernel/postrm.d/kdump", "/etc/kdump", "/var/lib/kdump", "/usr/lib/kdump"];
+    let left = [
+        EARLY,
+        "/etc/kernel/postrm.d/kdump",
+        "/etc/grub.d/09_kpatch",
+        "/etc/default/grub.d/kpatch.cfg",
+        "/etc/kdump",
+        "/var/lib/kdump",
+        "/usr/lib/kdump",
+    ];
     for gone in [CONFIG, IMAGE, HOOK].into_iter().chain(PATCHING).chain(left) {
         ensure!(!system.has(gone), "{gone} is left");
     }
@@ -197,7 +205,14 @@ fn build(tree: &Path, deb: &Path) -> Result<()> {
 }
 
 /// Files that only one of the two has.
-const OF_ONE_KIND: [&str; 4] = ["/etc/kernel/", "/usr/share/doc/kdump-rs/c", "/usr/share/licenses/", "/usr/share/zsh/"];
+const OF_ONE_KIND: [&str; 6] = [
+    "/etc/kernel/",
+    "/etc/grub.d/",
+    "/etc/default/grub.d/",
+    "/usr/share/doc/kdump-rs/c",
+    "/usr/share/licenses/",
+    "/usr/share/zsh/",
+];
 
 #[test]
 #[ignore = "compiles cargo-generate-rpm, and fetches lintian and shellcheck"]
@@ -249,7 +264,7 @@ fn the_rpm_has_the_same_files_is_installed_and_erased_and_no_script_is_faulty() 
     fs::remove_dir_all(system.path("/")).context("unable to remove the system")?;
 
     let dist = folders::workspace().join("builder/dist");
-    for folder in ["debian", "kernel", "rpm", "systemd", "."] {
+    for folder in ["debian", "kernel", "rpm", "systemd", ".", "../../hooks/grub"] {
         for file in fs::read_dir(dist.join(folder))?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()? {
             let is_script = folder == "rpm" || fs::read(&file).is_ok_and(|text| text.starts_with(b"#!/bin/sh\n"));
             if is_script {
