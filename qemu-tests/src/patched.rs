@@ -200,8 +200,8 @@ impl System {
         Ok(Outcome { console, answers })
     }
 
-    /// Boots a kernel that is to panic with these words, and gives what it printed.
-    pub fn boot_to_panic(&self, name: &'static str, image: &Path, words: &str) -> Result<String> {
+    /// Boots until these words are said, before the system is up, and gives what was printed.
+    pub fn boot_until(&self, name: &'static str, image: &Path, words: &str) -> Result<String> {
         let folder = self.folder.join(name);
         let (console, ()) = self.run(name, image, "", &folder, &mut |running| {
             let (which, line) = running.console().wait_for_any(&[words, "GUEST: "], LIMIT)?;

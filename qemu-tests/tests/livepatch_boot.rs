@@ -133,7 +133,7 @@ fn patches_are_loaded_at_boot_shown_in_a_crash_and_passed_over_when_no_boot_surv
 
     let with_panic = system.image()?;
     for name in ["first", "second"] {
-        system.boot_to_panic(name, &with_panic, "Kernel panic - not syncing: a live patch that no boot survives")?;
+        system.boot_until(name, &with_panic, "Kernel panic - not syncing: a live patch that no boot survives")?;
     }
     let outcome = system.boot(&barred, &with_panic)?;
     check(&outcome, BARRED)?;
@@ -151,7 +151,7 @@ fn without_efi_grub_counts_the_boots_and_the_third_passes_over_what_two_did_not_
     let system = System::new(scenario, Starter::Grub, &patches, &patches, std::slice::from_ref(&barred))?;
     for (name, count) in [("first", "GRUB: start 1"), ("second", "GRUB: start 2")] {
         let words = "Kernel panic - not syncing: a live patch that no boot survives";
-        let console = system.boot_to_panic(name, &system.bare, words)?;
+        let console = system.boot_until(name, &system.bare, words)?;
         ensure!(console.contains(count), "GRUB did not count: {console}");
     }
     let outcome = system.boot(&barred, &system.bare)?;
@@ -160,5 +160,9 @@ fn without_efi_grub_counts_the_boots_and_the_third_passes_over_what_two_did_not_
     ensure!(outcome.console.lines().any(told), "the image does not say why it passed the patch over");
     let block = grub_disk::block(&system.grub())?;
     ensure!(block.starts_with("kpatch_accounts=live_patch_panic:") && block.trim().ends_with(":3"), "{block:?}");
+    // What is kept there bars it in the next boot, which is the first again.
+    let console =
+        system.boot_until("next", &system.bare, "live_patch_panic is not loaded: the machine did not finish")?;
+    ensure!(console.contains("GRUB: start 1"), "the count has not begun anew: {console}");
     Ok(())
 }
