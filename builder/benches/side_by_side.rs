@@ -201,9 +201,10 @@ impl Bench {
     fn lists(&self, how: &str) -> Result<()> {
         let image = self.builders.root.join(format!("tmp/large-{how}.img"));
         if !image.is_file() {
-            let noise = "test -f /tmp/noise || head -c 19000000 /dev/urandom > /tmp/noise";
-            let line =
-                format!("{noise}; dracut -q -f --no-hostonly --{how} --include /tmp/noise /noise /tmp/large-{how}.img");
+            let noise = "test -f /tmp/noise-26 || head -c 26000000 /dev/urandom > /tmp/noise-26";
+            let line = format!(
+                "{noise}; dracut -q -f --no-hostonly --{how} --include /tmp/noise-26 /noise /tmp/large-{how}.img"
+            );
             run(&mut self.builders.inside(&format!("{line} {}", self.builders.kver)))?;
         }
         let theirs = self.best(|| self.builders.inside(&format!("lsinitrd /tmp/large-{how}.img > /dev/null")))?;

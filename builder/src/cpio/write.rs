@@ -13,7 +13,7 @@
 //! the unpacking kernel allocates them from the same memory. What is there twice is written once, with two names.
 //!
 //! A compressed part that an older image has in the same way is copied from it: to read it is several times as fast as to
-//! compress it. lz4 is as fast at either, and its frames have no end that all kernels know, so that there is one.
+//! compress it. lz4 is as fast at either, and its frames have no end of their own, so that there is one, always new.
 
 use super::layout::{Header, TRAILER, padding};
 use super::members::Members;
@@ -94,6 +94,7 @@ pub fn write_again(
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
     let Some(codec) = packing.codec() else { return archive(&records(plan.entries(), mtime)?, out) };
+    let old = old.filter(|_| packing != Packing::Lz4);
     let of_part = |part: Part| records(plan.entries().filter(move |entry| Part::of(entry, packing) == part), mtime);
     archive(&of_part(Part::Plain)?, out)?;
     for part in [Part::Programs, Part::Modules, Part::Rest] {
