@@ -2,14 +2,16 @@
 //!
 //! `mkdumprd` and `kdumpctl start` both tell it.
 
+mod settings;
+
+pub(crate) use settings::{contributions, image_config};
+
 use crate::asked::Asked;
-use crate::config::{Config, Files, Given, OnFailure, fence, notify};
+use crate::config::{Config, Files};
 use crate::cpio::write::Packing;
 use crate::estimate::{self, Estimate};
-use crate::gather::{
-    asked, coverage, drivers, firmware, indexes, modprobe_d, modules, programs, programs::Programs, skeleton,
-};
-use crate::host::{Kernel, SystemHost, Tree, watchdog};
+use crate::gather::{asked, coverage, firmware, indexes, modprobe_d, modules, programs, programs::Programs, skeleton};
+use crate::host::{Kernel, SystemHost, Tree};
 use crate::image::Parts;
 use crate::kdumpctl::kernel_file;
 use crate::plan::{Entry, Plan};
@@ -17,17 +19,13 @@ use crate::problems::Problems;
 use crate::reuse::{self, Facts, Old};
 use crate::signatures::{self, Judge};
 use crate::unpack::Codec;
-use crate::{endings, image, integrity, network, normal, scripts, target, uptodate};
+use crate::{image, integrity, normal, target, uptodate};
 use anyhow::{Context, bail};
 use kdump_hooks::cmdline::Cmdline;
-use kdump_hooks::kmod::{self, ModuleName};
-use kdump_hooks::shell::Shell;
-use kdump_hooks::storage::{Layer, OverNetwork};
-use kdump_hooks::{Contribution, FileNeed, Host, ModuleNeed, Settings, Target};
-use kdump_init::config::{self as contract, Dump, ImageConfig, Measure, Normal};
+use kdump_hooks::{Contribution, FileNeed, Host, Target};
+use kdump_init::config::{self as contract, ImageConfig, Normal};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 /// What an image is built from.
@@ -170,7 +168,7 @@ pub fn plan_for(config: &Config, host: &SystemHost, ours: &Programs, old: Option
     let found = problems.note(target::find(config, host, &mut warnings));
     let Some(mut found) = found else { return Err(unplanned(problems)) };
     let path = std::mem::take(&mut found.path);
-    let settings = settings(config, host, found, &mut warnings);
+    let settings = settings::settings(config, host, found, &mut warnings);
     let image = problems.note(settings.and_then(|settings| image_config(config, host, settings, path)));
 
     let mut plan = Plan::default();
@@ -303,142 +301,8 @@ fn list(plan: &mut Plan) {
     plan.replace(entry(plan.manifest().into_bytes()));
 }
 
-/// What the hooks are asked for.
-fn settings(
-    config: &Config,
-    host: &SystemHost,
-    target::Found { mut targets, paths, .. }: target::Found,
-    warnings: &mut Vec<String>,
-) -> anyhow::Result<Settings> {
-    let dump = &config.dump;
-    let on_failure = &dump.failure_action;
-    if on_failure.value == OnFailure::DumpToRootfs {
-        let rootfs = target::rootfs(host).with_context(|| format!("{}: dump_to_rootfs", on_failure.origin))?;
-        match targets.iter().any(|target| target.device() == rootfs.device()) {
-            true => warnings.push(format!("{}: dumps go to the root file system anyway", on_failure.origin)),
-            false => {
-                // What takes the log alone stays the last.
-                let end = targets.iter().position(|target| matches!(target, Target::Pstore(_)));
-                targets.insert(end.unwrap_or(targets.len()), rootfs);
-            }
-        }
-    }
-    let waits = endings::waits(config, &endings::find(config)?);
-    let shell = (!waits.is_empty()).then(Shell::default);
-    warnings.extend(waits);
-    let own_name = host.tree.line("proc/sys/kernel/hostname").unwrap_or_default();
-    let (mut storage, mut network_storage) = (Vec::new(), Vec::new());
-    for device in targets.iter().filter_map(Target::device) {
-        divide(host.layers(device)?, &mut storage, &mut network_storage);
-    }
-    let layers: Vec<Layer> =
-        storage.iter().chain(network_storage.iter().map(|OverNetwork(layer)| layer)).cloned().collect();
-    warnings.extend(host.warnings_of(&layers));
-    let fence = fence::resolve(dump.fence_nodes.as_ref(), dump.fence_args.as_ref(), &own_name)?;
-    let mut others: Vec<IpAddr> = network_storage.iter().filter_map(|layer| layer.0.server()).collect();
-    others.extend(fence.iter().flat_map(|fence| &fence.nodes));
-    let (targets, network) = network::find(config, host, targets, &others, warnings)?;
-    let (release, wanted) = (&host.kernel.release, |word: &Option<Given<bool>>| word.clone().filter(|word| word.value));
-    let integrity = wanted(&dump.image.integrity)
-        .map(|word| integrity::find(&host.tree, release).with_context(|| format!("{}: integrity", word.origin)));
-    let modsign = wanted(&dump.image.modsign)
-        .map(|word| integrity::certificates(&host.tree).with_context(|| format!("{}: modsign", word.origin)));
-    Ok(Settings {
-        targets,
-        paths,
-        storage,
-        network_storage,
-        network,
-        user: scripts::find(config, &host.tree)?,
-        shell,
-        watchdog: (host.devices_are_here && dump.image.watchdog.as_ref().is_none_or(|given| given.value))
-            .then(|| watchdog::active(&host.tree))
-            .flatten(),
-        notify: notify::resolve(config, &own_name),
-        fence,
-        integrity: integrity.transpose()?,
-        modsign: modsign.transpose()?,
-        modules: kmod::Settings {
-            forbid: dump
-                .forbid_modules
-                .iter()
-                .chain(&dump.image.omit_drivers)
-                .map(|given| ModuleName::new(&given.value))
-                .collect(),
-        },
-        ..Settings::default()
-    })
-}
-
-/// Adds the layers of a device, lowest first, to those that come before the network and to those that come after it.
-fn divide(layers: Vec<Layer>, before: &mut Vec<Layer>, after: &mut Vec<OverNetwork>) {
-    let mut needs_network = false;
-    for layer in layers {
-        needs_network |= layer.server().is_some();
-        let layer = OverNetwork(layer);
-        if before.contains(&layer.0) || after.contains(&layer) {
-            continue;
-        }
-        match needs_network {
-            true => after.push(layer),
-            false => before.push(layer.0),
-        }
-    }
-}
-
 /// The list of what is in an image and why, in the image.
 pub const MANIFEST: &str = "etc/kdump/manifest";
-
-pub(crate) fn image_config(
-    config: &Config,
-    host: &SystemHost,
-    hooks: Settings,
-    path: PathBuf,
-) -> anyhow::Result<ImageConfig> {
-    let endings = endings::find(config)?;
-    Ok(ImageConfig {
-        version: contract::VERSION,
-        kernel_release: host.kernel.release.clone(),
-        built_by: BUILT_BY.to_owned(),
-        dump: Dump {
-            log_only: config.dump.log_only.as_ref().is_some_and(|given| given.value),
-            keep: config.system.keep.as_ref().map(|given| given.value),
-            free: config.system.free.as_ref().map_or(0, |given| given.value),
-            when_short: config.dump.when_short.as_ref().map_or_else(Measure::all, |given| given.value.clone()),
-            ..Dump::new(path, config.dump.collector.value.argv.clone())
-        },
-        endings,
-        limits: config.dump.limits.value,
-        normal: None,
-        hooks,
-    })
-}
-
-/// What the hooks and the configuration ask for.
-pub(crate) fn contributions(config: &Config, host: &dyn Host, settings: &Settings) -> anyhow::Result<Contribution> {
-    let mut all = Contribution::default();
-    for hook in settings.hooks() {
-        let Contribution { modules, programs, files, ours } = hook.gather(host).context(hook.name())?;
-        all.modules.extend(modules);
-        all.programs.extend(programs);
-        all.files.extend(files);
-        all.ours.extend(ours);
-    }
-    let mut unknown_device = false;
-    for device in settings.targets.iter().filter_map(Target::device) {
-        unknown_device |= host.device_chain(device)?.is_none();
-    }
-    if unknown_device {
-        all.modules.extend(drivers::generic());
-    }
-    all.modules.extend(config.dump.extra_modules.iter().map(|module| ModuleNeed {
-        request: module.value.clone(),
-        reason: format!("extra_modules, {}", module.origin),
-        required: true,
-        by_device: false,
-    }));
-    Ok(all)
-}
 
 /// Writes a plan as an image and says so in one line.
 ///
@@ -469,61 +333,4 @@ pub fn write(built: &Built, output: &Path, force: bool) -> anyhow::Result<String
 fn megabytes(bytes: u64) -> String {
     let tenths = bytes.div_ceil(100_000);
     format!("{}.{} MB", tenths / 10, tenths % 10)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::TargetLine;
-    use kdump_hooks::fake::FakeHost;
-
-    fn requests(chains: &[(&str, &str)], conf: &str) -> Vec<String> {
-        let root = tempfile::tempdir().unwrap();
-        std::fs::create_dir(root.path().join("etc")).unwrap();
-        std::fs::write(root.path().join("etc/kdump.conf"), conf).unwrap();
-        let config = Config::read(&Files::new(root.path(), None, None)).unwrap();
-        let TargetLine::Filesystem { fstype, device } = config.dump.targets[0].value.line.clone() else {
-            panic!("no file system")
-        };
-        let target = kdump_hooks::filesystem::Filesystem { fstype, device, options: Vec::new() };
-        let settings = Settings { targets: vec![Target::Filesystem(target)], ..Settings::default() };
-        let chains = chains.iter().map(|(device, alias)| ((*device).to_owned(), vec![(*alias).to_owned()])).collect();
-        let host = FakeHost { chains, ..FakeHost::default() };
-        contributions(&config, &host, &settings).unwrap().modules.into_iter().map(|need| need.request).collect()
-    }
-
-    #[test]
-    fn what_lies_above_a_disk_of_another_machine_comes_after_the_network_too() {
-        use kdump_hooks::storage::{Lvm, Mdraid, NvmeTcp};
-        let local = Layer::Mdraid(Mdraid {
-            name: "md0".into(),
-            members: "UUID=1".parse().unwrap(),
-            count: 2,
-            level: "raid1".into(),
-            on: Vec::new(),
-        });
-        let remote = Layer::NvmeTcp(NvmeTcp {
-            subsystem: "nqn.x".into(),
-            address: "10.0.2.2".parse().unwrap(),
-            port: 4420,
-            host: None,
-            host_id: None,
-        });
-        let (group, volume) = ("vg".into(), "lv".into());
-        let above = Layer::Lvm(Lvm { group, volume, physical: Vec::new(), segments: Vec::new(), on: Vec::new() });
-        let (mut before, mut after) = (Vec::new(), Vec::new());
-        divide(vec![local.clone(), remote.clone(), above.clone()], &mut before, &mut after);
-        divide(vec![local.clone(), remote.clone()], &mut before, &mut after);
-        assert_eq!(before, [local]);
-        assert_eq!(after, [OverNetwork(remote), OverNetwork(above)]);
-    }
-
-    #[test]
-    fn a_device_that_is_here_names_its_drivers_and_any_other_gets_those_of_most_machines() {
-        let conf = "xfs UUID=12\nextra_modules dummy\n";
-        assert_eq!(requests(&[("UUID=12", "pci:v1")], conf), ["xfs", "crypto-crc32c", "pci:v1", "dummy"]);
-        let generic = requests(&[("UUID=34", "pci:v1")], conf);
-        assert!(generic.contains(&"virtio_blk".to_owned()) && generic.contains(&"nvme".to_owned()));
-        assert_eq!(generic.last().map(String::as_str), Some("dummy"));
-    }
 }
