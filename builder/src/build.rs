@@ -275,6 +275,7 @@ pub(crate) fn finish(
         wanted.insert(name, firmware);
         problems.note(plan.add(entry));
     }
+    wanted.extend(firmware::of_built_in(tree, kernel, index, &asked.modules));
     let others = more_firmware.iter().map(|dir| dir.display().to_string()).collect();
     // A machine that runs this kernel proves that its drivers do without what it does not have.
     let drivers = match may_lack_firmware || host.is_running() {

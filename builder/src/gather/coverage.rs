@@ -1,13 +1,13 @@
 //! Whether the kernel has a driver for the devices that the image is for.
 //!
 //! In: what the hooks ask for, and the kernel's indexes. Out: devices for none of whose modaliases there is a driver, be
-//! it a module or built in; and the modules without which these devices do nothing. May surprise: single modaliases without a driver are the normal case, bridges for one; and a
-//! kernel that does not tell what is built in is believed.
+//! it a module or built in; and the drivers without which these devices do nothing. May surprise: single modaliases
+//! without a driver are the normal case, bridges for one; and a kernel that does not tell what is built in is believed.
 
 use super::modules::is_hard;
 use kdump_hooks::ModuleNeed;
 use kdump_hooks::kmod::{Config, Index, ModuleName, Plan, Reached, plan};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A problem for each device without any driver.
 pub fn check(index: &Index, config: &Config, needs: &[ModuleNeed], release: &str) -> Vec<anyhow::Error> {
@@ -31,14 +31,24 @@ pub fn check(index: &Index, config: &Config, needs: &[ModuleNeed], release: &str
         .collect()
 }
 
-/// The modules that devices cannot do without, each with its reason: the drivers that are at work, or the only one that
-/// answers where none is known to be, with all that these need themselves.
+/// The drivers that devices cannot do without, each with its reason: those that are at work, or the only one that answers
+/// where none is known to be, be it built in or a module, with all that these need themselves.
 pub fn drivers(index: &Index, config: &Config, needs: &[ModuleNeed]) -> BTreeMap<ModuleName, String> {
     let mut drivers = BTreeMap::new();
     for (reason, requests) in devices(needs) {
         let named = requests.iter().any(|request| !is_alias(request));
         for request in requests.iter().filter(|request| !(named && is_alias(request))) {
-            let Plan::Load(steps) = plan(index, config, request) else { continue };
+            let steps = match plan(index, config, request) {
+                Plan::Load(steps) => steps,
+                Plan::BuiltIn => {
+                    let answers: BTreeSet<&ModuleName> = index.builtin_by(request).into_iter().collect();
+                    if answers.len() == 1 {
+                        drivers.extend(answers.into_iter().map(|driver| (driver.clone(), reason.to_owned())));
+                    }
+                    continue;
+                }
+                Plan::Blacklisted(_) | Plan::Unknown => continue,
+            };
             if steps.iter().filter(|step| step.reached == Reached::Request).count() == 1 {
                 let hard = steps.iter().filter(|step| is_hard(&steps, &step.reached));
                 drivers.extend(hard.map(|step| (step.module.clone(), reason.to_owned())));
@@ -71,6 +81,7 @@ mod tests {
         let mut index = Index::default();
         index.add_dep("kernel/qede.ko: kernel/qed.ko\nkernel/qed.ko:\nkernel/other.ko:\nkernel/one.ko:\n");
         index.add_aliases("alias pci:v1* qede\nalias pci:v1* other\nalias pci:v2* one\n");
+        index.add_builtin_modinfo("in.alias=pci:v3*\0in.alias=pci:v3d1*\0in.alias=pci:v4*\0too.alias=pci:v4*\0");
         let need = |request: &str, reason: &str, required| ModuleNeed {
             request: request.to_owned(),
             reason: reason.to_owned(),
@@ -84,6 +95,8 @@ mod tests {
         assert_eq!(told(&[need("pci:v1d1", "card", false), need("qede", "card", true)]), ["qed", "qede"]);
         assert_eq!(told(&[need("pci:v1d1", "card", false)]), [] as [&str; 0], "which of the two is not known");
         assert_eq!(told(&[need("pci:v2d1", "card", false)]), ["one"]);
+        assert_eq!(told(&[need("pci:v3d1", "card", false)]), ["in"]);
+        assert_eq!(told(&[need("pci:v4d1", "card", false)]), [] as [&str; 0]);
         assert_eq!(told(&[need("other", "driver of most cards", false)]), [] as [&str; 0]);
     }
 

@@ -1,4 +1,4 @@
-//! The firmware that the chosen modules ask for, as far as this machine has it.
+//! The firmware that the chosen modules ask for, and drivers that are built in, as far as this machine has it.
 //!
 //! In: modules, each with the files that it names, and those of them that the devices of the target cannot do without.
 //! Out: the files, a line for each that is missing, and a problem for each such driver of whose files there is none.
@@ -12,7 +12,8 @@ use crate::host::{Kernel, Tree};
 use crate::plan::Entry;
 use crate::unpack::unpack;
 use anyhow::Context;
-use kdump_hooks::kmod::{self, ModuleName};
+use kdump_hooks::ModuleNeed;
+use kdump_hooks::kmod::{self, Index, ModuleName};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Component, Path};
@@ -174,6 +175,31 @@ impl Source<'_> {
     }
 }
 
+/// The firmware that drivers name which are built into the kernel, of those that answer for these devices.
+pub fn of_built_in(
+    tree: &Tree,
+    kernel: &Kernel,
+    index: &Index,
+    needs: &[ModuleNeed],
+) -> BTreeMap<ModuleName, Vec<String>> {
+    let path = kernel.modules_dir.join("modules.builtin.modinfo");
+    tree.note(&path);
+    // A kernel before 5.2 has no such file, and its drivers do not tell.
+    let Ok(bytes) = fs::read(&path) else { return BTreeMap::new() };
+    let at_work: BTreeSet<&ModuleName> =
+        needs.iter().filter(|need| need.by_device).flat_map(|need| index.builtin_by(&need.request)).collect();
+    let mut named: BTreeMap<ModuleName, Vec<String>> = BTreeMap::new();
+    for entry in String::from_utf8_lossy(&bytes).split('\0') {
+        if let Some((key, file)) = entry.split_once('=')
+            && let Some(module) = key.strip_suffix(".firmware").map(ModuleName::new)
+            && at_work.contains(&module)
+        {
+            named.entry(module).or_default().push(file.to_owned());
+        }
+    }
+    named
+}
+
 /// Whether it is a file below the directories of firmware.
 fn is_inside(name: &str) -> bool {
     Path::new(name).components().all(|part| matches!(part, Component::Normal(_)))
@@ -283,6 +309,28 @@ mod tests {
         let all = gathered(&tree, &[("k", &["in/a"]), ("m", &["c", "d", "e"])], &["k", "m"]);
         assert_eq!(paths(&all), ["lib/firmware/updates/c", "lib/firmware/6.1/d", "lib/firmware/e"]);
         assert!(all.problems.is_empty() && all.missing.is_empty());
+    }
+
+    #[test]
+    fn a_driver_that_is_built_in_brings_what_it_names_if_it_answers_for_a_device() {
+        let modinfo = "card.alias=pci:v1*\0card.firmware=card/a.fw\0card.firmware=card/b.fw\0card.license=GPL\0\
+                       other.alias=pci:v2*\0other.firmware=other.fw\0";
+        let (_dir, tree) = fake::tree(&[KERNEL, ("lib/modules/6.1/modules.builtin.modinfo", modinfo)]).unwrap();
+        let kernel = Kernel::find(&tree, Some("6.1"), None).unwrap();
+        let mut index = Index::default();
+        index.add_builtin_modinfo(modinfo);
+        let need = |request: &str, by_device| ModuleNeed {
+            request: request.to_owned(),
+            reason: "driver of eno1".to_owned(),
+            required: false,
+            by_device,
+        };
+        let needs = [need("pci:v1d2", true), need("pci:v2d2", false)];
+        let named = of_built_in(&tree, &kernel, &index, &needs);
+        assert_eq!(named, BTreeMap::from([("card".into(), vec!["card/a.fw".to_owned(), "card/b.fw".to_owned()])]));
+        let (_dir, older) = fake::tree(&[KERNEL]).unwrap();
+        let kernel = Kernel::find(&older, Some("6.1"), None).unwrap();
+        assert!(of_built_in(&older, &kernel, &index, &needs).is_empty());
     }
 
     #[test]
