@@ -33,7 +33,8 @@
 //!   again, from its live patches; [`packaged`]: one has the package installed.
 //! - [`nfs_server`] with its [`portmapper`], [`smb_server`], [`iscsi_server`], [`nvme_server`], [`far_server`], [`sink`],
 //!   [`switch`] with a [`dhcp6_server`]: what a guest finds on its network; [`small_disk`]: what a server runs out of.
-//! - [`signer`]: keys of our own, and what is signed and encrypted with them; [`mod@trusting`]: a kernel that trusts one.
+//! - [`signer`]: keys of our own, and what is signed and encrypted with them; [`mod@trusting`]: a kernel that trusts one;
+//!   [`mod@unified`]: one in a unified image.
 //! - [`machine`], [`monitor`], [`console`], [`disk`], [`mod@accel`]: QEMU and what is around it.
 //! - [`mod@dist`]: the packages, as `cargo dist` makes them.
 //! - [`efi_variables`]: what an EFI machine keeps over a reboot; [`grub_disk`]: what another one is started from.
@@ -87,6 +88,7 @@ pub mod sys;
 pub mod target_disk;
 pub mod tools;
 pub mod trusting;
+pub mod unified;
 pub mod write_log;
 
 /// What a test's table needs.

@@ -8,6 +8,8 @@ use qemu_tests::crash::{fill_disk, mkdumprd};
 use qemu_tests::live::{self, Live, live};
 use qemu_tests::prelude::*;
 use qemu_tests::programs::programs;
+use qemu_tests::scenario::Content;
+use qemu_tests::unified::unified;
 use qemu_tests::{folders, provision, tools};
 
 /// The dump is judged against its whole source: the headers of `/proc/vmcore` are ours here. `kdumpctl test` crashes the
@@ -90,22 +92,25 @@ fn a_log_without_a_dump_is_saved_in_what_is_left_of_the_reservation() -> Result<
 
 /// Debian's file, and kdump.toml's word for it.
 #[test]
-fn the_capture_kernel_alone_makes_the_settings_that_are_for_it() -> Result<()> {
+fn the_capture_kernel_may_be_in_a_unified_image_and_makes_the_settings_that_are_for_it_alone() -> Result<()> {
+    const UNIFIED: &str = "/boot/EFI/Linux/linux.efi";
     let look = "/bin/busybox echo swappiness is $(/bin/busybox cat /proc/sys/vm/swappiness) > /dev/kmsg";
     let scenario = Scenario {
         native: Some(format!(
             "log_only = true\n[[target]]\nkind = \"filesystem\"\ntype = \"ext4\"\ndevice = \"LABEL={}\"\n[programs]\n\
-             pre = \"/usr/local/bin/look\"\n[kernel]\nsysctl = \"/etc/kdump/sysctl.conf\"\n",
+             pre = \"/usr/local/bin/look\"\n[kernel]\nsysctl = \"/etc/kdump/sysctl.conf\"\nfile = \"{UNIFIED}\"\n",
             qemu_tests::scenario::LABEL
         )),
         files: vec![
             GuestFile::text("/etc/kdump/sysctl.conf", "vm.swappiness = 37\n"),
+            GuestFile { path: UNIFIED.into(), content: Content::Bytes(unified(&kernel(Suite::Own)?)?) },
             GuestFile::script("/usr/local/bin/look", look),
         ],
         busybox: true,
         ..Scenario::of(kernel(Suite::Own)?, "capture-sysctl")
     };
     let outcome = crash(&scenario)?;
+    ensure!(outcome.console.contains(&format!("Loaded {UNIFIED} with ")), "it is another kernel that was loaded");
     let log = fs::read_to_string(outcome.dump()?.join("kexec-dmesg.log"))?;
     ensure!(log.contains("swappiness is 37"), "the setting was not made: {}", tools::tail(&log, 40));
     let first = fs::read_to_string(outcome.dump()?.join("vmcore-dmesg.txt"))?;

@@ -15,6 +15,7 @@
 //! | modules of our own, live patches among them | built with the kernel's headers, from the machine's apt | `target/qemu/{headers,modules}/` |
 //! | OVMF, firmware with EFI | the machine's apt, downloaded | `target/qemu/ovmf/` |
 //! | GRUB, for machines without EFI | the machine's apt, downloaded | `target/qemu/grub/` |
+//! | systemd's stub for unified kernel images | the machine's apt, downloaded | `target/qemu/stub/` |
 //! | busybox, for guests with scripts or a shell | the machine's apt, downloaded | `target/qemu/busybox/` |
 //! | a newer cloud kernel, a newer makedumpfile | later suites of the same archive, private apt state | `target/qemu/{kernels,oracle}/` |
 //! | a small Debian with systemd | the machine's archive, by debootstrap | `target/qemu/debian-root/` |
@@ -39,6 +40,7 @@ mod samba;
 mod servers;
 pub(crate) mod small_filesystems;
 pub(crate) mod storage;
+mod stub;
 mod tgt;
 
 pub use busybox::busybox;
@@ -54,4 +56,5 @@ pub use packages::{for_manual_pages, for_packages, openssl, tools};
 pub use readers::{Readers, readers};
 pub use samba::samba;
 pub use servers::servers;
+pub use stub::stub;
 pub use tgt::tgt;
