@@ -1,4 +1,4 @@
-//! Where things are kept: everything below cargo's `target/`, nothing elsewhere.
+//! Where things are kept: everything below cargo's `target/`, and only sockets elsewhere.
 //!
 //! ```text
 //! target/qemu/kernels/NAME/   an unpacked kernel package, with modules.dep
@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use tempfile::TempDir;
 
 use crate::progress;
 
@@ -47,6 +48,12 @@ pub fn fresh(path: &Path) -> Result<()> {
         fs::remove_dir_all(path).with_context(|| format!("unable to clear {}", path.display()))?;
     }
     fs::create_dir_all(path).with_context(|| format!("unable to make the folder {}", path.display()))
+}
+
+/// An empty folder for Unix sockets, for as long as it is kept. Their names have at most 107 bytes (unix(7)), and the
+/// target folder may lie deep.
+pub fn for_sockets() -> Result<TempDir> {
+    tempfile::tempdir().context("unable to make a folder for sockets")
 }
 
 /// A lock that other test processes respect; it is released when the file is dropped, or when its process dies.

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use tempfile::TempDir;
 
 use crate::server::LOOPBACK;
-use crate::{provision, server, tools};
+use crate::{folders, provision, server, tools};
 
 /// The target's name.
 pub const TARGET: &str = "iqn.2026-01.example:crash";
@@ -35,8 +35,7 @@ impl IscsiServer {
     pub fn start(lun: &Path) -> Result<IscsiServer> {
         let root = provision::tgt()?;
         let port = server::free_port(LOOPBACK)?;
-        // A socket's name has to be short.
-        let socket = tempfile::tempdir().context("unable to make a folder for the server's socket")?;
+        let socket = folders::for_sockets()?;
         let log = lun.with_extension("log");
         let said = fs::File::create(&log).context("unable to write the server's log")?;
         let mut command = program(&root, &socket, "tgtd");

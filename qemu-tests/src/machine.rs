@@ -171,8 +171,7 @@ impl Machine {
             command.args(["-device", device]);
         }
         command.args(&self.words);
-        // A socket's name has to be short, and a run's folder may not be.
-        let monitor = tempfile::tempdir().context("unable to make a folder for QEMU's monitor")?;
+        let monitor = folders::for_sockets()?;
         command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", comma_safe(&monitor.path().join("qmp"))));
         let errors = std::fs::File::create(folder.join("qemu.log")).context("unable to write QEMU's log")?;
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(errors);

@@ -18,7 +18,7 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::small_disk::SmallDisk;
-use crate::{portmapper, provision, server, tools};
+use crate::{folders, portmapper, provision, server, tools};
 
 /// A server that runs.
 #[derive(Debug)]
@@ -53,8 +53,7 @@ impl NfsServer {
     fn of(place: &Path, address: IpAddr, version: u8, small: Option<SmallDisk>) -> Result<NfsServer> {
         let ganesha = provision::ganesha()?;
         let (port, mount_port) = server::two_free_ports(address)?;
-        // The name of its socket has to be short.
-        let run = tempfile::tempdir().context("unable to make a temporary folder")?;
+        let run = folders::for_sockets()?;
         let (folder, state) = (place.join("export"), place.join("ganesha"));
         for made in [&folder, &state] {
             fs::create_dir_all(made).with_context(|| format!("unable to make {}", made.display()))?;

@@ -21,8 +21,9 @@ use std::thread;
 
 use anyhow::{Context, Result};
 use serde_json::json;
+use tempfile::TempDir;
 
-use crate::{dhcp6_server, monitor, progress};
+use crate::{dhcp6_server, folders, monitor, progress};
 
 /// Cards of the guest.
 const CARDS: usize = 2;
@@ -71,16 +72,18 @@ pub struct Switch {
     pub counts: Arc<Counts>,
     /// What QEMU's command line needs for two cards and the user network behind them.
     pub qemu: Vec<String>,
+    _sockets: TempDir,
 }
 
 impl Switch {
-    /// Makes one, with its sockets in `folder`, whose path must be short.
-    pub fn new(folder: &Path, wiring: Wiring) -> Result<Switch> {
+    /// Makes one.
+    pub fn new(wiring: Wiring) -> Result<Switch> {
+        let folder = folders::for_sockets()?;
         let counts = Arc::new(Counts::default());
         let mut qemu = Vec::new();
         let mut sockets = Vec::new();
         for name in ["card0", "card1", "uplink"] {
-            let path = folder.join(name);
+            let path = folder.path().join(name);
             sockets.push(UnixListener::bind(&path).with_context(|| format!("unable to listen at {}", path.display()))?);
             let stream = format!("stream,id={name},server=off,addr.type=unix,addr.path={}", path.display());
             qemu.extend(["-netdev".to_owned(), stream]);
@@ -92,7 +95,7 @@ impl Switch {
         for netdev in ["user,id=user", "hubport,id=hub0,hubid=0,netdev=user", "hubport,id=hub1,hubid=0,netdev=uplink"] {
             qemu.extend(["-netdev".to_owned(), netdev.to_owned()]);
         }
-        let monitor = folder.join("monitor");
+        let monitor = folder.path().join("monitor");
         qemu.extend(["-qmp".to_owned(), format!("unix:{},server=on,wait=off", monitor.display())]);
         let shared = Arc::clone(&counts);
         thread::spawn(move || {
@@ -100,7 +103,7 @@ impl Switch {
                 sockets.iter().filter_map(|socket| socket.accept().ok()).map(|(stream, _)| stream).collect();
             forward(&streams, wiring, &shared, &monitor);
         });
-        Ok(Switch { counts, qemu })
+        Ok(Switch { counts, qemu, _sockets: folder })
     }
 }
 

@@ -96,9 +96,8 @@ fn a_dump_goes_over_a_vlan_on_a_bond_that_loses_a_card_meanwhile() -> Result<()>
     // The log is on the server by then, and the dump is not.
     const MEANWHILE: u64 = 2000;
     let server = serve("vlan", FOUR)?;
-    let sockets = tempfile::tempdir().context("unable to make a temporary folder")?;
     let wiring = Wiring { vlan: Some(42), unplug_after: Some(MEANWHILE), ..Wiring::default() };
-    let switch = Switch::new(sockets.path(), wiring)?;
+    let switch = Switch::new(wiring)?;
     let append = "bond=bond0:eth0,eth1:mode=active-backup,miimon=100 vlan=bond0.42:bond0 \
                   ip=10.0.2.15::10.0.2.2:255.255.255.0::bond0.42:none:1400";
     let scenario = scenario("nfs-vlan", "10.0.2.2", &server, append, switch.qemu.clone())?;
@@ -114,9 +113,8 @@ fn a_dump_goes_over_a_vlan_on_a_bond_that_loses_a_card_meanwhile() -> Result<()>
 #[test]
 fn a_dump_goes_over_a_bridge_with_an_address_of_dhcpv6_to_a_server_of_nfsv3() -> Result<()> {
     let server = serve_version("bridge", SIX, 3)?;
-    let sockets = tempfile::tempdir().context("unable to make a temporary folder")?;
     let lease: Ipv6Addr = "fec0::1:7".parse()?;
-    let switch = Switch::new(sockets.path(), Wiring { lease: Some(lease), ..Wiring::default() })?;
+    let switch = Switch::new(Wiring { lease: Some(lease), ..Wiring::default() })?;
     let append = "bridge=br0:eth0 ip=br0:dhcp6";
     let scenario = scenario("nfs-bridge", "[fec0::2]", &server, append, switch.qemu.clone())?;
     let console = check(&scenario, &server, "fec0::1:7")?;

@@ -5,19 +5,19 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use anyhow::{Context, Result, ensure};
 use qemu_tests::far_server::{FarServer, PASSWORD, Speaks, kdump_send, root_at, with_users};
 use qemu_tests::programs::programs;
 use qemu_tests::{folders, tools};
+use tempfile::TempDir;
 
 /// The near side: a server to hand a key to, the target on it, and root's home here.
 struct Near {
     server: FarServer,
     target: String,
-    home: PathBuf,
+    home: TempDir,
 }
 
 impl Near {
@@ -25,9 +25,9 @@ impl Near {
         let place = folders::qemu().join("far").join(name);
         folders::fresh(&place)?;
         let server = FarServer::start(&place, speaks)?;
-        let home = place.join("near");
-        fs::create_dir(&home)?;
-        fs::write(server.file("near-passwd"), with_users(&[&root_at(&home)])?)?;
+        // ssh-copy-id keeps a socket below it.
+        let home = folders::for_sockets()?;
+        fs::write(server.file("near-passwd"), with_users(&[&root_at(home.path())])?)?;
         let protocol = if speaks == Speaks::Ssh { "ssh" } else { "sftp" };
         let target = format!("{protocol}://root@127.0.0.1:{}{}", server.port, server.far.display());
         fs::write(server.file("sysconfig"), format!("KDUMP_SAVEDIR={target}\n"))?;
@@ -50,7 +50,7 @@ impl Near {
     }
 
     fn key_is_called(&self, name: &str) -> Result<()> {
-        let key = self.home.join("keys").join(name);
+        let key = self.home.path().join("keys").join(name);
         Ok(fs::write(self.server.file("kdump.conf"), format!("sshkey {}\n", key.display()))?)
     }
 
@@ -60,7 +60,7 @@ impl Near {
         command.args(["--mount", "sh", "-c", script, "sh", &self.server.file("near-passwd")]);
         command.arg(programs()?.path("kdumpctl")).arg("propagate");
         command.args(["--config", &self.server.file("kdump.conf"), "--sysconfig", &self.server.file("sysconfig")]);
-        command.env("HOME", &self.home).env("SSH_ASKPASS", self.server.file("askpass"));
+        command.env("HOME", self.home.path()).env("SSH_ASKPASS", self.server.file("askpass"));
         command.env("SSH_ASKPASS_REQUIRE", "force").env_remove("SSH_AUTH_SOCK");
         command.output().context("unable to start unshare")
     }
@@ -74,8 +74,8 @@ impl Near {
 
     /// kdump-send, with what propagate has left here.
     fn check(&self, key: &str) -> Result<Command> {
-        let key = self.home.join("keys").join(key).display().to_string();
-        let known = self.home.join(".ssh/known_hosts").display().to_string();
+        let key = self.home.path().join("keys").join(key).display().to_string();
+        let known = self.home.path().join(".ssh/known_hosts").display().to_string();
         let with = ["--identity", &key, "--known-hosts", &known];
         let mut command = kdump_send(&self.server, &programs()?.path("kdump-send"), &self.target, &with);
         command.arg("check");
@@ -101,7 +101,7 @@ fn a_key_is_made_and_let_in_for_a_password_and_kdump_send_gets_in_with_it() -> R
         let (passwords, hosts) = near.asked()?;
         ensure!(passwords == 1, "{name}: a password was asked for {passwords} times");
         ensure!(hosts == usize::from(name == "kdump_id_ed25519"), "{name}: {hosts} questions for the host's key");
-        let public = fs::read_to_string(near.home.join("keys").join(name).with_added_extension("pub"))?;
+        let public = fs::read_to_string(near.home.path().join("keys").join(name).with_added_extension("pub"))?;
         ensure!(public.starts_with(kind), "{name}: the key is {public}");
         tools::run(&mut near.check(name)?).with_context(|| format!("{name}: the key does not open"))?;
     }
@@ -135,7 +135,7 @@ fn a_wrong_password_and_a_host_that_has_changed_are_failures_and_nothing_is_let_
         ensure!(said(&output).contains(words), "it does not say {words}: {}", said(&output));
     }
     near.answers(PASSWORD)?;
-    fs::copy(near.server.file("changed"), near.home.join(".ssh/known_hosts"))?;
+    fs::copy(near.server.file("changed"), near.home.path().join(".ssh/known_hosts"))?;
     let output = near.propagate()?;
     ensure!(output.status.code() == Some(1), "it ended with {}: {}", output.status, said(&output));
     ensure!(said(&output).contains("HOST IDENTIFICATION HAS CHANGED"), "it says: {}", said(&output));
