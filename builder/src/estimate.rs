@@ -10,9 +10,9 @@ use crate::cpio::read::Archive;
 use crate::crashkernel;
 use crate::host::{SystemHost, Tree, luks, stack, sysfs};
 use crate::kexec::segments::BzImage;
-use crate::uki;
 use anyhow::Context;
 use kdump_hooks::DeviceSpec;
+use kdump_hooks::kernel_image::unified;
 use kdump_hooks::storage::{Crypt, Key, Layer};
 use kdump_init::config::ImageConfig;
 use serde::Serialize;
@@ -213,7 +213,7 @@ fn loaded(path: &str, size: u64) -> u64 {
 /// of which nothing is known.
 fn kernel_size(path: &Path) -> anyhow::Result<u64> {
     let file = fs::read(path)?;
-    let kernel = uki::kernel(&file).unwrap_or(&file);
+    let kernel = unified::kernel(&file).unwrap_or(&file);
     Ok(BzImage::parse(kernel).map_or_else(|_| KERNEL.max(3 * kernel.len() as u64), |kernel| kernel.size))
 }
 

@@ -39,7 +39,6 @@
 //! | [`problems`], [`report`], [`estimate`] | `--plan`: all that is in the way of an image, or what is in it and what memory it takes |
 //! | [`generator`] | what systemd is told before it starts anything; its units are in `dist/`, with all else of packages |
 //! | [`inspect`] | lists, prints, unpacks and compares images, ours or not; [`unpack`] is what undoes compression |
-//! | [`uki`] | kernel and initramfs out of a unified kernel image |
 //! | [`uptodate`] | whether an image is still what would be built now |
 //! | [`reuse`] | what the next image takes from the one that is there |
 //! | [`kexec`] | loading; its `sys.rs` is the one room with `unsafe` in it |
@@ -83,6 +82,5 @@ pub mod reuse;
 pub mod scripts;
 pub mod signatures;
 pub mod target;
-pub mod uki;
 pub mod unpack;
 pub mod uptodate;

@@ -3,8 +3,8 @@
 use crate::cli::Lsinitrd;
 use crate::host::Tree;
 use crate::inspect::{self, Extract, Order};
-use crate::uki;
 use anyhow::{Context, bail};
+use kdump_hooks::kernel_image::unified;
 use std::fs;
 use std::io::{ErrorKind, Write};
 use std::path::Path;
@@ -29,10 +29,10 @@ pub fn run(typed: &Lsinitrd, tree: &Tree, out: &mut dyn Write) -> anyhow::Result
 fn one(typed: &Lsinitrd, image: &Path, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let read = |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
     let file = read(image)?;
-    let bytes = uki::initrd(&file);
+    let bytes = unified::initrd(&file);
     if typed.diff {
         let [other] = typed.files.as_slice() else { bail!("--diff takes two images") };
-        let differ = inspect::diff(&bytes, &uki::initrd(&read(Path::new(other))?), typed.json, out)?;
+        let differ = inspect::diff(&bytes, &unified::initrd(&read(Path::new(other))?), typed.json, out)?;
         return Ok(ExitCode::from(u8::from(differ)));
     }
     let only = [typed.print.as_slice(), typed.files.as_slice()].concat();

@@ -5,7 +5,8 @@ mod builders;
 
 use builders::{Builders, STUB, run};
 use kdump_builder::cpio::read::Archive;
-use kdump_builder::{inspect, uki};
+use kdump_builder::inspect;
+use kdump_hooks::kernel_image::unified;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -72,15 +73,15 @@ fn a_unified_image_made_with_systemd_s_stub_has_kernel_and_initramfs() {
     run(&mut others.inside(&line)).unwrap();
     let file = |name: &str| fs::read(others.root.join(name)).unwrap();
     let image = file("tmp/uki.efi");
-    assert_eq!(uki::release(&image), Some(kver.as_str()));
-    assert!(uki::kernel(&image).unwrap() == file(&format!("boot/vmlinuz-{kver}")), "the kernel is another");
+    assert_eq!(unified::release(&image), Some(kver.as_str()));
+    assert!(unified::kernel(&image).unwrap() == file(&format!("boot/vmlinuz-{kver}")), "the kernel is another");
     let mut expected = names(&file("tmp/mkinitramfs.img"));
     expected.extend(names(&file("tmp/ucode.cpio")));
     let list = run(std::process::Command::new(env!("CARGO_BIN_EXE_mkdumprd"))
         .arg0("lsinitrd")
         .arg(others.root.join("tmp/uki.efi")))
     .unwrap();
-    assert!(names(&uki::initrd(&image)) == expected, "the names are others");
+    assert!(names(&unified::initrd(&image)) == expected, "the names are others");
     assert!(list.contains("kernel/x86/microcode/GenuineIntel.bin"), "{list}");
     assert!(list.contains(", for the kernel before it unpacks the rest"), "{list}");
 }

@@ -7,6 +7,7 @@ use clap::{CommandFactory, Parser};
 use common::Machine;
 use kdump_builder::cli::Kdumpctl;
 use kdump_builder::fake::RELEASE;
+use kdump_hooks::fake::unified_image;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::fs;
@@ -328,6 +329,14 @@ fn the_next_kernel_waits_for_a_reboot_or_is_booted_at_once() {
     assert!(machine.says("kexec --reuse-cmdline --append=x=1").contains("waits for the next reboot"));
     let line = "root=/dev/vda1 ro crashkernel=80M console=ttyS0 x=1";
     assert_eq!(machine.journal(), [format!("load for a reboot kernel 6 `{line}`")]);
+    // No kernel takes a unified image: its parts are handed over.
+    fs::remove_file(machine.system.root.join(format!("boot/vmlinuz-{RELEASE}"))).unwrap();
+    fs::remove_file(machine.system.root.join(format!("boot/initrd.img-{RELEASE}"))).unwrap();
+    let unified = machine.system.root.join(format!("boot/efi/EFI/Linux/debian-{RELEASE}+3.efi"));
+    fs::create_dir_all(unified.parent().unwrap()).unwrap();
+    fs::write(unified, unified_image(&[(".linux", b"inner"), (".initrd", b"070701..")])).unwrap();
+    machine.says("kexec --reuse-cmdline --append=x=1");
+    assert_eq!(machine.journal(), [format!("load for a reboot inner 8 `{line}`")]);
     assert!(machine.fails("kexec --now").contains("no kernel is loaded"));
     machine.write("sys/kernel/kexec_loaded", "1\n");
     machine.says("kexec --now");

@@ -18,12 +18,14 @@ mod keys;
 mod livepatch;
 mod net;
 mod object;
+mod unified;
 
 pub use example::example;
 pub use keys::FakeKeys;
 pub use livepatch::{FakeKernel, FakePatch};
 pub use net::{FakeNet, dhcp_reply};
 pub use object::object;
+pub use unified::unified_image;
 
 /// A machine that records what it is asked to do.
 #[derive(Clone, Debug, Default)]

@@ -43,6 +43,7 @@
 //! | [`signatures`] | whether a kernel would accept a module, by who has signed it |
 //! | [`sysctl`] | sysctl.conf and sysctl.d |
 //! | [`kmod`] | what modprobe knows: indexes, modprobe.d, aliases, order of loading; both sides need it |
+//! | [`kernel_image`] | a kernel's file: where it is, the kernel in it, and what is in a unified image besides |
 //! | [`kernel`] | the few calls of the kernel that programs of several crates make |
 //! | [`keys`] | the kernel's keyrings |
 //! | [`calendar`] | dates |
@@ -70,6 +71,7 @@ pub mod fstab;
 pub mod host;
 pub mod integrity;
 pub mod kernel;
+pub mod kernel_image;
 pub mod keys;
 pub mod kmod;
 pub mod links;

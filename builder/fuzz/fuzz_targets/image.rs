@@ -6,7 +6,8 @@
 use kdump_builder::host::Tree;
 use kdump_builder::inspect::{self, Order};
 use kdump_builder::reuse::Old;
-use kdump_builder::{uki, uptodate};
+use kdump_builder::uptodate;
+use kdump_hooks::kernel_image::unified;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -16,7 +17,7 @@ fuzz_target!(|data: &[u8]| {
     let _ = inspect::modules(data, &mut out);
     let _ = inspect::describe(data, &mut out);
     let _ = inspect::diff(data, data, false, &mut out);
-    let _ = (uki::initrd(data), uki::kernel(data), uki::release(data));
+    let _ = (unified::initrd(data), unified::kernel(data), unified::release(data));
     let _ = Old::of(data.to_vec(), "6.1");
     let _ = uptodate::changed(&Tree::new("/nonexistent".as_ref()), data);
 });

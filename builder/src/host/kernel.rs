@@ -6,6 +6,7 @@
 use super::Tree;
 use crate::unpack::Codec;
 use anyhow::{Context, bail};
+use kdump_hooks::kernel_image::Naming;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs;
@@ -133,12 +134,21 @@ impl Kernel {
 }
 
 impl Kernel {
-    /// The kernel itself, if it is where kernels are.
-    pub fn file(&self, tree: &Tree) -> Option<PathBuf> {
-        let name = format!("vmlinuz-{}", self.release);
-        let beside = self.modules_dir.ancestors().skip(3).take(2).map(|ancestor| ancestor.join("boot").join(&name));
-        let places = [self.modules_dir.join("vmlinuz"), tree.path("boot").join(&name)];
-        beside.chain(places).find(|place| place.is_file())
+    /// The kernel itself, of the system whose modules these are, or else of the tree.
+    ///
+    /// # Errors
+    /// It is not where kernels are.
+    pub fn file(&self, tree: &Tree) -> anyhow::Result<PathBuf> {
+        let find = |root: &Path| Naming::default().find(root, &self.release);
+        let copy = Some(self.modules_dir.join("vmlinuz")).filter(|copy| copy.is_file());
+        self.root().and_then(|root| find(root).ok()).or(copy).map_or_else(|| find(tree.root()), Ok)
+    }
+
+    /// The root of the system whose modules these are.
+    fn root(&self) -> Option<&Path> {
+        let modules = self.modules_dir.parent()?;
+        let root = modules.ends_with("lib/modules").then(|| modules.ancestors().nth(2)).flatten()?;
+        if root.ends_with("usr") { root.parent() } else { Some(root) }
     }
 }
 

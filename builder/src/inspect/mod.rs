@@ -10,7 +10,7 @@ mod list;
 
 pub use differ::diff;
 pub use extract::{Extract, Extracted, extract};
-pub use find::image_of;
+pub use find::{boot_image_of, image_of};
 pub use list::{Order, describe, list, modules};
 
 use crate::cpio::read::{Archive, Entry};

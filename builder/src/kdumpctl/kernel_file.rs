@@ -8,8 +8,8 @@
 
 use crate::config::Sysconfig;
 use crate::host::Tree;
-use crate::uki;
 use anyhow::Context;
+use kdump_hooks::kernel_image::unified;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
@@ -56,8 +56,8 @@ fn of_header(bytes: &[u8]) -> Option<String> {
 /// What a unified image says of its kernel, or this one of itself.
 fn of_unified(file: &Path) -> Option<String> {
     let bytes = fs::read(file).ok()?;
-    let said = uki::release(&bytes).filter(|text| is_release(text)).map(str::to_owned);
-    said.or_else(|| of_header(uki::kernel(&bytes)?))
+    let said = unified::release(&bytes).filter(|text| is_release(text)).map(str::to_owned);
+    said.or_else(|| of_header(unified::kernel(&bytes)?))
 }
 
 fn of_name(file: &Path) -> Option<String> {
@@ -81,6 +81,7 @@ fn is_release(text: &str) -> bool {
 mod tests {
     use super::*;
     use crate::config::{Given, Origin};
+    use kdump_hooks::fake::unified_image;
     use proptest::prelude::*;
 
     fn image(version: &str) -> Vec<u8> {
@@ -98,8 +99,8 @@ mod tests {
             ("boot/anything", image("6.1.0-18-amd64 (who@where) #1 SMP"), Some("6.1.0-18-amd64")),
             ("boot/vmlinuz-6.2-x", b"kernel".to_vec(), Some("6.2-x")),
             ("lib/modules/6.3-y/vmlinuz", b"kernel".to_vec(), Some("6.3-y")),
-            ("efi/EFI/Linux/a.efi", uki::tests::image(&[(".linux", b"x"), (".uname", b"6.4-z\n")]), Some("6.4-z")),
-            ("efi/EFI/Linux/b.efi", uki::tests::image(&[(".linux", &image("6.5-z (who)"))]), Some("6.5-z")),
+            ("efi/EFI/Linux/a.efi", unified_image(&[(".linux", b"x"), (".uname", b"6.4-z\n")]), Some("6.4-z")),
+            ("efi/EFI/Linux/b.efi", unified_image(&[(".linux", &image("6.5-z (who)"))]), Some("6.5-z")),
             ("boot/vmlinuz", b"kernel".to_vec(), None),
         ] {
             let file = root.path().join(path);

@@ -5,13 +5,14 @@
 
 use super::Machine;
 use crate::cli::Kexec as Typed;
-use crate::host::{Tree, kernel::running_release};
+use crate::host::kernel::running_release;
+use crate::inspect;
 use crate::kexec::{self, Guard, Purpose, explain};
 use anyhow::{Context, bail};
 use kdump_hooks::cmdline::words;
+use kdump_hooks::kernel_image::Naming;
 use std::ffi::CString;
 use std::io::Write;
-use std::path::PathBuf;
 
 /// Does it.
 pub(super) fn run(machine: &Machine, typed: &Typed, out: &mut dyn Write) -> anyhow::Result<()> {
@@ -42,15 +43,14 @@ fn load(machine: &Machine, typed: &Typed, out: &mut dyn Write) -> anyhow::Result
     }
     let kernel = match &typed.kernel {
         Some(kernel) => kernel.clone(),
-        None => first(tree, &["boot/vmlinuz-", "usr/lib/modules/", "lib/modules/"], "/vmlinuz")
-            .context("the running kernel's file is not found; name one with --kernel")?,
+        None => Naming::default().find(tree.root(), &running_release(tree)?).context("name a kernel with --kernel")?,
     };
     // A kernel of one's own may need no initramfs.
     let initrd = match (&typed.initrd, &typed.kernel) {
         (Some(initrd), _) => Some(initrd.clone()),
         (None, Some(_)) => None,
         (None, None) => {
-            let initrd = first(tree, &["boot/initrd.img-", "boot/initramfs-", "boot/initrd-"], "");
+            let initrd = inspect::boot_image_of(tree, &running_release(tree)?);
             Some(initrd.context("the running kernel's initramfs is not found; name one with --initrd")?)
         }
     };
@@ -75,16 +75,6 @@ fn reused(line: &str) -> Vec<String> {
     let mut words = words(line);
     words.retain(|word| !OF_LOADER.iter().any(|name| word.starts_with(name)));
     words
-}
-
-/// The first file of the running kernel: `DIR/NAME-RELEASE`, with `.img` behind it or not, or `DIR/RELEASE/NAME`.
-fn first(tree: &Tree, starts: &[&str], end: &str) -> Option<PathBuf> {
-    let release = running_release(tree).ok()?;
-    let name = |start: &&str| {
-        let end = if start.ends_with('/') { end } else { "" };
-        [format!("{start}{release}{end}"), format!("{start}{release}.img")]
-    };
-    starts.iter().flat_map(name).map(|name| tree.path(name)).find(|path| path.is_file())
 }
 
 #[cfg(test)]

@@ -7,8 +7,9 @@
 use super::{Guard, Kexec, Purpose, explain, segments};
 use crate::config::Syscall;
 use crate::host::Tree;
-use crate::uki;
 use anyhow::{Context, bail};
+use kdump_hooks::kernel_image::unified;
+use std::borrow::Cow;
 use std::ffi::CStr;
 use std::fs::{self, File};
 use std::io::{Read, Seek, Write};
@@ -40,8 +41,9 @@ pub fn load(
 ) -> anyhow::Result<Syscall> {
     let guard = Guard::of(tree);
     if syscall != Syscall::Load {
-        let kernel = open_kernel(files.kernel)?;
-        let image = files.image.map(|image| open(image, "image")).transpose()?;
+        let kernel = open(files.kernel, "kernel", |bytes| unified::kernel(bytes).map(Cow::Borrowed))?;
+        let image = files.image.map(|image| open(image, "image", |bytes| Some(unified::initrd(bytes))));
+        let image = image.transpose()?;
         match kexec.load_files(purpose, &kernel, image.as_ref(), files.cmdline) {
             Ok(()) => return Ok(Syscall::File),
             Err(error) => {
@@ -66,7 +68,8 @@ pub fn load(
         Some(image) => fs::read(image).with_context(|| format!("cannot read the image {}", image.display()))?,
         None => Vec::new(),
     };
-    let kernel = uki::kernel(&kernel).unwrap_or(&kernel);
+    let image = unified::initrd(&image).into_owned();
+    let kernel = unified::kernel(&kernel).unwrap_or(&kernel);
     let layout = segments::lay_out(tree, purpose, kernel, image, files.cmdline)
         .with_context(|| format!("cannot lay {} out in memory", files.kernel.display()))?;
     let load = |follows| kexec.load_segments(purpose, layout.entry, &layout.segments, follows);
@@ -79,24 +82,20 @@ pub fn load(
     Ok(Syscall::Load)
 }
 
-/// The kernel's file. No kernel takes a unified image, but the one that is in it, which gets a file without a name.
-fn open_kernel(path: &Path) -> anyhow::Result<File> {
-    let mut file = open(path, "kernel")?;
+/// A file; of a unified image, which no kernel takes, the part that is asked for, in a file without a name.
+fn open(path: &Path, what: &str, part: fn(&[u8]) -> Option<Cow<'_, [u8]>>) -> anyhow::Result<File> {
+    let mut file = File::open(path).with_context(|| format!("cannot read the {what} {}", path.display()))?;
     let mut start = [0; 2];
     if file.read_exact_at(&mut start, 0).is_err() || start != *b"MZ" {
         return Ok(file);
     }
     let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).with_context(|| format!("cannot read the kernel {}", path.display()))?;
+    file.read_to_end(&mut bytes).with_context(|| format!("cannot read the {what} {}", path.display()))?;
     file.rewind()?;
-    let Some(kernel) = uki::kernel(&bytes) else { return Ok(file) };
-    let what = || format!("cannot take the kernel out of {}", path.display());
-    let mut inner = tempfile::tempfile().with_context(what)?;
-    inner.write_all(kernel).with_context(what)?;
+    let Some(part) = part(&bytes) else { return Ok(file) };
+    let taken = || format!("cannot take the {what} out of {}", path.display());
+    let mut inner = tempfile::tempfile().with_context(taken)?;
+    inner.write_all(&part).with_context(taken)?;
     // Written files cannot be loaded while somebody may still write to them.
-    File::open(format!("/proc/self/fd/{}", inner.as_raw_fd())).with_context(what)
-}
-
-fn open(path: &Path, what: &str) -> anyhow::Result<File> {
-    File::open(path).with_context(|| format!("cannot read the {what} {}", path.display()))
+    File::open(format!("/proc/self/fd/{}", inner.as_raw_fd())).with_context(taken)
 }

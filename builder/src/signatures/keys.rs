@@ -5,6 +5,7 @@
 
 use super::read;
 use crate::host::SystemHost;
+use anyhow::Context;
 use kdump_hooks::kernel::LinuxKeys;
 use kdump_hooks::modsign::{DIRECTORIES, Modsign};
 use kdump_hooks::signatures::{self, Certificate, Firmware, Keys, in_directories};
@@ -38,9 +39,6 @@ pub(super) fn keys(host: &SystemHost, modsign: Option<&Modsign>) -> Keys {
 
 /// The certificates in the image of the kernel.
 fn built_in(host: &SystemHost) -> anyhow::Result<Vec<Certificate>> {
-    let name = format!("vmlinuz-{}", host.kernel.release);
-    let mut places = vec![host.kernel.modules_dir.join("vmlinuz")];
-    places.extend(host.kernel.modules_dir.ancestors().skip(3).take(2).map(|above| above.join("boot").join(&name)));
-    places.push(host.tree.path("boot").join(&name));
-    signatures::built_in(&places)
+    let image = host.kernel.file(&host.tree).context("the kernel's built-in keys are not known")?;
+    signatures::built_in(&image)
 }

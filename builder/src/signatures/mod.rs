@@ -18,7 +18,7 @@
 mod keys;
 mod policy;
 
-pub use kdump_hooks::signatures::{Signature, Signer, Verdict, unpack_kernel};
+pub use kdump_hooks::signatures::{Signature, Signer, Verdict};
 
 use crate::host::{SystemHost, Tree};
 use kdump_hooks::cmdline::Cmdline;

@@ -6,6 +6,7 @@
 
 use super::identity::Identity;
 use super::kernel::Kernel;
+use crate::kernel_image::Naming;
 use crate::links::below;
 use crate::modsign::DIRECTORIES;
 use crate::signatures::{self, Certificate, Firmware, Keys, Policy, Signature, Verdict, in_directories, verdict};
@@ -51,8 +52,8 @@ pub fn by_signer(root: &Path, patch: &Identity, kernel: &dyn Kernel) -> Verdict 
 /// them count.
 fn built_in(root: &Path, kernel: &dyn Kernel) -> anyhow::Result<Vec<Certificate>> {
     let release = kernel.release().context("the kernel does not tell its release")?;
-    let places = [format!("usr/lib/modules/{release}/vmlinuz"), format!("boot/vmlinuz-{release}")];
-    signatures::built_in(&places.map(|place| root.join(place)))
+    let image = Naming::default().find(root, &release).context("the kernel's built-in keys are not known")?;
+    signatures::built_in(&image)
 }
 
 /// By whether it is signed at all: PID 1 has no room for more.
@@ -70,7 +71,7 @@ fn policy(kernel: &dyn Kernel) -> Policy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fake::{FakeKernel, FakeKeys, object};
+    use crate::fake::{FakeKernel, FakeKeys, object, unified_image};
     use crate::keys::Keys as _;
     use crate::livepatch::cli::{self, Kpatch};
     use crate::signatures::Certificate;
@@ -99,6 +100,8 @@ mod tests {
         DarkIn(&'static str),
         /// It is in that ring, and the kernel's image has its certificate.
         BuiltIn(&'static str),
+        /// The same, and that image is a part of a unified one.
+        Unified(&'static str),
         /// It is in that ring, and its certificate is one of those that images bring along.
         Brought(&'static str),
         /// The rings are not to be read.
@@ -119,6 +122,7 @@ mod tests {
         (Signed::ByUs, Ours::In(".blacklist"), "refused: its key, that of", "refused: its key, that of"),
         (Signed::ByUs, Ours::DarkIn(BUILTIN), "cannot be told: the certificate", "cannot be told: the certificate"),
         (Signed::ByUs, Ours::BuiltIn(BUILTIN), "accepted", "accepted"),
+        (Signed::ByUs, Ours::Unified(BUILTIN), "accepted", "accepted"),
         (Signed::ByUs, Ours::Brought(".secondary_trusted_keys"), "accepted", "accepted"),
         (
             Signed::ByDebian,
@@ -160,7 +164,7 @@ mod tests {
         let mut keys = FakeKeys::with_rings(&[BUILTIN, ".secondary_trusted_keys", ".platform", ".blacklist"]);
         match ours {
             Ours::Unread => keys = FakeKeys::default(),
-            Ours::In(name) | Ours::DarkIn(name) | Ours::BuiltIn(name) | Ours::Brought(name) => {
+            Ours::In(name) | Ours::DarkIn(name) | Ours::BuiltIn(name) | Ours::Unified(name) | Ours::Brought(name) => {
                 let description = format!("kdump-rs test signer: {}", Certificate::parse(OURS).unwrap().shown());
                 let ring = keys.ring(name).unwrap();
                 keys.put("asymmetric", &description, ring);
@@ -168,6 +172,10 @@ mod tests {
         }
         let place = match ours {
             Ours::BuiltIn(_) => Some(("boot/vmlinuz-6.1", [b"\x7fELF...", OURS].concat())),
+            Ours::Unified(_) => {
+                let kernel = [b"\x7fELF...", OURS].concat();
+                Some(("efi/EFI/Linux/system-6.1.efi", unified_image(&[(".linux", &kernel)])))
+            }
             Ours::Brought(_) => Some(("etc/keys/modsign/ours.der", OURS.to_vec())),
             _ => None,
         };

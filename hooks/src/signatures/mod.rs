@@ -16,18 +16,31 @@
 //! certificates and images, and calls none of [`Signature::of`], [`Certificate::parse`] and [`built_in`].
 
 mod certificate;
-mod image;
 mod keys;
 mod policy;
 mod signature;
 mod verdict;
 
 pub use certificate::{Certificate, in_bytes, in_directories, in_signature_lists};
-pub use image::{built_in, unpack_kernel};
 pub use keys::{Firmware, Key, Keys, Read, Ring, is_secure_boot};
 pub use policy::{Line, Policy, locked_down, platform_counts};
 pub use signature::{Signature, Signer};
 pub use verdict::{Verdict, verdict};
+
+use crate::kernel_image;
+use anyhow::Context;
+use std::fs;
+use std::path::Path;
+
+/// The certificates that are built into a kernel whose image is this.
+///
+/// # Errors
+/// It cannot be read or looked into.
+pub fn built_in(image: &Path) -> anyhow::Result<Vec<Certificate>> {
+    let bytes = fs::read(image).with_context(|| format!("cannot read {}", image.display()))?;
+    let kernel = kernel_image::unpack(&bytes).with_context(|| format!("cannot look into {}", image.display()))?;
+    Ok(in_bytes(&kernel))
+}
 
 #[cfg(test)]
 pub(crate) mod tests {

@@ -1,37 +1,24 @@
-//! A kernel's image, unpacked, and the certificates that are built into it.
+//! A kernel's image, unpacked.
 //!
-//! In: a vmlinux, or a bzImage, whose setup header says where the packed kernel is. Out: the kernel's own bytes.
+//! In: a vmlinux, or a bzImage, whose setup header says where the packed kernel is, or a unified image with either in it.
+//! Out: the kernel's own bytes.
 //! Facts: `Documentation/x86/boot.rst`: sectors of setup at 0x1f1, `HdrS` at 0x202, offset and length of the payload at
 //! 0x248. The payload's last four bytes are its length unpacked, whatever the compression.
 
-use super::certificate::{Certificate, in_bytes};
+use super::unified;
 use crate::unpack::{Codec, member};
 use anyhow::{Context, bail};
-use std::fs;
 use std::io::Read;
-use std::path::PathBuf;
 
 /// No kernel is larger.
 const LARGEST: u64 = 512 << 20;
-
-/// The certificates that are built into a kernel, whose image is at the first of these places that has one.
-///
-/// # Errors
-/// It is at none of them, or cannot be looked into.
-pub fn built_in(places: &[PathBuf]) -> anyhow::Result<Vec<Certificate>> {
-    let Some((place, image)) = places.iter().find_map(|place| Some((place, fs::read(place).ok()?))) else {
-        let places: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
-        bail!("the kernel's image, which has its built-in keys, is at none of {}", places.join(", "));
-    };
-    let unpacked = unpack_kernel(&image).with_context(|| format!("cannot look into {}", place.display()))?;
-    Ok(in_bytes(&unpacked))
-}
 
 /// The bytes of the kernel in an image.
 ///
 /// # Errors
 /// It is no kernel for x86, or is packed in a way that is not known here.
-pub fn unpack_kernel(image: &[u8]) -> anyhow::Result<Vec<u8>> {
+pub fn unpack(image: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let image = unified::kernel(image).unwrap_or(image);
     if image.starts_with(b"\x7fELF") {
         return Ok(image.to_vec());
     }
@@ -70,6 +57,7 @@ fn payload(image: &[u8]) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fake::unified_image;
     use proptest::prelude::*;
     use std::io::Write;
 
@@ -99,28 +87,30 @@ mod tests {
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gzip.write_all(text).unwrap();
         let gzip = gzip.finish().unwrap();
-        assert_eq!(unpack_kernel(&bz_image(&gzip)).unwrap(), text);
+        assert_eq!(unpack(&bz_image(&gzip)).unwrap(), text);
         let zstd = zstd::encode_all(&text[..], 1).unwrap();
         let lz4 = [LZ4, &block(b"the "), &block(b"kernel")].concat();
         for packed in [zstd, lz4] {
-            assert_eq!(unpack_kernel(&bz_image(&[&packed, &size[..]].concat())).unwrap(), text);
+            assert_eq!(unpack(&bz_image(&[&packed, &size[..]].concat())).unwrap(), text);
         }
-        assert_eq!(unpack_kernel(b"\x7fELF").unwrap(), b"\x7fELF");
+        assert_eq!(unpack(b"\x7fELF").unwrap(), b"\x7fELF");
+        let unified = unified_image(&[(".osrel", b"ID=x"), (".linux", &bz_image(&gzip))]);
+        assert_eq!(unpack(&unified).unwrap(), text);
     }
 
     #[test]
     fn what_is_no_kernel_or_packed_strangely_is_told() {
-        assert!(unpack_kernel(b"MZ").unwrap_err().to_string().contains("no bzImage"));
-        assert!(unpack_kernel(&bz_image(b"ZIP!")).unwrap_err().to_string().contains("not known"));
-        assert!(unpack_kernel(&bz_image(&[LZ4, &[2, 0, 0, 0, 0xf0, 0xff]].concat())).is_err());
+        assert!(unpack(b"MZ").unwrap_err().to_string().contains("no bzImage"));
+        assert!(unpack(&bz_image(b"ZIP!")).unwrap_err().to_string().contains("not known"));
+        assert!(unpack(&bz_image(&[LZ4, &[2, 0, 0, 0, 0xf0, 0xff]].concat())).is_err());
     }
 
     proptest! {
         #[test]
         fn any_payload_ends_in_a_result(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
-            let _ = unpack_kernel(&bz_image(&[LZ4, &bytes].concat()));
-            let _ = unpack_kernel(&bz_image(&bytes));
-            let _ = unpack_kernel(&bytes);
+            let _ = unpack(&bz_image(&[LZ4, &bytes].concat()));
+            let _ = unpack(&bz_image(&bytes));
+            let _ = unpack(&bytes);
         }
     }
 }

@@ -8,7 +8,6 @@
 //! in front of `.initrd`, and so they stand here. May surprise: a bzImage is a PE file as well, but has none of these.
 //! Facts: the UAPI group's specification of unified kernel images; systemd-stub(7).
 
-use crate::cpio::layout::padding;
 use goblin::pe::header::{Header, SIZEOF_COFF_HEADER, SIZEOF_PE_MAGIC};
 use std::borrow::Cow;
 
@@ -22,8 +21,10 @@ pub fn initrd(bytes: &[u8]) -> Cow<'_, [u8]> {
     let Some(sections) = Sections::of(bytes) else { return Cow::Borrowed(bytes) };
     match (sections.get(MICROCODE), sections.get(INITRD)) {
         (Some(early), Some(initrd)) => {
-            let gap = [0; 3].get(..padding(early.len())).unwrap_or_default();
-            Cow::Owned([early, gap, initrd].concat())
+            let mut initramfs = early.to_vec();
+            initramfs.resize(early.len().next_multiple_of(4), 0);
+            initramfs.extend_from_slice(initrd);
+            Cow::Owned(initramfs)
         }
         (one, other) => Cow::Borrowed(other.or(one).unwrap_or_default()),
     }
@@ -72,31 +73,10 @@ impl<'a> Sections<'a> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
+    use crate::fake::unified_image as image;
     use proptest::prelude::*;
-
-    /// A PE file with these sections, each padded to 512 bytes.
-    pub(crate) fn image(sections: &[(&str, &[u8])]) -> Vec<u8> {
-        let mut head = vec![0; 1024];
-        head[..2].copy_from_slice(b"MZ");
-        head[0x3c] = 0x80;
-        head[0x80..0x84].copy_from_slice(b"PE\0\0");
-        head[0x84..0x86].copy_from_slice(&0x8664_u16.to_le_bytes());
-        head[0x86] = u8::try_from(sections.len()).unwrap();
-        let mut file = Vec::new();
-        for (number, (name, bytes)) in sections.iter().enumerate() {
-            let at = 0x98 + number * 40;
-            head[at..at + name.len()].copy_from_slice(name.as_bytes());
-            let padded = bytes.len().next_multiple_of(512);
-            for (field, value) in [(8, bytes.len()), (16, padded), (20, 1024 + file.len())] {
-                head[at + field..at + field + 4].copy_from_slice(&u32::try_from(value).unwrap().to_le_bytes());
-            }
-            file.extend_from_slice(bytes);
-            file.resize(file.len().next_multiple_of(512), 0);
-        }
-        [head, file].concat()
-    }
 
     #[test]
     fn a_unified_image_has_its_parts_and_any_other_file_is_what_it_was() {
