@@ -136,9 +136,9 @@ pub fn plan(request: &Request) -> anyhow::Result<Built> {
         let inputs = uptodate::inputs(&host.tree, &request.files, &host.kernel, &programs, sources, known).to_text();
         built.plan.add(Entry::file(uptodate::PATH, inputs.into_bytes(), "what the image is made of"))?;
         built.plan.add(Entry::file(reuse::PATH, built.facts.to_bytes()?, "what its modules say of themselves"))?;
-        list(&mut built.plan);
     }
-    let kernel = host.kernel.file(&host.tree);
+    list(&mut built.plan)?;
+    let kernel = host.kernel.file(&host.tree).ok();
     let estimate = estimate::of_plan(&built, kernel.as_deref(), &host);
     Ok(Built { packing, estimate, old, ..built })
 }
@@ -290,16 +290,16 @@ pub(crate) fn finish(
 
     let text = toml::to_string(&image).context("cannot write the image configuration")?;
     plan.add(Entry::file(contract::PATH, text.into_bytes(), "what init is told"))?;
-    list(&mut plan);
     let (packing, early, overlay, estimate) = (Packing::None, Plan::default(), Vec::new(), Estimate::default());
     Ok(Built { plan, config: image, packing, early, overlay, modules, left_out, estimate, warnings, facts, old: None })
 }
 
 /// Puts the list of all entries into a plan.
-fn list(plan: &mut Plan) {
+fn list(plan: &mut Plan) -> anyhow::Result<()> {
     let entry = |bytes| Entry::file(MANIFEST, bytes, "this list");
-    plan.replace(entry(Vec::new()));
+    plan.add(entry(Vec::new()))?;
     plan.replace(entry(plan.manifest().into_bytes()));
+    Ok(())
 }
 
 /// The list of what is in an image and why, in the image.
