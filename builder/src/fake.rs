@@ -7,9 +7,9 @@ pub mod described;
 
 use crate::host::Tree;
 pub use kdump_hooks::fake::object;
+use kdump_hooks::fake::program;
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
@@ -83,9 +83,7 @@ impl FakeSystem {
         self.write("programs/kdump-send", &object(&[]))?;
         let agree =
             b"#!/bin/sh\nfor word; do [ \"$word\" != --refuse ] || { echo \"no $word here\" >&2; exit 1; }; done\n";
-        self.write("programs/kdump-capture", agree)?;
-        fs::set_permissions(self.programs().join("kdump-capture"), fs::Permissions::from_mode(0o755))?;
-        Ok(())
+        program(&self.programs().join("kdump-capture"), agree)
     }
 
     /// Where our programs are.

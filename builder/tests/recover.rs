@@ -7,6 +7,7 @@ use kdump_builder::fake::FakeSystem;
 use kdump_builder::host::Tree;
 use kdump_builder::kdumpctl;
 use kdump_builder::kexec::fake::FakeKexec;
+use kdump_hooks::fake::program;
 use kdump_hooks::raw::layout::{FLATTENED, Header, Name, Part, State, aligned};
 use kdump_init::dump::sha256_of;
 use serde_json::Value;
@@ -45,8 +46,7 @@ impl Machine {
 
     fn collector(&self, script: &str) {
         let path = self.system.programs().join("kdump-capture");
-        fs::write(&path, script).unwrap();
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        program(&path, script.as_bytes()).unwrap();
     }
 
     fn device(&self) -> PathBuf {

@@ -18,6 +18,7 @@ mod keys;
 mod livepatch;
 mod net;
 mod object;
+mod program;
 mod unified;
 
 pub use example::example;
@@ -25,6 +26,7 @@ pub use keys::FakeKeys;
 pub use livepatch::{FakeKernel, FakePatch};
 pub use net::{FakeNet, dhcp_reply};
 pub use object::object;
+pub use program::program;
 pub use unified::unified_image;
 
 /// A machine that records what it is asked to do.

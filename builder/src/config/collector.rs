@@ -106,8 +106,7 @@ fn ours(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
-    use std::os::unix::fs::PermissionsExt;
+    use kdump_hooks::fake;
 
     #[test]
     fn both_names_mean_our_collector_and_nothing_is_flattened_into_a_file() {
@@ -132,9 +131,8 @@ mod tests {
     fn the_collector_itself_judges_its_arguments() {
         let dir = tempfile::tempdir().unwrap();
         let program = dir.path().join("kdump-capture");
-        fs::write(&program, "#!/bin/sh\n[ \"$3\" = 31 ] && [ \"$5\" = dump ] || { echo \"no $2 $3\" >&2; exit 1; }\n")
-            .unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let text = b"#!/bin/sh\n[ \"$3\" = 31 ] && [ \"$5\" = dump ] || { echo \"no $2 $3\" >&2; exit 1; }\n";
+        fake::program(&program, text).unwrap();
         Collector::parse("makedumpfile -d 31").unwrap().check(&program).unwrap();
         let error = Collector::parse("makedumpfile -d 99").unwrap().check(&program).unwrap_err();
         assert_eq!(error.to_string(), "the collector does not take `-d 99`: no -d 99");

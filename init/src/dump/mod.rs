@@ -204,7 +204,7 @@ mod tests {
     use crate::config::{self, Dump, Ending, Endings, Limits};
     use crate::run::Places;
     use crate::status;
-    use kdump_hooks::fake::{FakeMachine, FakeNet};
+    use kdump_hooks::fake::{self, FakeMachine, FakeNet};
     use kdump_hooks::filesystem::Filesystem;
     use kdump_hooks::net::Net;
     use kdump_hooks::raw::{Raw, layout};
@@ -212,7 +212,6 @@ mod tests {
     use kdump_hooks::user::Script;
     use kdump_hooks::{DeviceSpec, Settings};
     use std::fs;
-    use std::os::unix::fs::PermissionsExt;
 
     /// A capture environment in a directory, with a shell script for a collector.
     struct Rehearsal {
@@ -225,8 +224,8 @@ mod tests {
         fn new(collector: &str) -> Rehearsal {
             let tree = tempfile::tempdir().unwrap();
             let script = tree.path().join("collector");
-            fs::write(&script, format!("#!/bin/sh\nfor last; do :; done; out=$last\n{collector}\n")).unwrap();
-            fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+            let text = format!("#!/bin/sh\nfor last; do :; done; out=$last\n{collector}\n");
+            fake::program(&script, text.as_bytes()).unwrap();
             fs::create_dir(tree.path().join("state")).unwrap();
             let target = |label: &str| {
                 Target::Filesystem(Filesystem {

@@ -228,7 +228,7 @@ mod tests {
     use super::*;
     use crate::beat::Beat;
     use crate::dump::LOG;
-    use std::os::unix::fs::PermissionsExt;
+    use kdump_hooks::fake;
 
     /// A kdump-send that delivers to a directory, and to it alone.
     const SEND: &str = r#"#!/bin/sh
@@ -252,8 +252,7 @@ esac
         fn new() -> Rehearsal {
             let tree = tempfile::tempdir().unwrap();
             let program = tree.path().join("kdump-send");
-            fs::write(&program, SEND).unwrap();
-            fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+            fake::program(&program, SEND.as_bytes()).unwrap();
             let (base, state) = (tree.path().join("far"), tree.path().join("state"));
             fs::create_dir(&base).unwrap();
             fs::create_dir(&state).unwrap();
@@ -270,8 +269,8 @@ esac
 
         fn collect(&mut self, name: &str, script: &str) -> anyhow::Result<()> {
             let collector = self.tree.path().join("kdump-capture");
-            fs::write(&collector, format!("#!/bin/sh\nfor last; do :; done; out=$last\n{script}\n")).unwrap();
-            fs::set_permissions(&collector, fs::Permissions::from_mode(0o755)).unwrap();
+            let text = format!("#!/bin/sh\nfor last; do :; done; out=$last\n{script}\n");
+            fake::program(&collector, text.as_bytes()).unwrap();
             let command = [collector.display().to_string()];
             let (vmcore, report) = (Path::new("/dev/null"), self.tree.path().join("report"));
             let collector = Collector { command: &command, vmcore, report: &report, stall: Duration::from_secs(20) };

@@ -11,10 +11,11 @@ use crate::host::Tree;
 use crate::kdumpctl;
 use crate::kexec::fake::FakeKexec;
 use clap::Parser;
-use kdump_hooks::fake::object;
+use kdump_hooks::fake::{self, object};
+use nix::sys::statvfs::{FsFlags, statvfs};
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -124,7 +125,8 @@ pub(super) fn observe(configuration: &[(&str, &str)], again: bool) -> BTreeSet<S
     let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     // There are hundreds of such machines, and every image is synced: in memory that takes seconds, on a disk a minute.
     let memory = Path::new("/dev/shm");
-    let place = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+    let runs_programs = statvfs(memory).is_ok_and(|about| !about.flags().contains(FsFlags::ST_NOEXEC));
+    let place = if runs_programs { memory.to_owned() } else { std::env::temp_dir() };
     let dir = tempfile::tempdir_in(place).unwrap();
     let system = machine(&dir);
     for (path, text) in configuration {
@@ -142,11 +144,11 @@ fn machine(dir: &tempfile::TempDir) -> FakeSystem {
     );
     let system = described::machine(dir.path(), HOST, &modules).unwrap();
     fs::remove_file(dir.path().join("lib/firmware/vendor/card.bin")).unwrap();
-    fs::write(system.programs().join("kdump-capture"), agrees()).unwrap();
+    fake::program(&system.programs().join("kdump-capture"), &agrees()).unwrap();
     for (path, text) in FILES {
         system.write(path, text.as_bytes()).unwrap();
         if path.contains("bin/") {
-            fs::set_permissions(dir.path().join(path), fs::Permissions::from_mode(0o755)).unwrap();
+            fake::program(&dir.path().join(path), text.as_bytes()).unwrap();
         }
     }
     let wants = dir.path().join("etc/systemd/system/multi-user.target.wants");
