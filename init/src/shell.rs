@@ -207,7 +207,7 @@ mod tests {
         let shell = |seconds: &str| Command::new("sleep").arg(seconds).spawn().unwrap();
         let mut told = 0;
         let began = Instant::now();
-        stay_with(vec![shell("0"), shell("2.3"), shell("60")], &mut || told += 1);
+        stay_with(vec![shell("0"), shell("4"), shell("60")], &mut || told += 1);
         assert!(began.elapsed() > NOBODY && began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
         assert_eq!(told, 1);
         stay_with(Vec::new(), &mut || ());

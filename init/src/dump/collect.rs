@@ -207,6 +207,9 @@ fn is_want_of_memory(line: &str) -> bool {
 mod tests {
     use super::*;
 
+    /// Longer than any pause between two signs of life, and shorter than all of them together.
+    const PATIENCE: Duration = Duration::from_millis(2500);
+
     fn shell(script: &str, stall: Duration) -> anyhow::Result<()> {
         let dir = tempfile::tempdir().unwrap();
         let command = ["sh", "-c", script].map(str::to_owned).to_vec();
@@ -244,10 +247,10 @@ mod tests {
     fn a_stream_goes_where_the_file_stands_and_its_growth_is_a_sign_of_life() {
         let mut file = tempfile::tempfile().unwrap();
         file.seek(std::io::SeekFrom::Start(10)).unwrap();
-        let script = "for i in 1 2 3 4 5 6; do printf x; sleep 0.2; done; echo not this >&2";
+        let script = "for i in 1 2 3 4 5 6; do printf x; sleep 0.5; done; echo not this >&2";
         let command = ["sh", "-c", script].map(str::to_owned).to_vec();
         let output = Output::Stream(file.try_clone().unwrap());
-        Collection { command, output, stall: Duration::from_millis(900) }.run(&mut Vec::new()).unwrap();
+        Collection { command, output, stall: PATIENCE }.run(&mut Vec::new()).unwrap();
         assert_eq!((file.stream_position().unwrap(), file.metadata().unwrap().len()), (16, 16));
     }
 
@@ -275,11 +278,11 @@ mod tests {
 
     #[test]
     fn progress_without_line_feeds_is_a_sign_of_life() {
-        shell("for i in 1 2 3 4 5 6; do printf \"$i\\r\"; sleep 0.2; done", Duration::from_millis(900)).unwrap();
+        shell("for i in 1 2 3 4 5 6; do printf \"$i\\r\"; sleep 0.5; done", PATIENCE).unwrap();
     }
 
     #[test]
     fn a_collector_that_talks_is_not_stuck() {
-        shell("for i in 1 2 3 4 5 6; do echo $i; sleep 0.2; done", Duration::from_millis(900)).unwrap();
+        shell("for i in 1 2 3 4 5 6; do echo $i; sleep 0.5; done", PATIENCE).unwrap();
     }
 }
