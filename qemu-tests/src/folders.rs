@@ -53,7 +53,7 @@ pub fn fresh(path: &Path) -> Result<()> {
 /// An empty folder for Unix sockets, for as long as it is kept. Their names have at most 107 bytes (unix(7)), and the
 /// target folder may lie deep.
 pub fn for_sockets() -> Result<TempDir> {
-    tempfile::tempdir().context("unable to make a folder for sockets")
+    tempfile::tempdir_in("/tmp").context("unable to make a folder for sockets")
 }
 
 /// A lock that other test processes respect; it is released when the file is dropped, or when its process dies.

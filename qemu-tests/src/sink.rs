@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use openssl::ssl::{SslAcceptor, SslFiletype, SslMethod};
 
-use crate::tools;
+use crate::{provision, tools};
 
 /// How long it may take until what was said is kept.
 const KEPT: Duration = Duration::from_secs(10);
@@ -48,6 +48,7 @@ impl std::fmt::Debug for Identity {
 impl Identity {
     /// A new one for `address`, made in `folder`.
     pub fn of(address: &str, folder: &Path) -> Result<Identity> {
+        provision::openssl()?;
         let (key, certificate) = (folder.join("sink.key"), folder.join("sink.pem"));
         let mut openssl = tools::command("openssl");
         openssl.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj", "/CN=sink", "-addext"]);

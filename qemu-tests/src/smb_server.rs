@@ -13,10 +13,11 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, User, geteuid};
+use tempfile::TempDir;
 
 use crate::server::LOOPBACK;
 use crate::small_disk::SmallDisk;
-use crate::{provision, server, tools};
+use crate::{folders, provision, server, tools};
 
 /// The password of the one user: with all that is hard to hand on.
 pub const PASSWORD: &str = "top,secret = x y";
@@ -32,6 +33,7 @@ pub struct SmbServer {
     pub user: String,
     small: Option<SmallDisk>,
     child: Child,
+    _sockets: TempDir,
 }
 
 impl SmbServer {
@@ -52,9 +54,10 @@ impl SmbServer {
         for made in [&folder, &state] {
             fs::create_dir_all(made).with_context(|| format!("unable to make {}", made.display()))?;
         }
+        let sockets = folders::for_sockets()?;
         let user = User::from_uid(geteuid())?.context("this user has no name")?.name;
         let conf = state.join("smb.conf");
-        let dir = state.display();
+        let (dir, private) = (state.display(), sockets.path().display());
         let bad = match small {
             Some(_) => format!(
                 "[readonly]\npath = {}\nread only = yes\n[small]\npath = {}\nread only = no\n",
@@ -65,8 +68,8 @@ impl SmbServer {
         };
         let text = format!(
             "[global]\nbind interfaces only = yes\ninterfaces = lo\nsmb ports = {port}\nserver role = standalone server\n\
-             passdb backend = tdbsam:{dir}/passdb.tdb\nprivate dir = {dir}\nlock directory = {dir}\n\
-             state directory = {dir}\ncache directory = {dir}\npid directory = {dir}\nncalrpc dir = {dir}/ncalrpc\n\
+             passdb backend = tdbsam:{dir}/passdb.tdb\nprivate dir = {private}\nlock directory = {dir}\n\
+             state directory = {dir}\ncache directory = {dir}\npid directory = {dir}\nncalrpc dir = {private}/ncalrpc\n\
              log file = {dir}/log\nload printers = no\ndisable spoolss = yes\ndisable netbios = yes\n\
              server min protocol = SMB3\n[crash]\npath = {0}\nread only = no\n[other]\npath = {0}\nread only = no\n[third]\npath = {0}\nread only = no\n{bad}",
             folder.display(),
@@ -88,7 +91,7 @@ impl SmbServer {
         // Each connection has a process; all of them are to go.
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
         let child = server::start(command, "SMB", (LOOPBACK, port), &state.join("log"))?;
-        Ok(SmbServer { port, folder, user, small, child })
+        Ok(SmbServer { port, folder, user, small, child, _sockets: sockets })
     }
 
     /// The small share, as the server sees it.

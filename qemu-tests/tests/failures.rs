@@ -21,8 +21,8 @@ fn a_missing_target_leads_to_the_failure_action_within_its_limit() -> Result<()>
     reason.with_context(|| format!("the console does not give the reason:\n{}", outcome.console))?;
     let stage =
         outcome.stages.iter().find(|stage| stage.name == "panic to ending").context("the stage was not timed")?;
-    // 8 s for the target; the rest is for an emulated kernel to boot and to end.
-    ensure!(stage.took < Duration::from_secs(60), "it took {:.0} s", stage.took.as_secs_f64());
+    // 8 s for the target; the rest is for an emulated kernel to boot and to end, on a machine that may be busy.
+    ensure!(stage.took < Duration::from_secs(150), "it took {:.0} s", stage.took.as_secs_f64());
     Ok(())
 }
 

@@ -29,8 +29,9 @@ impl Apt {
         command
     }
 
-    /// Fetches the package lists.
+    /// Fetches the package lists; one at a time does, as apt does not wait.
     pub(super) fn update(&self) -> Result<()> {
+        let _lock = folders::lock("package-lists")?;
         tools::run(self.command("apt-get").arg("update")).map(drop).context("unable to fetch apt's package lists")
     }
 
@@ -81,11 +82,7 @@ pub(super) fn update_machine_once() {
     ONCE.call_once(|| {
         if nix::unistd::geteuid().is_root() {
             progress::note("fetching the machine's package lists");
-            let update = || {
-                let _lock = folders::lock("machine-apt")?;
-                Apt::default().update()
-            };
-            if let Err(error) = update() {
+            if let Err(error) = Apt::default().update() {
                 progress::note(&format!("{error:#}"));
             }
         }

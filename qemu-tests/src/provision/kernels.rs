@@ -67,12 +67,13 @@ fn fetch(suite: Suite, meta: &str, name: &str) -> Result<Kernel> {
     let root = folders::qemu().join("kernels").join(name);
     folders::made_once(&root, &format!("Debian's kernel ({name})"), |folder| {
         let apt = suite.apt()?;
-        let packages = packages(&apt, meta).or_else(|_| {
+        let unpack = || apt.unpack(&packages(&apt, meta)?, folder);
+        // The name of a kernel that an old list has may be gone: what is asked for is resolved anew.
+        let unpacked = unpack().or_else(|_| {
             update_machine_once();
-            packages(&apt, meta)
+            unpack()
         });
-        let packages = packages.context("apt cannot resolve the kernel package; run as root: apt-get update")?;
-        apt.unpack(&packages, folder)?;
+        unpacked.context("apt cannot get the kernel package; run as root: apt-get update")?;
         let modules = folder.join("usr/lib/modules");
         if modules.exists() && !folder.join("lib").exists() {
             std::os::unix::fs::symlink("usr/lib", folder.join("lib"))?;

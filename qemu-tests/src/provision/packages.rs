@@ -41,6 +41,11 @@ pub fn openssl() -> Result<()> {
     ensure(&[("openssl", "openssl")])
 }
 
+/// Sees to it that sections can be put into a program.
+pub(super) fn for_sections() -> Result<()> {
+    ensure(&[("objcopy", "binutils")])
+}
+
 /// Sees to it that there is what makes a whole Debian system.
 pub(super) fn for_debian_root() -> Result<()> {
     ensure(&[("debootstrap", "debootstrap")])
