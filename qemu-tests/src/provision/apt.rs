@@ -1,5 +1,6 @@
 //! The machine's own apt: installs packages, downloads and unpacks others without installing them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Once;
@@ -7,6 +8,9 @@ use std::sync::Once;
 use anyhow::{Context, Result, bail};
 
 use crate::{folders, progress, tools};
+
+/// Libraries that only programs need which nobody runs here, and large ones at that.
+const LEFT_OUT: [&str; 3] = ["libicu", "libpython", "libperl"];
 
 /// Which apt answers: its options come before the command's own words.
 #[derive(Clone, Debug, Default)]
@@ -39,6 +43,39 @@ impl Apt {
     pub(super) fn dependencies(&self, package: &str) -> Result<Vec<String>> {
         let listing = tools::text(self.command("apt-cache").args(["depends", package]))?;
         Ok(listing.lines().filter_map(|line| line.trim().strip_prefix("Depends: ")).map(str::to_owned).collect())
+    }
+
+    /// These packages and all libraries below them.
+    pub(super) fn with_libraries(&self, wanted: &[&str]) -> Result<Vec<String>> {
+        const ALONE: [&str; 7] = [
+            "--recurse",
+            "--no-recommends",
+            "--no-suggests",
+            "--no-conflicts",
+            "--no-breaks",
+            "--no-replaces",
+            "--no-enhances",
+        ];
+        let listing = tools::text(self.command("apt-cache").arg("depends").args(ALONE).args(wanted))?;
+        let mut needs: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        let mut package = "";
+        for line in listing.lines() {
+            match line.trim().strip_prefix("Depends: ") {
+                Some(name) => needs.entry(package).or_default().push(name),
+                None if line.starts_with(char::is_alphanumeric) => package = line,
+                None => {}
+            }
+        }
+        let is_library = |name: &&str| {
+            (name.starts_with("lib") || *name == "zlib1g") && !LEFT_OUT.iter().any(|out| name.starts_with(out))
+        };
+        let (mut found, mut todo) = (BTreeSet::new(), wanted.to_vec());
+        while let Some(package) = todo.pop() {
+            if found.insert(package.to_owned()) {
+                todo.extend(needs.get(package).into_iter().flatten().copied().filter(is_library));
+            }
+        }
+        Ok(found.into_iter().collect())
     }
 
     /// Downloads packages into `folder` and returns the files.

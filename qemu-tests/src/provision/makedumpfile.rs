@@ -11,8 +11,6 @@ use super::later;
 use crate::{folders, tools};
 
 const SUITE: &str = "sid";
-const PACKAGES: [&str; 9] =
-    ["makedumpfile", "libc6", "libdw1t64", "libelf1t64", "liblzo2-2", "libzstd1", "zlib1g", "libbz2-1.0", "liblzma5"];
 
 /// How it is called in a guest on whose disk it is.
 pub const ORACLE_IN_GUEST: [&str; 4] = [
@@ -63,8 +61,8 @@ pub struct Makedumpfile {
 pub fn makedumpfile() -> Result<Makedumpfile> {
     let folder = folders::qemu().join("oracle");
     folders::made_once(&folder, "makedumpfile, as oracle", |folder| {
-        let packages: Vec<String> = PACKAGES.iter().map(|package| format!("{package}/{SUITE}")).collect();
-        later::apt(SUITE)?.unpack(&packages, folder)
+        let apt = later::apt(SUITE)?;
+        apt.unpack(&apt.with_libraries(&["makedumpfile"])?, folder)
     })?;
     Ok(Makedumpfile { folder })
 }

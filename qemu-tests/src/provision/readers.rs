@@ -13,24 +13,9 @@ use super::{later, packages};
 use crate::{folders, tools};
 
 const SUITE: &str = "sid";
-const PACKAGES: [&str; 16] = [
-    "crash",
-    "libkdumpfile-utils",
-    "libkdumpfile12",
-    "libaddrxlat3",
-    "libsframe3",
-    "libc6",
-    "libgcc-s1",
-    "libgmp10",
-    "liblzo2-2",
-    "libmpfr6",
-    "libncursesw6",
-    "libsnappy1v5",
-    "libstdc++6",
-    "libtinfo6",
-    "libzstd1",
-    "zlib1g",
-];
+const PACKAGES: [&str; 2] = ["crash", "libkdumpfile-utils"];
+/// Of PyPI.
+const DRGN: &str = "drgn==0.3.0";
 
 /// Programs that read dumps.
 #[derive(Clone, Debug)]
@@ -44,14 +29,14 @@ pub fn readers() -> Result<Readers> {
     packages::for_readers()?;
     let debian = folders::qemu().join("readers");
     folders::made_once(&debian, "crash and kdumpid", |folder| {
-        let packages: Vec<String> = PACKAGES.iter().map(|package| format!("{package}/{SUITE}")).collect();
-        later::apt(SUITE)?.unpack(&packages, folder)
+        let apt = later::apt(SUITE)?;
+        apt.unpack(&apt.with_libraries(&PACKAGES)?, folder)
     })?;
     let drgn = folders::qemu().join("drgn");
     folders::made_once(&drgn, "drgn", |folder| {
         let mut pip = tools::command("python3");
         pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]);
-        tools::run(pip.args(["--only-binary", ":all:", "--target"]).arg(folder).arg("drgn")).map(drop)
+        tools::run(pip.args(["--only-binary", ":all:", "--target"]).arg(folder).arg(DRGN)).map(drop)
     })?;
     Ok(Readers { debian, drgn })
 }
