@@ -152,29 +152,54 @@ impl Store {
         Ok(())
     }
 
-    /// Whether a file is what was installed under its name; one that has no checksum is.
+    /// Whether a file is what was installed: a file of the store by the checksum beside it, and by the name under which it
+    /// lies there; any other one by the checksum of the patch of its name. Where there is no checksum, it is.
     ///
     /// # Errors
     /// It has been changed since, or the checksum cannot be read.
     pub fn verify(&self, patch: &Identity) -> anyhow::Result<()> {
-        let installed = self.of(&patch.release)?.into_iter().find(|installed| installed.name == patch.name);
-        let Some(file) = installed.map(|installed| checksum_file(&installed.file)) else { return Ok(()) };
+        let stands = self.holds(&patch.file);
+        let installed = match stands {
+            true => Some(patch.file.clone()),
+            false => {
+                let all = self.of(&patch.release)?;
+                all.into_iter().find(|installed| installed.name == patch.name).map(|installed| installed.file)
+            }
+        };
+        let Some(installed) = installed else { return Ok(()) };
+        let file = checksum_file(&installed);
         let text = match fs::read_to_string(&file) {
-            Ok(text) => text,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Ok(text) => Some(text),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", file.display())),
         };
-        if text.split_whitespace().next() == Some(patch.sha256.as_str()) {
-            return Ok(());
+        let lies_as = name_of(&installed.to_string_lossy());
+        if text.is_some_and(|text| text.split_whitespace().next() != Some(patch.sha256.as_str())) {
+            bail!(
+                "{} is not what was installed as {lies_as}: its sha256 is {}, not that in {}; it has been changed or is \
+                 damaged, uninstall it and install it again",
+                patch.file.display(),
+                patch.sha256,
+                file.display()
+            );
         }
-        bail!(
-            "{} is not what was installed as {}: its sha256 is {}, not that in {}; it has been changed or is damaged, \
-             uninstall it and install it again",
-            patch.file.display(),
-            patch.name,
-            patch.sha256,
-            file.display()
-        )
+        if stands && lies_as != patch.name {
+            bail!(
+                "{} holds the patch {}, not {lies_as}; rename it, and its checksum, to {}.ko, or uninstall {lies_as}",
+                patch.file.display(),
+                patch.name,
+                patch.name
+            );
+        }
+        Ok(())
+    }
+
+    /// Whether a file lies in the store, by whatever way it was named.
+    fn holds(&self, file: &Path) -> bool {
+        let real = |path: &Path| fs::canonicalize(path).ok();
+        let directory = file.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent });
+        let store = directory.and_then(real).and_then(|directory| directory.parent().map(Path::to_owned));
+        store.is_some() && store == real(&self.directory)
     }
 
     /// The directory for one kernel. A release names no other directory.
@@ -268,6 +293,25 @@ mod tests {
         assert!(store.verify(&changed).unwrap_err().to_string().contains("changed or is damaged"));
         fs::remove_file(checksum_file(&installed.file)).unwrap();
         store.verify(&changed).unwrap();
+    }
+
+    #[test]
+    fn a_stored_file_is_held_against_the_checksum_beside_it_whatever_name_is_in_it() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::below(root.path());
+        let installed = store.install(&module(root.path(), "kpatch-1.ko", &PATCH), "6.1").unwrap();
+        let refused = |file: &Path| store.verify(&Identity::read(file).unwrap()).unwrap_err().to_string();
+        // Another patch has taken its place, with its checksum as it was, and without one.
+        fs::write(&installed.file, object(&["name=other", "livepatch=Y", "vermagic=6.1 SMP"])).unwrap();
+        assert!(refused(&installed.file).contains("is not what was installed as kpatch_1"));
+        fs::remove_file(checksum_file(&installed.file)).unwrap();
+        assert!(refused(&installed.file).contains("holds the patch other, not kpatch_1"));
+        // By whatever way it is reached.
+        let around = root.path().join("var/lib/kpatch/../kpatch/6.1/kpatch-1.ko");
+        assert!(refused(&around).contains("holds the patch other"));
+        let link = root.path().join("link");
+        std::os::unix::fs::symlink(root.path().join("var/lib/kpatch/6.1"), &link).unwrap();
+        assert!(refused(&link.join("kpatch-1.ko")).contains("holds the patch other"));
     }
 
     #[test]
