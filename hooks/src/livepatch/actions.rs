@@ -3,7 +3,7 @@
 //! May surprise: a transition that stalls is reversed, never left half done; what cannot even be reversed is said so.
 //! Since 5.1 a patch that is disabled can only be had back by its module being taken out and put in again.
 
-use super::guard::{self, Accounts};
+use super::guard;
 use super::identity::Identity;
 use super::kernel::Kernel;
 use super::patch::{Patch, State, name_of, patches};
@@ -121,94 +121,8 @@ impl Actions<'_> {
         if failed.is_empty() { Ok(()) } else { Err(anyhow!(failed.join("\n"))) }
     }
 
-    /// As [`Actions::load_all`], before the boot has come to anything else: each patch has this boot on its account
-    /// before the first one is loaded.
-    ///
-    /// # Errors
-    /// As there; and the account could not be kept, though patches are loaded all the same.
-    pub fn load_at_boot(&mut self) -> anyhow::Result<()> {
-        let release = self.release()?;
-        let installed = self.store.of(&release)?;
-        if installed.is_empty() || self.is_switched_off() {
-            return Ok(());
-        }
-        // A file that is no patch is told when it is loaded.
-        let patches: Vec<Identity> = installed.iter().filter_map(|patch| Identity::read(&patch.file).ok()).collect();
-        let mut unguarded = None;
-        let is_counted = self.kernel.counted().is_some();
-        let kept = self.accounts().and_then(|mut accounts| {
-            accounts.begin(&patches);
-            // GRUB has noted it.
-            if is_counted { Ok(()) } else { self.kernel.remember(&accounts.to_string()) }
-        });
-        if let Err(error) = kept {
-            unguarded = Some(format!(
-                "the boot-loop guard has no place for its marker, a variable of the firmware ({error}), and GRUB does not \
-                 count the boots; should a patch keep the machine from booting, kpatch.enable=0 on the kernel command line \
-                 passes over all"
-            ));
-        }
-        let loaded = self.load_all();
-        if unguarded.is_none() && !is_counted {
-            self.release_refused(&patches);
-        }
-        match (loaded, unguarded) {
-            (loaded, None) => loaded,
-            (Ok(()), Some(unguarded)) => Err(anyhow!(unguarded)),
-            (Err(error), Some(unguarded)) => Err(error.context(unguarded)),
-        }
-    }
-
-    /// What the kernel has refused is not what a boot may fail of.
-    fn release_refused(&mut self, patches: &[Identity]) {
-        let Ok(mut accounts) = self.accounts() else { return };
-        let refused = patches.iter().filter(|patch| !self.is_enabled(&patch.name) && !accounts.is_barred(patch));
-        let names: Vec<ModuleName> = refused.map(|patch| patch.name.clone()).collect();
-        if names.iter().filter(|name| accounts.close(name)).count() > 0
-            && let Err(error) = self.kernel.remember(&accounts.to_string())
-        {
-            (self.tell)(&format!("the boot-loop guard cannot clear its marker: {error}"));
-        }
-    }
-
-    /// Notes that the boot is finished: the patches that are enabled are sound. Gives those that had been on trial.
-    ///
-    /// # Errors
-    /// The marker cannot be written.
-    pub fn boot_is_finished(&mut self) -> anyhow::Result<Vec<ModuleName>> {
-        // Where there is no marker, nothing is on trial.
-        let Ok(mut accounts) = self.accounts() else { return Ok(Vec::new()) };
-        let is_counted = self.kernel.counted().is_some_and(|boots| boots > 0);
-        if accounts.is_empty() && !is_counted {
-            return Ok(Vec::new());
-        }
-        // A kernel without live patches finishes its boot, too.
-        let all = patches(self.kernel).or_else(|error| if is_counted { Ok(Vec::new()) } else { Err(error) })?;
-        let enabled = all.into_iter().filter(|patch| patch.state == State::Enabled);
-        let sound: Vec<ModuleName> = enabled.map(|patch| patch.name).filter(|name| accounts.close(name)).collect();
-        if !sound.is_empty() || is_counted {
-            self.kernel.remember(&accounts.to_string()).context("cannot clear the marker of the boot-loop guard")?;
-        }
-        Ok(sound)
-    }
-
-    /// Forgets what is on the account of a patch.
-    ///
-    /// # Errors
-    /// The marker cannot be written.
-    pub fn forget(&mut self, name: &ModuleName) -> anyhow::Result<()> {
-        // Where there is no marker, there is nothing to forget.
-        let Ok(mut accounts) = self.accounts() else { return Ok(()) };
-        match accounts.close(name) {
-            true => {
-                self.kernel.remember(&accounts.to_string()).context("cannot clear the marker of the boot-loop guard")
-            }
-            false => Ok(()),
-        }
-    }
-
     /// Whether the kernel command line switches all patches off; it is told.
-    fn is_switched_off(&mut self) -> bool {
+    pub(super) fn is_switched_off(&mut self) -> bool {
         let cmdline = Cmdline::parse(&self.kernel.read(Path::new("/proc/cmdline")).unwrap_or_default());
         let off = cmdline.last("kpatch.enable") == Some("0");
         if off {
@@ -224,19 +138,7 @@ impl Actions<'_> {
         loaded.get(at + 1..)?.iter().find(|later| self.is_enabled(later)).cloned()
     }
 
-    fn accounts(&self) -> std::io::Result<Accounts> {
-        let mut accounts = self.kernel.remembered().map(|text| Accounts::parse(&text))?;
-        if let Some(boots) = self.kernel.counted() {
-            let release = self.kernel.release()?;
-            let installed = self.store.of(&release).unwrap_or_default();
-            let patches: Vec<Identity> =
-                installed.iter().filter_map(|patch| Identity::read(&patch.file).ok()).collect();
-            accounts.count(&patches, boots);
-        }
-        Ok(accounts)
-    }
-
-    fn is_enabled(&self, name: &ModuleName) -> bool {
+    pub(super) fn is_enabled(&self, name: &ModuleName) -> bool {
         Patch::read(self.kernel, name).ok().flatten().is_some_and(|patch| patch.state == State::Enabled)
     }
 
@@ -428,7 +330,7 @@ impl Actions<'_> {
         self.kernel.list(&Path::new("/sys/module").join(name.as_str())).is_ok()
     }
 
-    fn release(&self) -> anyhow::Result<String> {
+    pub(super) fn release(&self) -> anyhow::Result<String> {
         self.kernel.release().context("cannot tell the release of the running kernel")
     }
 }

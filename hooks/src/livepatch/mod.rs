@@ -27,6 +27,7 @@
 
 mod actions;
 mod at_boot;
+mod boots;
 pub mod cli;
 pub mod grub;
 mod guard;
