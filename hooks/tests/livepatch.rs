@@ -315,6 +315,31 @@ fn what_has_been_replaced_is_not_put_above_its_successor_by_loading_all_once_mor
 }
 
 #[test]
+fn a_patch_that_was_loaded_by_hand_is_known_to_have_replaced_the_installed_ones() {
+    let mut machine = Rehearsal::new();
+    let old = machine.module("old", &[]);
+    machine.run(&format!("install {old}")).unwrap();
+    machine.run("load old").unwrap();
+    let cumulative = machine.module("cumulative", &["replace=Y"]);
+    machine.run(&format!("load {cumulative}")).unwrap();
+    // As `systemctl restart kpatch` does.
+    let said = machine.run("load --all").unwrap();
+    assert!(said.contains("old has been loaded, and cumulative after it, which has replaced it"), "{said}");
+    assert_eq!(machine.states(), ["cumulative [enabled]"]);
+
+    // One that was unloaded by hand has been replaced by none.
+    let mut machine = Rehearsal::new();
+    for name in ["a", "b"] {
+        let file = machine.module(name, &[]);
+        machine.run(&format!("install {file}")).unwrap();
+    }
+    machine.run("load --all").unwrap();
+    machine.run("unload a").unwrap();
+    machine.run("load --all").unwrap();
+    assert_eq!(machine.states(), ["b [enabled]", "a [enabled]"]);
+}
+
+#[test]
 fn what_the_kernel_would_refuse_is_refused_before_it_is_asked() {
     let mut machine = Rehearsal::new();
     let file = machine.module("p", &["vermagic=6.2 SMP"]);

@@ -60,22 +60,33 @@ impl Actions<'_> {
     /// Why it is not; the kernel is then as it was.
     pub fn load(&mut self, typed: &str) -> anyhow::Result<Loaded> {
         let patch = self.identify(typed)?;
-        let name = patch.name.clone();
-        match Patch::read(self.kernel, &name)?.map(|patch| patch.state) {
+        let loaded = self.enable(&patch)?;
+        // Whoever loads all later must know what came after what.
+        if let Loaded::Now(_) = loaded
+            && let Err(error) = self.store.note_loaded(&patch.name)
+        {
+            (self.tell)(&format!("{error:#}"));
+        }
+        Ok(loaded)
+    }
+
+    fn enable(&mut self, patch: &Identity) -> anyhow::Result<Loaded> {
+        let name = &patch.name;
+        match Patch::read(self.kernel, name)?.map(|patch| patch.state) {
             Some(State::Enabled) => return Ok(Loaded::Before),
             Some(State::Enabling) => {}
-            Some(State::Disabling) => self.switch(&name, true)?,
+            Some(State::Disabling) => self.switch(name, true)?,
             Some(State::Disabled) => {
                 patch.check(self.kernel)?;
                 // Only kernels before 5.1 enable a patch again.
-                if self.switch(&name, true).is_err() {
-                    self.take_out(&name)?;
-                    return self.insert(&patch);
+                if self.switch(name, true).is_err() {
+                    self.take_out(name)?;
+                    return self.insert(patch);
                 }
             }
-            None => return self.insert(&patch),
+            None => return self.insert(patch),
         }
-        self.bring(&name, true)?;
+        self.bring(name, true)?;
         Ok(Loaded::Now(Vec::new()))
     }
 
@@ -107,13 +118,7 @@ impl Actions<'_> {
                 (self.tell)(&format!("{} has been loaded, and {later} after it, which has replaced it", patch.name));
                 continue;
             }
-            let loaded = self.load(&file);
-            if let Ok(Loaded::Now(_)) = loaded
-                && let Err(error) = self.store.note_loaded(&patch.name)
-            {
-                (self.tell)(&format!("{error:#}"));
-            }
-            match loaded {
+            match self.load(&file) {
                 Ok(loaded) => (self.tell)(&told(&patch.name, &loaded)),
                 Err(error) => failed.push(format!("{}: {error:#}", patch.name)),
             }
@@ -156,6 +161,10 @@ impl Actions<'_> {
                 self.wait_for_others(&name)?;
                 self.switch(&name, false)?;
                 self.bring(&name, false)?;
+                // What somebody has unloaded was not replaced.
+                if let Err(error) = self.store.note_unloaded(&name) {
+                    (self.tell)(&format!("{error:#}"));
+                }
             }
         }
         self.take_out(&name)

@@ -43,7 +43,7 @@ impl Store {
         Store { directory: place(DIRECTORY), loaded: place(LOADED) }
     }
 
-    /// The patches that have been loaded as installed ones since the machine was started, the last one last.
+    /// The patches that have been loaded since the machine was started, the last one last.
     pub fn loaded(&self) -> Vec<ModuleName> {
         fs::read_to_string(&self.loaded).unwrap_or_default().lines().map(ModuleName::from).collect()
     }
@@ -56,6 +56,21 @@ impl Store {
         let mut all = self.loaded();
         all.retain(|other| other != name);
         all.push(name.clone());
+        self.write_loaded(&all)
+    }
+
+    /// Notes that a patch has been unloaded by somebody who wanted it so.
+    ///
+    /// # Errors
+    /// The note cannot be written.
+    pub fn note_unloaded(&self, name: &ModuleName) -> anyhow::Result<()> {
+        let mut all = self.loaded();
+        let before = all.len();
+        all.retain(|other| other != name);
+        if all.len() == before { Ok(()) } else { self.write_loaded(&all) }
+    }
+
+    fn write_loaded(&self, all: &[ModuleName]) -> anyhow::Result<()> {
         let text: String = all.iter().map(|name| format!("{name}\n")).collect();
         let write = || {
             fs::create_dir_all(self.loaded.parent().unwrap_or(Path::new("/")))?;
