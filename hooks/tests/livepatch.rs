@@ -340,6 +340,40 @@ fn a_patch_that_was_loaded_by_hand_is_known_to_have_replaced_the_installed_ones(
 }
 
 #[test]
+fn patches_are_loaded_in_the_order_of_installing_and_those_of_packages_before_them_by_version() {
+    let mut machine = Rehearsal::new();
+    let newest = |machine: &mut Rehearsal| {
+        machine.kernel.patches.clear();
+        machine.run("load --all").unwrap();
+        machine.states()
+    };
+    for name in ["kpatch-cum-v9", "kpatch-cum-v10"] {
+        let file = machine.module(name, &["replace=Y"]);
+        machine.run(&format!("install {file}")).unwrap();
+    }
+    assert_eq!(newest(&mut machine), ["kpatch_cum_v10 [enabled]"]);
+    // Whoever installs the older one again wants it.
+    machine.run("uninstall kpatch-cum-v9").unwrap();
+    let file = machine.module("kpatch-cum-v9", &["replace=Y"]);
+    machine.run(&format!("install {file}")).unwrap();
+    assert_eq!(newest(&mut machine), ["kpatch_cum_v9 [enabled]"]);
+    // A note is of the directory only as long as there is something in it.
+    machine.run("uninstall kpatch-cum-v9").unwrap();
+    machine.run("uninstall kpatch-cum-v10").unwrap();
+    let store = machine.root.path().join("var/lib/kpatch/6.1");
+    assert!(!store.exists());
+
+    fs::create_dir_all(&store).unwrap();
+    for name in ["cum-v10", "cum-v9"] {
+        fs::copy(machine.module(name, &["replace=Y"]), store.join(format!("{name}.ko"))).unwrap();
+    }
+    assert_eq!(newest(&mut machine), ["cum_v10 [enabled]"]);
+    let file = machine.module("a-hotfix", &[]);
+    machine.run(&format!("install {file}")).unwrap();
+    assert_eq!(newest(&mut machine), ["cum_v10 [enabled]", "a_hotfix [enabled]"]);
+}
+
+#[test]
 fn what_the_kernel_would_refuse_is_refused_before_it_is_asked() {
     let mut machine = Rehearsal::new();
     let file = machine.module("p", &["vermagic=6.2 SMP"]);

@@ -90,7 +90,7 @@ impl Actions<'_> {
         Ok(Loaded::Now(Vec::new()))
     }
 
-    /// Loads every patch that is installed for the running kernel, by name; goes on behind one that fails. None, if the
+    /// Loads every patch that is installed for the running kernel, in its order; goes on behind one that fails. None, if the
     /// kernel command line has `kpatch.enable=0`. One that has been loaded before and is gone because a later one has
     /// replaced it is not put above that one.
     ///

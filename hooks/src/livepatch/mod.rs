@@ -6,7 +6,7 @@
 //!   disabled, or in **transition** to one of them: until every task has left the functions that are patched.
 //! - **Patch module**: the `.ko` that brings a patch. Its **identity** is what the file says about itself.
 //! - **Trust**: whether the kernel would accept a patch by who has signed it, known before it is asked.
-//! - **Store**: where patches are installed, `/var/lib/kpatch/RELEASE/*.ko`.
+//! - **Store**: where patches are installed, `/var/lib/kpatch/RELEASE/*.ko`. Their **order** is that of installing.
 //! - **Overlay**: the installed patches at the end of an image that brings them along, so that they can be loaded before the
 //!   drivers; the **guard** passes those over with which a boot was not finished twice. It has its marker in a variable of
 //!   the firmware, or in GRUB's environment block.
@@ -33,6 +33,7 @@ pub mod grub;
 mod guard;
 mod identity;
 mod kernel;
+mod order;
 pub mod overlay;
 mod patch;
 pub mod service;
@@ -46,6 +47,7 @@ pub use at_boot::AtBoot;
 pub use guard::Accounts;
 pub use identity::Identity;
 pub use kernel::{Kernel, LinuxKernel, Task};
+pub use order::Order;
 pub use patch::{Patch, State, name_of, patches};
 pub use store::{Installed, Store};
 pub use transition::{Limits, Stalled};

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   [ the image, as whoever built it ] [ NUL to 4 ] [ overlay ] [ #BOOTCONFIG, where there is one ]
-//!   overlay:  directories, patches, checksums │ etc/kdump/livepatch │ TRAILER!!!
-//!                                             └──── the mark, always as long: what is looked for at the end of a file
+//!   overlay:  directories, patches, checksums, their order │ etc/kdump/livepatch │ TRAILER!!!
+//!                                                          └──── the mark, always as long: what is looked for at the end of a file
 //! ```
 //!
 //! In: the store, the images below `/boot`. Out: images whose overlay has what is installed now; all else in them stays
@@ -50,16 +50,20 @@ pub struct Found {
 /// A patch cannot be read, or does not fit.
 pub fn of_store(root: &Path, store: &Store, release: &str) -> anyhow::Result<Vec<u8>> {
     let mut files = Vec::new();
-    for patch in store.of(release)? {
-        for file in [patch.file.clone(), super::store::checksum_file(&patch.file)] {
-            let path = file.strip_prefix(root).unwrap_or(&file).to_str().context("a patch's name is not UTF-8")?;
-            match fs::read(&file) {
-                Ok(content) => files.push((path.to_owned(), content)),
-                Err(error) if error.kind() == io::ErrorKind::NotFound && file != patch.file => {}
-                Err(error) => return Err(error).with_context(|| format!("cannot read {}", file.display())),
-            }
+    let mut add = |file: &Path, is_needed: bool| -> anyhow::Result<()> {
+        let path = file.strip_prefix(root).unwrap_or(file).to_str().context("a patch's name is not UTF-8")?;
+        match fs::read(file) {
+            Ok(content) => files.push((path.to_owned(), content)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !is_needed => {}
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", file.display())),
         }
+        Ok(())
+    };
+    for patch in store.of(release)? {
+        add(&patch.file, true)?;
+        add(&super::store::checksum_file(&patch.file), false)?;
     }
+    add(&store.order_file(release)?, false)?;
     archive(release, &files)
 }
 
@@ -341,11 +345,11 @@ mod tests {
         assert_eq!(fs::metadata(&ours).unwrap().permissions().mode() & 0o777, 0o640);
         assert_eq!(&image[..28], b"an image, whoever made it...");
         let names: Vec<String> = entries(&image[28..]).into_iter().map(|(name, _)| name).collect();
-        let patches =
-            ["one.ko", "one.ko.sha256", "two.ko", "two.ko.sha256"].map(|name| format!("var/lib/kpatch/6.1/{name}"));
+        let patches = ["one.ko", "one.ko.sha256", "two.ko", "two.ko.sha256", "order"]
+            .map(|name| format!("var/lib/kpatch/6.1/{name}"));
         let parents = ["etc", "etc/kdump", "var", "var/lib", "var/lib/kpatch", "var/lib/kpatch/6.1"];
         assert_eq!(names[..6], parents);
-        assert_eq!(names[6..10], patches);
+        assert_eq!(names[6..11], patches);
         let after: Vec<Vec<u8>> =
             ["other.img", "other-kernel.img"].map(|name| fs::read(boot.join(name)).unwrap()).into();
         assert_eq!(before, after);

@@ -1,9 +1,11 @@
 //! Where patches are installed: `/var/lib/kpatch/RELEASE/*.ko`, as kpatch lays it out.
 //!
 //! May surprise: beside each patch that was installed here lies its checksum, `NAME.ko.sha256`, as sha256sum(1) writes
-//! it. A patch that a package has put there has none, and is taken as it is. The order of loading is kept in memory.
+//! it. A patch that a package has put there has none, and is taken as it is. They are listed as they are to be loaded
+//! ([`super::order`]). In which order they have been loaded is kept in memory.
 
 use super::identity::Identity;
+use super::order::{self, Order};
 use super::patch::name_of;
 use crate::kmod::ModuleName;
 use anyhow::{Context, bail};
@@ -26,7 +28,7 @@ pub struct Store {
 }
 
 /// An installed patch.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Installed {
     /// The kernel that it is for.
     pub release: String,
@@ -79,32 +81,50 @@ impl Store {
         write().with_context(|| format!("cannot write {}", self.loaded.display()))
     }
 
-    /// Every installed patch, by kernel and name.
+    /// Every installed patch, by kernel, in the order of loading.
     ///
     /// # Errors
     /// The store cannot be read.
     pub fn all(&self) -> anyhow::Result<Vec<Installed>> {
         let mut all = Vec::new();
-        for directory in entries(&self.directory)?.into_iter().filter(|path| path.is_dir()) {
+        let mut directories = entries(&self.directory)?;
+        directories.sort();
+        for directory in directories.into_iter().filter(|path| path.is_dir()) {
             let release = directory.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             all.extend(self.of(&release)?);
         }
-        all.sort();
         Ok(all)
     }
 
-    /// The patches that are installed for one kernel, by name.
+    /// The patches that are installed for one kernel, in the order of loading.
     ///
     /// # Errors
     /// The store cannot be read.
     pub fn of(&self, release: &str) -> anyhow::Result<Vec<Installed>> {
         let files = entries(&self.for_release(release)?)?;
+        let order = self.order(release)?;
         let patches = files.into_iter().filter(|file| file.extension().is_some_and(|suffix| suffix == "ko"));
         let mut installed: Vec<Installed> = patches
             .map(|file| Installed { release: release.to_owned(), name: name_of(&file.to_string_lossy()), file })
             .collect();
-        installed.sort();
+        // Two spellings of one name are told apart by their files.
+        installed.sort_by(|one, other| order.compare(&one.name, &other.name).then_with(|| one.file.cmp(&other.file)));
         Ok(installed)
+    }
+
+    /// The order in which patches were installed for one kernel.
+    fn order(&self, release: &str) -> anyhow::Result<Order> {
+        let file = self.order_file(release)?;
+        match fs::read_to_string(&file) {
+            Ok(text) => Ok(Order::parse(&text)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Order::default()),
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", file.display())),
+        }
+    }
+
+    /// Where that order is noted.
+    pub(super) fn order_file(&self, release: &str) -> anyhow::Result<PathBuf> {
+        Ok(self.for_release(release)?.join(order::FILE))
     }
 
     /// The patch of that name for one kernel.
@@ -143,7 +163,10 @@ impl Store {
         fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
         let content = fs::read(&patch.file).with_context(|| format!("cannot read {}", patch.file.display()))?;
         let checksum = format!("{}  {file_name}\n", patch.sha256);
-        // The checksum first: a patch without one would count as a package's.
+        let mut order = self.order(release)?;
+        order.append(&patch.name);
+        // The patch last: one without a checksum or a place in the order would count as a package's.
+        write_whole(&directory, order::FILE, order.to_text().as_bytes())?;
         write_whole(&directory, &format!("{file_name}.sha256"), checksum.as_bytes())?;
         write_whole(&directory, &file_name, &content)?;
         Ok(Installed { release: release.to_owned(), name: patch.name.clone(), file: directory.join(file_name) })
@@ -161,6 +184,12 @@ impl Store {
                 return Err(error).with_context(|| format!("cannot remove the checksum of {}", patch.file.display()));
             }
             _ => {}
+        }
+        let mut order = self.order(&patch.release)?;
+        order.remove(&patch.name);
+        match order.is_empty() {
+            true => drop(fs::remove_file(directory.join(order::FILE))),
+            false => write_whole(&directory, order::FILE, order.to_text().as_bytes())?,
         }
         // The last one takes the directory along.
         let _ = fs::remove_dir(directory);
