@@ -25,7 +25,7 @@ pub use example::example;
 pub use keys::FakeKeys;
 pub use livepatch::{FakeKernel, FakePatch};
 pub use net::{FakeNet, dhcp_reply};
-pub use object::object;
+pub use object::{object, object_of_build};
 pub use program::program;
 pub use unified::unified_image;
 

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use clap::Parser;
-use kdump_hooks::fake::{FakeKernel, FakePatch, object};
+use kdump_hooks::fake::{FakeKernel, FakePatch, object, object_of_build};
 use kdump_hooks::livepatch::cli::{self, Kpatch};
 use kdump_hooks::livepatch::{Task, name_of, overlay};
 use std::fs;
@@ -371,6 +371,47 @@ fn patches_are_loaded_in_the_order_of_installing_and_those_of_packages_before_th
     let file = machine.module("a-hotfix", &[]);
     machine.run(&format!("install {file}")).unwrap();
     assert_eq!(newest(&mut machine), ["cum_v10 [enabled]", "a_hotfix [enabled]"]);
+}
+
+#[test]
+fn a_patch_of_that_name_is_enabled_already_only_if_it_is_that_very_build_for_this_kernel() {
+    let ours = ["name=p", "livepatch=Y", "vermagic=6.1 SMP"];
+    let foreign = ["name=p", "livepatch=Y", "vermagic=6.2 SMP"];
+    let sources = |version: &'static str| ["name=p", "livepatch=Y", "vermagic=6.1 SMP", version];
+    let (one, two) = (sources("srcversion=1"), sources("srcversion=2"));
+    let another = "another build of p is loaded";
+    // What is loaded, what is then asked for, and what is said of that.
+    for (loaded, asked, expected) in [
+        (object_of_build(&ours, b"\x04note 1"), object_of_build(&ours, b"\x04note 1"), Ok("p is already enabled")),
+        (object_of_build(&ours, b"\x04note 1"), object_of_build(&ours, b"\x04note 2"), Err(another)),
+        // Sources say nothing where there are notes.
+        (object_of_build(&one, b"\x04note 1"), object_of_build(&two, b"\x04note 1"), Ok("p is already enabled")),
+        (object(&one), object(&one), Ok("p is already enabled")),
+        (object(&one), object(&two), Err(another)),
+        (object(&ours), object(&two), Ok("p is already enabled")),
+        (object(&ours), object(&foreign), Err("built for kernel 6.2, and 6.1 is running")),
+    ] {
+        let mut machine = Rehearsal::new();
+        let file = machine.root.path().join("p.ko");
+        let words = format!("load {}", file.display());
+        fs::write(&file, loaded).unwrap();
+        machine.run(&words).unwrap();
+        fs::write(&file, asked).unwrap();
+        let said = machine.run(&words);
+        match expected {
+            Ok(expected) => assert!(said.unwrap().contains(expected)),
+            Err(expected) => assert!(said.unwrap_err().contains(expected), "{expected}"),
+        }
+        assert_eq!(machine.states(), ["p [enabled]"]);
+    }
+
+    // Before 5.1 one that is disabled makes room for the other build.
+    let mut machine = Rehearsal::new().loaded("p", false, None);
+    machine.kernel.is_old = true;
+    machine.kernel.files.insert("/sys/module/p/srcversion".into(), "1".into());
+    let file = machine.module("p", &["srcversion=2"]);
+    machine.run(&format!("load {file}")).unwrap();
+    assert_eq!(machine.kernel.journal, ["remove p", "insert p"]);
 }
 
 #[test]

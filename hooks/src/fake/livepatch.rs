@@ -3,7 +3,7 @@
 use super::FakeKeys;
 use crate::kernel::Refusal;
 use crate::keys::Keys;
-use crate::kmod::{ModInfo, ModuleName};
+use crate::kmod::{ModInfo, ModuleName, section};
 use crate::livepatch::{Kernel, Task};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -21,6 +21,8 @@ pub struct FakeKernel {
     pub files: BTreeMap<PathBuf, String>,
     /// Modules that are in.
     pub modules: BTreeSet<String>,
+    /// The notes of their builds.
+    pub builds: BTreeMap<PathBuf, Vec<u8>>,
     /// Patches in the order of loading.
     pub patches: Vec<FakePatch>,
     /// How long a transition takes.
@@ -122,6 +124,10 @@ impl Kernel for FakeKernel {
         }
     }
 
+    fn read_bytes(&self, file: &Path) -> io::Result<Vec<u8>> {
+        self.builds.get(file).cloned().ok_or_else(missing)
+    }
+
     fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
         if directory == Path::new("/sys/kernel/livepatch") {
             let mut names: Vec<String> = self.patches.iter().map(|patch| patch.name.clone()).collect();
@@ -174,6 +180,13 @@ impl Kernel for FakeKernel {
         let content = fs::read(file).map_err(|error| refused(&error.to_string()))?;
         let info = ModInfo::read(&content).map_err(|error| refused(&error.to_string()))?;
         let replaces = info.values("replace").next() == Some("Y");
+        let module = Path::new("/sys/module").join(name.as_str());
+        if let Ok(Some(note)) = section(&content, ".note.gnu.build-id") {
+            self.builds.insert(module.join("notes/.note.gnu.build-id"), note.to_owned());
+        }
+        if let Some(version) = info.values("srcversion").next() {
+            self.files.insert(module.join("srcversion"), version.to_owned());
+        }
         self.modules.insert(name.to_string());
         let moving = Some(self.transition);
         self.patches.push(FakePatch { name: name.to_string(), enabled: true, moving, replaces });

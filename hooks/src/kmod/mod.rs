@@ -25,7 +25,7 @@ pub use binary::{Entry as BinaryEntry, entries as binary_entries};
 pub use config::{Config, Settings, Warning};
 pub use index::{DeviceNode, Index, ModuleFile, Softdep};
 pub use load_list::{Listed, load_list};
-pub use modinfo::ModInfo;
+pub use modinfo::{ModInfo, section};
 pub use names::{ModuleName, module_of_file, normalise_alias};
 pub use pattern::matches;
 pub use resolve::{Action, Ban, Plan, Reached, Step, plan};

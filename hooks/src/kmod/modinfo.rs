@@ -16,16 +16,7 @@ impl ModInfo {
     /// # Errors
     /// The bytes are no ELF object or the section is missing.
     pub fn read(object: &[u8]) -> anyhow::Result<ModInfo> {
-        let header = Elf::parse_header(object).context("it is not an ELF object")?;
-        let container = header.container().unwrap_or(Container::Big);
-        let ctx = Ctx::new(container, header.endianness()?);
-        let sections = SectionHeader::parse(object, usize::try_from(header.e_shoff)?, header.e_shnum.into(), ctx)
-            .context("its section headers are damaged")?;
-        let content = |section: &SectionHeader| section.file_range().and_then(|range| object.get(range));
-        let names = sections.get(usize::from(header.e_shstrndx)).and_then(content).unwrap_or_default();
-        let named =
-            |section: &&SectionHeader| names.get(section.sh_name..).is_some_and(|name| name.starts_with(b".modinfo\0"));
-        let Some(info) = sections.iter().find(named).and_then(content) else { bail!("it has no .modinfo section") };
+        let Some(info) = section(object, ".modinfo")? else { bail!("it has no .modinfo section") };
         let text = String::from_utf8_lossy(info);
         let pairs = text.split('\0').filter_map(|entry| entry.split_once('='));
         Ok(ModInfo(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()))
@@ -40,6 +31,25 @@ impl ModInfo {
     pub fn values<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
         self.0.iter().filter(move |(name, _)| name == key).map(|(_, value)| value.as_str())
     }
+}
+
+/// What a section of an ELF object holds.
+///
+/// # Errors
+/// The bytes are no ELF object, or its section headers are damaged.
+pub fn section<'a>(object: &'a [u8], name: &str) -> anyhow::Result<Option<&'a [u8]>> {
+    let header = Elf::parse_header(object).context("it is not an ELF object")?;
+    let container = header.container().unwrap_or(Container::Big);
+    let ctx = Ctx::new(container, header.endianness()?);
+    let sections = SectionHeader::parse(object, usize::try_from(header.e_shoff)?, header.e_shnum.into(), ctx)
+        .context("its section headers are damaged")?;
+    let content = |section: &SectionHeader| section.file_range().and_then(|range| object.get(range));
+    let names = sections.get(usize::from(header.e_shstrndx)).and_then(content).unwrap_or_default();
+    let is_named = |section: &&SectionHeader| {
+        let rest = names.get(section.sh_name..).and_then(|rest| rest.strip_prefix(name.as_bytes()));
+        rest.is_some_and(|rest| rest.first() == Some(&0))
+    };
+    Ok(sections.iter().find(is_named).and_then(content))
 }
 
 #[cfg(test)]

@@ -72,12 +72,23 @@ impl Actions<'_> {
 
     fn enable(&mut self, patch: &Identity) -> anyhow::Result<Loaded> {
         let name = &patch.name;
-        match Patch::read(self.kernel, name)?.map(|patch| patch.state) {
+        let state = Patch::read(self.kernel, name)?.map(|patch| patch.state);
+        if state.is_some() {
+            patch.check(self.kernel)?;
+        }
+        match state {
+            Some(State::Disabled) if patch.is_another_build(self.kernel) => {
+                self.take_out(name)?;
+                return self.insert(patch);
+            }
+            Some(_) if patch.is_another_build(self.kernel) => bail!(
+                "another build of {name} is loaded than that in {}; `kpatch unload {name}` first",
+                patch.file.display()
+            ),
             Some(State::Enabled) => return Ok(Loaded::Before),
             Some(State::Enabling) => {}
             Some(State::Disabling) => self.switch(name, true)?,
             Some(State::Disabled) => {
-                patch.check(self.kernel)?;
                 // Only kernels before 5.1 enable a patch again.
                 if self.switch(name, true).is_err() {
                     self.take_out(name)?;

@@ -134,6 +134,7 @@ mod tests {
             release: "6.1".into(),
             is_signed: false,
             sha256: format!("{byte:02x}").repeat(32),
+            build: None,
             info: ModInfo::default(),
         }
     }

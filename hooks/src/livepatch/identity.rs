@@ -3,7 +3,7 @@
 use super::kernel::Kernel;
 use super::patch::name_of;
 use crate::kernel::is_signed;
-use crate::kmod::{ModInfo, ModuleName};
+use crate::kmod::{ModInfo, ModuleName, section};
 use anyhow::{Context, bail};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 
 /// A longer file is no patch.
 const LONGEST: u64 = 64 << 20;
+
+/// The section with the note of a build; the kernel shows it of a module that is loaded.
+const BUILD: &str = ".note.gnu.build-id";
 
 /// What the file of a patch says about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +28,8 @@ pub struct Identity {
     pub is_signed: bool,
     /// The sha256 of the whole file, in hexadecimal digits.
     pub sha256: String,
+    /// The note that tells one build from another.
+    pub build: Option<Vec<u8>>,
     /// Everything that its `.modinfo` says.
     pub info: ModInfo,
 }
@@ -50,7 +55,19 @@ impl Identity {
         let release = release.to_owned();
         let name = info.values("name").next().map_or_else(|| name_of(&file.to_string_lossy()), ModuleName::from);
         let sha256 = Sha256::digest(&content).iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Identity { file: file.to_owned(), name, release, is_signed, sha256, info })
+        let build = section(&content, BUILD)?.map(<[u8]>::to_owned);
+        Ok(Identity { file: file.to_owned(), name, release, is_signed, sha256, build, info })
+    }
+
+    /// Whether the module of that name that is loaded is another build than this file. Where neither says which build it
+    /// is, it is taken for the same.
+    pub fn is_another_build(&self, kernel: &dyn Kernel) -> bool {
+        let module = Path::new("/sys/module").join(self.name.as_str());
+        if let (Some(ours), Ok(theirs)) = (&self.build, kernel.read_bytes(&module.join("notes").join(BUILD))) {
+            return *ours != theirs;
+        }
+        let theirs = kernel.read(&module.join("srcversion"));
+        matches!((self.info.values("srcversion").next(), theirs), (Some(ours), Ok(theirs)) if ours != theirs)
     }
 
     /// Whether it was built for the kernel that runs.

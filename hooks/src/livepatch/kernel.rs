@@ -27,6 +27,12 @@ pub trait Kernel {
     /// There is no such file, or it cannot be read.
     fn read(&self, file: &Path) -> io::Result<String>;
 
+    /// What a file of sysfs holds that is no text.
+    ///
+    /// # Errors
+    /// There is no such file, or it cannot be read.
+    fn read_bytes(&self, file: &Path) -> io::Result<Vec<u8>>;
+
     /// The names in a directory, sorted.
     ///
     /// # Errors
@@ -101,7 +107,11 @@ impl Kernel for LinuxKernel {
     }
 
     fn read(&self, file: &Path) -> io::Result<String> {
-        fs::read(file).map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned())
+        self.read_bytes(file).map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned())
+    }
+
+    fn read_bytes(&self, file: &Path) -> io::Result<Vec<u8>> {
+        fs::read(file)
     }
 
     fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
