@@ -521,7 +521,7 @@ fn a_normal_image_brings_the_installed_live_patches_along_and_kpatch_keeps_them_
     assert!(!lsinitrd(&[&image]).contains("kpatch-1") && fs::read(&image).unwrap().len() < before.len());
     assert_eq!(lsinitrd(&[&image, Path::new("etc/kdump/manifest")]), plain);
 
-    let foreign = ["name=kpatch_2", "livepatch=Y", "vermagic=6.2-other SMP"];
+    let foreign = ["name=kpatch_1", "livepatch=Y", "vermagic=6.2-other SMP"];
     system.write(&path, &object(&foreign)).unwrap();
     let output = mkdumprd(&system, &["--normal", "--livepatch", "out/image"]);
     let error = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -142,10 +142,10 @@ impl Store {
         }
     }
 
-    /// Copies a patch into the store.
+    /// Copies a patch into the store, under its file's name if that is its own, or else under the latter.
     ///
     /// # Errors
-    /// It is there already, is for another kernel, or the store cannot be written to.
+    /// It is there already, is for another kernel, its file is not called `*.ko`, or the store cannot be written to.
     pub fn install(&self, patch: &Identity, release: &str) -> anyhow::Result<Installed> {
         if patch.release != release {
             bail!(
@@ -155,11 +155,19 @@ impl Store {
                 patch.release
             );
         }
+        if patch.file.extension().is_none_or(|suffix| suffix != "ko") {
+            bail!("{} is not called `*.ko`, as the file of a module is; rename it first", patch.file.display());
+        }
         let directory = self.for_release(release)?;
-        if let Some(there) = self.of(release)?.into_iter().find(|there| there.name == patch.name) {
+        // A package's may lie there under another name.
+        let is_it = |there: &Installed| {
+            there.name == patch.name || Identity::read(&there.file).is_ok_and(|there| there.name == patch.name)
+        };
+        if let Some(there) = self.of(release)?.into_iter().find(is_it) {
             bail!("{} is already installed as {}; uninstall it first", patch.name, there.file.display());
         }
         let file_name = patch.file.file_name().context("the patch has no file name")?.to_string_lossy().into_owned();
+        let file_name = if name_of(&file_name) == patch.name { file_name } else { format!("{}.ko", patch.name) };
         fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
         let content = fs::read(&patch.file).with_context(|| format!("cannot read {}", patch.file.display()))?;
         let checksum = format!("{}  {file_name}\n", patch.sha256);
@@ -322,6 +330,32 @@ mod tests {
         let error = Store::below(root.path()).install(&patch, "6.2").unwrap_err().to_string();
         assert!(error.contains("built for kernel 6.1, not for 6.2"), "{error}");
         assert!(Store::below(root.path()).install(&patch, "../6.1").is_err());
+    }
+
+    #[test]
+    fn a_patch_is_stored_under_its_own_name_and_only_once() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::below(root.path());
+        let patch = module(root.path(), "renamed.ko", &PATCH);
+        let installed = store.install(&patch, "6.1").unwrap();
+        assert_eq!(installed.file, root.path().join("var/lib/kpatch/6.1/kpatch_1.ko"));
+        assert_eq!(store.all().unwrap(), std::slice::from_ref(&installed));
+        store.verify(&Identity::read(&installed.file).unwrap()).unwrap();
+        let again = module(root.path(), "again.ko", &PATCH);
+        assert!(store.install(&again, "6.1").unwrap_err().to_string().contains("already installed"));
+        store.uninstall(&installed).unwrap();
+
+        let directory = root.path().join("var/lib/kpatch/6.1");
+        fs::create_dir_all(&directory).unwrap();
+        fs::copy(&patch.file, directory.join("packaged.ko")).unwrap();
+        let error = store.install(&again, "6.1").unwrap_err().to_string();
+        assert!(error.contains("kpatch_1 is already installed as") && error.contains("packaged.ko"), "{error}");
+
+        for name in ["hotfix", "hotfix.ko.new"] {
+            let error = store.install(&module(root.path(), name, &PATCH), "6.1").unwrap_err().to_string();
+            assert!(error.contains("is not called `*.ko`"), "{error}");
+        }
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 1, "something is left behind");
     }
 
     #[test]
