@@ -166,9 +166,10 @@ fn live_patches(host: &SystemHost, warnings: &mut Vec<String>) -> anyhow::Result
     if service::state(root, service::BOOTED) != service::Unit::Enabled {
         warnings.push(format!(
             "{} is not enabled: nothing notes that a boot is finished, and so the live patches are passed over from the \
-             third one on; `systemctl enable {}` enables both",
+             third one on, unless {} is; `systemctl enable {}`",
             service::BOOTED,
-            service::SERVICE
+            service::SERVICE,
+            service::BOOTED
         ));
     }
     Ok((overlay::of_store(root, &store, release)?, needs))

@@ -473,5 +473,6 @@ fn who_installs_a_patch_into_an_image_is_told_where_nothing_counts_the_boots() {
         let file = machine.module("one", &[]);
         let said = machine.run(&format!("install {file}")).unwrap();
         assert_eq!(said.contains("update-grub has it do so"), expected, "{firmware:?} {image}: {said}");
+        assert_eq!(said.contains("whether kpatch.service is enabled or not"), image, "{said}");
     }
 }

@@ -28,17 +28,20 @@ const SERVICE: Expected = &[
     ("journalctl --no-pager --boot --unit kpatch.service", 0, &["live_patch_version is enabled"]),
     // Neither stopping nor disabling takes a patch out.
     ("systemctl disable kpatch.service && systemctl stop kpatch.service", 0, &[]),
+    // The image of the next boot loads patches all the same, and somebody has to note that it was finished.
+    ("systemctl is-enabled kpatch.service kpatch-booted.service", 0, &["disabled\nenabled\n"]),
     (VERSION, 0, &[PATCHED]),
     ("kpatch unload --all && kpatch list", 0, &[NONE]),
     (VERSION, 0, &["Linux version "]),
     ("systemctl start kpatch.service", 0, &[]),
     (VERSION, 0, &[PATCHED]),
-    ("systemctl enable kpatch.service", 0, &[]),
 ];
 
-/// The image loads it, and the service finds that it is there.
+/// The image loads it, though the service has been disabled; once that is back, it finds that it is there.
 const IMAGE: Expected = &[
     (VERSION, 0, &[PATCHED]),
+    ("systemctl is-active kpatch.service kpatch-booted.service", 0, &["inactive\nactive\n"]),
+    ("systemctl enable --now kpatch.service", 0, &[]),
     ("systemctl is-active kpatch.service kpatch-booted.service", 0, &["active\nactive\n"]),
     ("journalctl --no-pager --boot --unit kpatch.service", 0, &["live_patch_version is already enabled"]),
     (

@@ -98,8 +98,8 @@ fn the_debian_package_is_installed_upgraded_removed_and_purged_and_leaves_what_i
     system.run(&["systemctl", "disable", "kdump.service"])?;
     ensure!(PATCHING.iter().all(|link| !system.has(link)), "live patching is enabled without a patch");
     // As `kpatch install` does it.
-    system.run(&["systemctl", "enable", "kpatch.service", "kdump-early.service"])?;
-    ensure!(PATCHING.iter().all(|link| system.has(link)), "kpatch.service is not enabled with its companion");
+    system.run(&["systemctl", "enable", "kpatch.service", "kpatch-booted.service", "kdump-early.service"])?;
+    ensure!(PATCHING.iter().all(|link| system.has(link)), "kpatch.service and its companion are not enabled");
     ensure!(system.has(EARLY), "kdump-early.service is not enabled");
     system.install(&newer(&deb)?)?;
     ensure!(system.run(&["dpkg-query", "-W", "-f", "${Version}", "kdump-rs"])? == "9.9-1", "it is not upgraded");
@@ -243,7 +243,7 @@ fn the_rpm_has_the_same_files_is_installed_and_erased_and_no_script_is_faulty() 
     ensure!(system.has("/usr/bin/lsinitrd"), "an upgrade takes a name away");
     system.write(IMAGE, "an image")?;
     system.write(DUMP, "a dump")?;
-    system.run(&["systemctl", "enable", "kpatch.service", "kdump-early.service"])?;
+    system.run(&["systemctl", "enable", "kpatch.service", "kpatch-booted.service", "kdump-early.service"])?;
     ensure!(system.has(EARLY) && system.has(DEFAULTS), "it is not made somebody's own");
     handle(&["--erase", "kdump-rs"])?;
     for gone in [

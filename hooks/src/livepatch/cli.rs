@@ -21,11 +21,20 @@ use std::time::Duration;
 /// What stands where there is nothing to list.
 const NOTHING: &str = "<NO_RESULT>";
 
+/// What is said of a patch that an image has got.
+const FROM_IMAGE: &str = "it is loaded from there whether kpatch.service is enabled or not, unless kpatch.enable=0 is on the \
+                          kernel command line";
+
 /// What is said where the boot-loop guard has no place for its marker.
 const UNGUARDED: &str = "no boot that fails is noticed here: the machine has no EFI, and GRUB does not count its boots; where \
                          there is an /etc/grub.d/09_kpatch, update-grub has it do so";
 
-/// Loads, shows and installs live patches of the kernel.
+/// Loads, shows and installs live patches of the kernel
+///
+/// What is installed is loaded at each boot by kpatch.service, in the order of installing; `systemctl disable kpatch.service`
+/// ends that. An image that was made by `mkdumprd --normal --livepatch` goes on loading it, before any driver.
+/// kpatch.enable=0 on the kernel command line switches both off. kpatch-booted.service notes that a boot was finished with
+/// the patches; where it does not, they are passed over from the third boot on.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "kpatch", version, max_term_width = 100, disable_version_flag = true)]
 pub struct Kpatch {
@@ -144,8 +153,11 @@ pub fn run(typed: &Kpatch, root: &Path, kernel: &mut dyn Kernel, out: &mut dyn W
                 writeln!(out, "{}: {warning}", patch.name)?;
             }
             writeln!(out, "{}", enabled(root)?)?;
-            if refresh(root, &store, &release, out)? && kernel.remembered().is_err() {
-                writeln!(out, "{UNGUARDED}")?;
+            if refresh(root, &store, &release, out)? {
+                writeln!(out, "{FROM_IMAGE}")?;
+                if kernel.remembered().is_err() {
+                    writeln!(out, "{UNGUARDED}")?;
+                }
             }
             Ok(())
         }

@@ -1,7 +1,8 @@
 //! `kpatch.service`, which loads the installed patches at boot, and its companion that notes when a boot is finished.
 //!
 //! In: the root of a machine. Out: the links by which systemd wants them at the next boot, as `systemctl enable` makes
-//! them. May surprise: no systemctl is run, so that it is the same in a chroot and for a system that is not running; a
+//! them. May surprise: the companion is enabled on its own, and stays so when `kpatch.service` is disabled, because an image
+//! that brings patches along loads them all the same. No systemctl is run, so that it is the same in a chroot and for a system that is not running; a
 //! unit that is masked stays so, and one that was disabled is enabled again by the next `kpatch install`.
 
 use anyhow::Context;
@@ -110,5 +111,9 @@ mod tests {
             assert!(text.contains("WantedBy=multi-user.target") && text.contains("ConditionPathExists=!/proc/vmcore"));
         }
         assert!(units[0].contains("ConditionKernelCommandLine=!kpatch.enable=0"));
+        // Who disables the one has the other go on clearing the count of an image that loads patches.
+        assert!(
+            units.iter().all(|text| !text.contains("Also=")) && units[0].contains("\nWants=kpatch-booted.service\n")
+        );
     }
 }
