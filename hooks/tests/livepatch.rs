@@ -253,6 +253,54 @@ fn what_cannot_be_reversed_is_said_and_a_forced_transition_ends() {
 }
 
 #[test]
+fn an_unloading_that_stalls_is_reversed_or_forced_and_then_the_module_stays() {
+    let stalled = || {
+        let mut machine = Rehearsal::new().loaded("p", true, None).stuck("p");
+        machine.kernel.stuck_inside = true;
+        machine
+    };
+    let mut machine = stalled();
+    let error = machine.run("unload --timeout 20 p").unwrap_err();
+    assert!(error.contains("p was not disabled; its transition has been reversed"), "{error}");
+    assert!(error.contains("not done within 20 s") && error.contains("sleeper (pid 4711)"), "{error}");
+    assert_eq!(machine.states(), ["p [enabled]"]);
+
+    let mut machine = stalled();
+    let said = machine.run("unload --force p").unwrap();
+    assert!(said.contains("forcing the transition of p"), "{said}");
+    assert!(
+        said.ends_with("p is disabled; its module stays until the reboot, as its transition was forced\n"),
+        "{said}"
+    );
+    assert_eq!(machine.states(), ["<NO_RESULT>"]);
+    assert!(machine.kernel.modules.contains("p"));
+    // It cannot be had back before that.
+    let file = machine.module("p", &[]);
+    let error = machine.run(&format!("load {file}")).unwrap_err();
+    assert!(error.contains("if a transition of it was forced, it stays so until the reboot"), "{error}");
+    machine.kernel.stuck.clear();
+    let other = machine.module("other", &[]);
+    machine.run(&format!("load {other}")).unwrap();
+    machine.run("unload --force other").unwrap();
+    assert!(!machine.kernel.modules.contains("other"), "what did not stall is taken out");
+}
+
+#[test]
+fn the_module_of_a_replaced_patch_is_taken_out_unless_it_was_replaced_by_force() {
+    let mut machine = Rehearsal::new().loaded("old", true, None);
+    let file = machine.module("new", &["replace=Y"]);
+    let said = machine.run(&format!("load {file}")).unwrap();
+    assert!(said.contains("unloading patch module: old\n"), "{said}");
+    assert_eq!(machine.kernel.modules.iter().collect::<Vec<_>>(), ["new"]);
+
+    let mut machine = Rehearsal::new().loaded("old", true, None).stuck("new");
+    let said = machine.run(&format!("load --force {file}")).unwrap();
+    assert!(said.contains("old has been replaced, and its module stays until the reboot: EAGAIN"), "{said}");
+    assert_eq!(machine.states(), ["new [enabled]"]);
+    assert_eq!(machine.kernel.modules.iter().collect::<Vec<_>>(), ["new", "old"]);
+}
+
+#[test]
 fn tasks_are_nudged_where_the_kernel_leaves_that_to_us() {
     let mut machine = Rehearsal::new().stuck("p");
     machine.kernel.is_old = true;

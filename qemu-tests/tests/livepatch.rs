@@ -20,6 +20,9 @@ const STEPS: &[Step] = &[
     // Another one on top of it.
     ("kpatch load /patches/live-patch-two.ko", 0, &["live_patch_two is enabled"]),
     ("/bin/busybox cat /proc/cmdline", 0, &["live patch two\n"]),
+    // Another build of it, by the note that the kernel shows.
+    ("kpatch load /patches/live-patch-two.ko", 0, &["live_patch_two is already enabled"]),
+    ("kpatch load /patches/other/live-patch-two.ko", 1, &["another build of live_patch_two is loaded"]),
     ("kpatch list --json", 0, &["\"state\": \"enabled\"", "\"vmlinux/cmdline_proc_show\""]),
     ("kpatch unload live-patch-two", 0, &["unloading"]),
     ("/bin/busybox cat /proc/cmdline", 0, &["live patch one\n"]),
@@ -56,6 +59,20 @@ const STEPS: &[Step] = &[
     ("/bin/busybox dd if=/patches/garbage of=/proc/holder", 0, &[]),
     ("/bin/busybox sleep 2", 0, &[]),
     ("kpatch load /patches/live-patch-held.ko", 0, &["live_patch_held is enabled"]),
+    // A task in the patch itself holds up the way out; once that is forced, the kernel keeps the module.
+    ("kpatch load /patches/live-patch-holding.ko", 0, &["live_patch_holding is enabled"]),
+    ("& /bin/busybox cat /proc/holder", 0, &[]),
+    ("/bin/busybox sleep 2", 0, &[]),
+    ("kpatch unload --timeout 4 live_patch_holding", 1, &["was not disabled", "reversed", "busybox (pid ", "instead"]),
+    ("kpatch list", 0, &["live_patch_holding [enabled]"]),
+    (
+        "kpatch unload --force --timeout 2 live_patch_holding",
+        0,
+        &["forcing the transition", "is disabled; its module stays until the reboot"],
+    ),
+    ("kpatch list", 0, &["Loaded patch modules:\nlive_patch_held [enabled]\n\n"]),
+    ("/bin/busybox ls /sys/module", 0, &["live_patch_holding"]),
+    ("kpatch load /patches/live-patch-holding.ko", 1, &["is still there", "was forced"]),
     ("kpatch version", 0, &["0."]),
 ];
 
@@ -85,15 +102,29 @@ fn live_patches_are_loaded_stacked_replaced_and_reversed() -> Result<()> {
 /// The patches, sound and otherwise.
 fn files(kernel: &Kernel) -> Result<Vec<(String, Vec<u8>)>> {
     let mut files = Vec::new();
-    for name in ["live-patch-one", "live-patch-two", "live-patch-three", "live-patch-held", "holder"] {
+    for name in
+        ["live-patch-one", "live-patch-two", "live-patch-three", "live-patch-held", "live-patch-holding", "holder"]
+    {
         let content = fs::read(own_module(kernel, name)?).with_context(|| format!("unable to read {name}"))?;
         files.push((format!("/patches/{name}.ko"), content));
     }
+    let two = files.iter().find(|(path, _)| path.contains("two")).context("no patch")?.1.clone();
+    files.push(("/patches/other/live-patch-two.ko".into(), of_another_build(two)?));
     let held = files.iter().find(|(path, _)| path.contains("held")).context("no patch")?.1.clone();
     files.push(("/patches/live-patch-held-cut.ko".into(), held.iter().take(100).copied().collect()));
     files.push(("/patches/wrong-kernel.ko".into(), for_another_kernel(held, &kernel.release)?));
     files.push(("/patches/garbage".into(), vec![b'x'; 4]));
     Ok(files)
+}
+
+/// The module with another note of its build.
+fn of_another_build(mut module: Vec<u8>) -> Result<Vec<u8>> {
+    // The sizes of name and sum, the kind of note, its name.
+    let note = b"\x04\0\0\0\x14\0\0\0\x03\0\0\0GNU\0";
+    let at = module.windows(note.len()).position(|window| window == note).context("no note of its build")?;
+    let digit = module.get_mut(at + note.len()).context("the note is cut")?;
+    *digit ^= 1;
+    Ok(module)
 }
 
 /// The module with a release in its version magic that no kernel has.

@@ -29,6 +29,10 @@ pub struct FakeKernel {
     pub transition: Duration,
     /// Tasks that never leave what the patches named here change.
     pub stuck: BTreeMap<String, Vec<Task>>,
+    /// Whether those tasks are in the patches instead, and hold up the way out of them.
+    pub stuck_inside: bool,
+    /// Patches whose modules are never let go, as they were disabled or replaced by force.
+    pub forced: BTreeSet<String>,
     /// Whether a stuck transition cannot be reversed either.
     pub irreversible: bool,
     /// Whether it behaves as before 5.1: patches stay when they are disabled, can be enabled again, and only the top one
@@ -76,6 +80,20 @@ impl FakeKernel {
         if !enabled && !self.is_old {
             self.patches.retain(|other| other.name != name);
         }
+    }
+
+    /// As kernels since 5.19 do it.
+    fn force(&mut self, name: &str) {
+        let Ok(patch) = self.patch(name) else { return };
+        match (patch.enabled, patch.replaces) {
+            (false, _) => drop(self.forced.insert(name.to_owned())),
+            (true, true) => {
+                let others = self.patches.iter().map(|other| other.name.clone()).filter(|other| other != name);
+                self.forced.extend(others);
+            }
+            (true, false) => {}
+        }
+        self.end_transition(name);
     }
 
     fn switch(&mut self, name: &str, enabled: bool) -> io::Result<()> {
@@ -157,7 +175,7 @@ impl Kernel for FakeKernel {
         match file_name.as_str() {
             "enabled" => self.switch(&name, text == "1"),
             "force" => {
-                self.end_transition(&name);
+                self.force(&name);
                 Ok(())
             }
             "signal" if self.is_old => {
@@ -195,7 +213,8 @@ impl Kernel for FakeKernel {
 
     fn remove(&mut self, name: &ModuleName) -> Result<(), Refusal> {
         self.journal.push(format!("remove {name}"));
-        let is_used = self.patches.iter().any(|patch| patch.name == name.as_str() && patch.enabled);
+        let is_used = self.patches.iter().any(|patch| patch.name == name.as_str() && patch.enabled)
+            || self.forced.contains(name.as_str());
         if is_used || !self.modules.remove(name.as_str()) {
             let reason = if is_used { "EAGAIN: it is in use" } else { "ENOENT: it is not loaded" };
             return Err(Refusal { reason: reason.to_owned(), kernel: Vec::new() });
@@ -214,8 +233,9 @@ impl Kernel for FakeKernel {
         for patch in &mut self.patches {
             let Some(left) = &mut patch.moving else { continue };
             *left = left.saturating_sub(time);
-            // A task that sits in the patched function holds up the way there, not the way back.
-            let is_stuck = self.stuck.contains_key(&patch.name) && (patch.enabled || self.irreversible);
+            // A task holds up the way out of the function that it sits in, not the way back.
+            let is_held = patch.enabled != self.stuck_inside || self.irreversible;
+            let is_stuck = self.stuck.contains_key(&patch.name) && is_held;
             if left.is_zero() && !is_stuck {
                 done.push(patch.name.clone());
             }

@@ -1,6 +1,7 @@
 //! Loading and unloading: what kpatch does to the kernel.
 //!
-//! May surprise: a transition that stalls is reversed, never left half done; what cannot even be reversed is said so.
+//! May surprise: a transition that stalls is reversed, never left half done; what cannot even be reversed is said so. The
+//! kernel never lets go of the module of a patch that was disabled or replaced by force.
 //! Since 5.1 a patch that is disabled can only be had back by its module being taken out and put in again.
 
 use super::guard;
@@ -164,21 +165,28 @@ impl Actions<'_> {
     /// Why it is still there.
     pub fn unload(&mut self, typed: &str) -> anyhow::Result<()> {
         let name = name_of(typed);
-        match Patch::read(self.kernel, &name)?.map(|patch| patch.state) {
+        let forced = match Patch::read(self.kernel, &name)?.map(|patch| patch.state) {
             None if !self.has_module(&name) => bail!("{name} is not loaded; `kpatch list` names the patches that are"),
-            None | Some(State::Disabled) => {}
+            None | Some(State::Disabled) => false,
             Some(State::Disabling) => self.bring(&name, false)?,
             Some(State::Enabled | State::Enabling) => {
                 self.wait_for_others(&name)?;
                 self.switch(&name, false)?;
-                self.bring(&name, false)?;
+                let forced = self.bring(&name, false)?;
                 // What somebody has unloaded was not replaced.
                 if let Err(error) = self.store.note_unloaded(&name) {
                     (self.tell)(&format!("{error:#}"));
                 }
+                forced
             }
+        };
+        if forced && self.kernel.remove(&name).is_err() {
+            (self.tell)(&format!(
+                "{name} is disabled; its module stays until the reboot, as its transition was forced"
+            ));
+            return Ok(());
         }
-        self.take_out(&name)
+        if forced { Ok(()) } else { self.take_out(&name) }
     }
 
     /// Unloads every patch, the last one loaded first.
@@ -251,16 +259,34 @@ impl Actions<'_> {
         if Patch::read(self.kernel, &patch.name)?.is_none() {
             bail!("{} is loaded, but the kernel knows no patch of that name", patch.name);
         }
-        if let Err(error) = self.bring(&patch.name, true) {
+        let forced = match self.bring(&patch.name, true) {
+            Ok(forced) => forced,
             // What was not enabled is of no use.
-            return Err(match self.take_out(&patch.name) {
-                Ok(()) => error,
-                Err(also) => error.context(format!("{also:#}")),
-            });
-        }
+            Err(error) => {
+                return Err(match self.take_out(&patch.name) {
+                    Ok(()) => error,
+                    Err(also) => error.context(format!("{also:#}")),
+                });
+            }
+        };
         let after = patches(self.kernel)?;
         let is_gone = |patch: &&Patch| !after.iter().any(|other| other.name == patch.name);
-        Ok(Loaded::Now(before.iter().filter(is_gone).map(|patch| patch.name.clone()).collect()))
+        let replaced: Vec<ModuleName> = before.iter().filter(is_gone).map(|patch| patch.name.clone()).collect();
+        self.sweep(&replaced, forced);
+        Ok(Loaded::Now(replaced))
+    }
+
+    /// Takes the modules of replaced patches out: nothing else names them any more. One that stays is told.
+    fn sweep(&mut self, replaced: &[ModuleName], forced: bool) {
+        for name in replaced {
+            let gone = match forced {
+                true => self.kernel.remove(name).map_err(|error| anyhow!("{error}; the transition was forced")),
+                false => self.take_out(name),
+            };
+            if let Err(error) = gone {
+                (self.tell)(&format!("{name} has been replaced, and its module stays until the reboot: {error:#}"));
+            }
+        }
     }
 
     /// Whether the kernel would accept it; one that taints the kernel is told. What cannot be told is left to the kernel.
@@ -306,18 +332,18 @@ impl Actions<'_> {
         })
     }
 
-    /// Waits for a transition; one that stalls is forced if that is wanted, and else reversed.
-    fn bring(&mut self, name: &ModuleName, enabled: bool) -> anyhow::Result<()> {
+    /// Waits for a transition; one that stalls is forced if that is wanted, and else reversed. Whether it was forced.
+    fn bring(&mut self, name: &ModuleName, enabled: bool) -> anyhow::Result<bool> {
         let error = match self.settle(name, enabled) {
             Err(error) if error.is::<Stalled>() => error,
-            other => return other,
+            other => return other.map(|()| false),
         };
         if self.force {
             (self.tell)(&format!("{error:#}"));
             (self.tell)(&format!("forcing the transition of {name}"));
             let file = Patch::directory(name).join("force");
             self.kernel.write(&file, "1").with_context(|| format!("cannot force the transition of {name}"))?;
-            return self.settle(name, enabled);
+            return self.settle(name, enabled).map(|()| true);
         }
         let reversed = self.switch(name, !enabled).and_then(|()| self.settle(name, !enabled));
         Err(match reversed {
@@ -337,7 +363,12 @@ impl Actions<'_> {
             match self.kernel.remove(name) {
                 Ok(()) => return Ok(()),
                 Err(error) if waited >= RELEASE => {
-                    return Err(error).with_context(|| format!("the module of {name} is still there"));
+                    return Err(error).with_context(|| {
+                        format!(
+                            "the module of {name} is still there; if a transition of it was forced, it stays so until the \
+                             reboot"
+                        )
+                    });
                 }
                 Err(_) => {}
             }

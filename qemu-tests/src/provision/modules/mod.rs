@@ -13,7 +13,7 @@ use super::packages;
 use crate::{folders, tools};
 
 /// The sources, each beside this file.
-const SOURCES: [(&str, &str); 9] = [
+const SOURCES: [(&str, &str); 10] = [
     ("hang.c", include_str!("hang.c")),
     ("holder.c", include_str!("holder.c")),
     ("patch.h", include_str!("patch.h")),
@@ -21,6 +21,7 @@ const SOURCES: [(&str, &str); 9] = [
     ("live-patch-two.c", include_str!("live-patch-two.c")),
     ("live-patch-three.c", include_str!("live-patch-three.c")),
     ("live-patch-held.c", include_str!("live-patch-held.c")),
+    ("live-patch-holding.c", include_str!("live-patch-holding.c")),
     ("live-patch-version.c", include_str!("live-patch-version.c")),
     ("live-patch-panic.c", include_str!("live-patch-panic.c")),
 ];
@@ -34,6 +35,7 @@ const SOURCES: [(&str, &str); 9] = [
 /// | `live-patch-one`, `-two` | have `/proc/cmdline` say so |
 /// | `live-patch-three` | likewise, in the place of all other patches |
 /// | `live-patch-held` | patches `holder_wait()` |
+/// | `live-patch-holding` | keeps who reads `/proc/holder` in itself |
 /// | `live-patch-version` | has `/proc/version` say so, which no boot depends on |
 /// | `live-patch-panic` | panics when somebody reads `/proc/meminfo`, as our init does at the end of each stage |
 pub fn own_module(kernel: &Kernel, name: &str) -> Result<PathBuf> {
