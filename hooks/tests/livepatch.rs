@@ -14,12 +14,14 @@ use std::time::Duration;
 struct Rehearsal {
     root: tempfile::TempDir,
     kernel: FakeKernel,
+    /// What was said beside the output of the last command.
+    remarks: String,
 }
 
 impl Rehearsal {
     fn new() -> Rehearsal {
         let kernel = FakeKernel { release: "6.1".into(), transition: Duration::from_secs(3), ..FakeKernel::default() };
-        Rehearsal { root: tempfile::tempdir().unwrap(), kernel }
+        Rehearsal { root: tempfile::tempdir().unwrap(), kernel, remarks: String::new() }
     }
 
     /// Writes a patch module and gives its path.
@@ -54,8 +56,9 @@ impl Rehearsal {
 
     fn run(&mut self, words: &str) -> Result<String, String> {
         let typed = Kpatch::try_parse_from(format!("kpatch {words}").split(' ')).map_err(|error| error.to_string())?;
-        let mut out = Vec::new();
-        let outcome = cli::run(&typed, self.root.path(), &mut self.kernel, &mut out);
+        let (mut out, mut remarks) = (Vec::new(), Vec::new());
+        let outcome = cli::run(&typed, self.root.path(), &mut self.kernel, &mut out, &mut remarks);
+        self.remarks = String::from_utf8(remarks).unwrap();
         let out = String::from_utf8(out).unwrap();
         outcome.map(|()| out).map_err(|error| format!("{error:#}"))
     }
@@ -83,6 +86,18 @@ fn the_list_is_kpatch_s_own() {
     let json: serde_json::Value = serde_json::from_str(&full.run("list --json").unwrap()).unwrap();
     assert_eq!(json["loaded"][0]["functions"][0], "vmlinux/cmdline_proc_show");
     assert_eq!(json["installed"][0]["kernel"], "5.10.23-5.al8.x86_64");
+}
+
+#[test]
+fn a_kernel_without_live_patching_has_none_loaded_and_is_told_beside_the_list() {
+    let mut machine = Rehearsal::new();
+    machine.kernel.has_no_patching = true;
+    let file = machine.module("p", &[]);
+    machine.run(&format!("install {file}")).unwrap();
+    let list = "Loaded patch modules:\n<NO_RESULT>\n\nInstalled patch modules:\np (6.1)\n";
+    assert_eq!(machine.run("list").unwrap(), list);
+    assert!(machine.remarks.contains("built without live patching"), "{}", machine.remarks);
+    assert!(machine.run(&format!("load {file}")).unwrap_err().contains("built without live patching"));
 }
 
 #[test]
@@ -309,7 +324,7 @@ fn tasks_are_nudged_where_the_kernel_leaves_that_to_us() {
     assert!(machine.kernel.journal.contains(&"signal of p = 1".to_owned()));
 
     let mut settled = Rehearsal::new().loaded("p", true, None);
-    assert_eq!(settled.run("signal").unwrap_err(), "no patch is in transition");
+    assert_eq!(settled.run("signal").unwrap(), "no patch is in transition\n");
     let mut moving = Rehearsal::new().loaded("p", true, Some(9));
     assert!(moving.run("signal").unwrap().contains("by itself"));
 }

@@ -16,7 +16,7 @@ fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
         }
     };
-    match cli::run(&typed, Path::new("/"), &mut LinuxKernel, &mut io::stdout()) {
+    match cli::run(&typed, Path::new("/"), &mut LinuxKernel, &mut io::stdout(), &mut io::stderr()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("kpatch: {error:#}");

@@ -40,6 +40,8 @@ pub struct FakeKernel {
     pub is_old: bool,
     /// Modules that it refuses, and why.
     pub refused: BTreeMap<String, String>,
+    /// Whether it was built without live patching.
+    pub has_no_patching: bool,
     /// Its keys.
     pub keys: FakeKeys,
     /// Whether it was started to dump another one.
@@ -148,6 +150,9 @@ impl Kernel for FakeKernel {
 
     fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
         if directory == Path::new("/sys/kernel/livepatch") {
+            if self.has_no_patching {
+                return Err(missing());
+            }
             let mut names: Vec<String> = self.patches.iter().map(|patch| patch.name.clone()).collect();
             names.sort();
             return Ok(names);

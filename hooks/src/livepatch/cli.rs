@@ -5,13 +5,13 @@ use super::guard::Accounts;
 use super::identity::Identity;
 use super::kernel::Kernel;
 use super::overlay;
-use super::patch::{Patch, patches};
+use super::patch::{Patch, Unsupported, patches};
 use super::service::{self, SERVICE, Unit};
 use super::store::{Installed, Store};
 use super::transition::Limits;
 use super::trust::by_signer;
 use crate::signatures::Verdict;
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use serde_json::json;
 use std::io::Write;
@@ -118,14 +118,21 @@ pub struct TransitionArgs {
     pub force: bool,
 }
 
-/// Does what was typed, on the machine whose root is `root`.
+/// Does what was typed, on the machine whose root is `root`. What is printed goes to `out`; a remark that is no part of
+/// kpatch's own layout to `remarks`.
 ///
 /// # Errors
 /// Why it could not be done.
-pub fn run(typed: &Kpatch, root: &Path, kernel: &mut dyn Kernel, out: &mut dyn Write) -> anyhow::Result<()> {
+pub fn run(
+    typed: &Kpatch,
+    root: &Path,
+    kernel: &mut dyn Kernel,
+    out: &mut dyn Write,
+    remarks: &mut dyn Write,
+) -> anyhow::Result<()> {
     let store = Store::below(root);
     match &typed.word {
-        Word::List { json } => list(&store, kernel, *json, out),
+        Word::List { json } => list(&store, kernel, *json, out, remarks),
         Word::Info { patch } => info(&store, kernel, patch, out),
         Word::Load { patch, transition, .. } => act(root, &store, kernel, *transition, out, |actions| match patch {
             Some(patch) => {
@@ -174,9 +181,8 @@ pub fn run(typed: &Kpatch, root: &Path, kernel: &mut dyn Kernel, out: &mut dyn W
             refresh(root, &store, &release, out).map(drop)
         }
         Word::Signal => act(root, &store, kernel, TransitionArgs { timeout: 0, force: false }, out, |actions| {
-            let moving = actions.signal()?;
-            if moving.is_empty() {
-                bail!("no patch is in transition");
+            if actions.signal()?.is_empty() {
+                (actions.tell)("no patch is in transition");
             }
             Ok(())
         }),
@@ -243,8 +249,22 @@ fn release(named: Option<&String>, kernel: &dyn Kernel) -> anyhow::Result<String
     }
 }
 
-fn list(store: &Store, kernel: &dyn Kernel, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
-    let (loaded, installed) = (patches(kernel)?, store.all()?);
+fn list(
+    store: &Store,
+    kernel: &dyn Kernel,
+    json: bool,
+    out: &mut dyn Write,
+    remarks: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let loaded = match patches(kernel) {
+        // Nothing is loaded, then.
+        Err(error) if error.is::<Unsupported>() => {
+            writeln!(remarks, "kpatch: {error}")?;
+            Vec::new()
+        }
+        other => other?,
+    };
+    let installed = store.all()?;
     if json {
         let accounts = kernel.remembered().map(|text| Accounts::parse(&text)).unwrap_or_default();
         let is_barred = |file: &Path| Identity::read(file).is_ok_and(|patch| accounts.is_barred(&patch));

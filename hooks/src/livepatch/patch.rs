@@ -101,13 +101,25 @@ fn functions(kernel: &dyn Kernel, directory: &Path) -> Vec<String> {
     functions
 }
 
+/// The kernel has no live patching.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Unsupported;
+
+impl fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "there is no {SYSFS}: this kernel was built without live patching (CONFIG_LIVEPATCH)")
+    }
+}
+
+impl std::error::Error for Unsupported {}
+
 /// Every patch that the kernel knows: the last one loaded comes last, where it tells the order, else by name.
 ///
 /// # Errors
 /// The kernel has no live patching, or a file cannot be read.
 pub fn patches(kernel: &dyn Kernel) -> anyhow::Result<Vec<Patch>> {
     let Some(names) = optional(kernel.list(Path::new(SYSFS)), Path::new(SYSFS))? else {
-        anyhow::bail!("there is no {SYSFS}: this kernel was built without live patching (CONFIG_LIVEPATCH)");
+        return Err(Unsupported.into());
     };
     let mut patches = Vec::new();
     for name in names {

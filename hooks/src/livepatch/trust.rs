@@ -198,7 +198,7 @@ mod tests {
         let words = words.replace("FILE", &root.join("p.ko").display().to_string());
         let typed = Kpatch::try_parse_from(format!("kpatch {words}").split(' ')).unwrap();
         let mut out = Vec::new();
-        let done = cli::run(&typed, root, kernel, &mut out);
+        let done = cli::run(&typed, root, kernel, &mut out, &mut Vec::new());
         done.map(|()| String::from_utf8(out).unwrap()).map_err(|error| format!("{error:#}"))
     }
 
@@ -263,7 +263,7 @@ mod tests {
         let file = root.path().join("other.ko").display().to_string();
         let typed = Kpatch::try_parse_from(["kpatch", "load", &file]).unwrap();
         let mut out = Vec::new();
-        cli::run(&typed, root.path(), &mut kernel, &mut out).unwrap();
+        cli::run(&typed, root.path(), &mut kernel, &mut out, &mut Vec::new()).unwrap();
         assert!(String::from_utf8(out).unwrap().contains("p is enabled"));
     }
 
