@@ -339,6 +339,40 @@ fn another_patch_in_transition_is_waited_for() {
 }
 
 #[test]
+fn a_kernel_that_is_busy_is_asked_again_but_not_for_ever() {
+    let mut machine = Rehearsal::new();
+    machine.kernel.busy = 4;
+    let file = machine.module("p", &[]);
+    let said = machine.run(&format!("load {file}")).unwrap();
+    assert!(said.contains("p: EBUSY") && said.contains("once more in 2 s"), "{said}");
+    assert_eq!(machine.states(), ["p [enabled]"]);
+    machine.kernel.busy = 5;
+    let file = machine.module("q", &[]);
+    assert!(machine.run(&format!("load {file}")).unwrap_err().contains("EBUSY"));
+}
+
+#[test]
+fn what_is_uninstalled_for_another_kernel_changes_nothing_of_the_running_one() {
+    let mut machine = Rehearsal::new();
+    let file = machine.module("p", &[]);
+    machine.run(&format!("install {file}")).unwrap();
+    machine.run("load p").unwrap();
+    let other = machine.module("p", &["vermagic=6.2 SMP"]);
+    machine.run(&format!("install -k 6.2 {other}")).unwrap();
+    let sum = |machine: &Rehearsal, release: &str| {
+        let file = machine.root.path().join(format!("var/lib/kpatch/{release}/p.ko.sha256"));
+        fs::read_to_string(file).unwrap()[..16].to_owned()
+    };
+    let (ours, theirs) = (sum(&machine, "6.1"), sum(&machine, "6.2"));
+    machine.kernel.firmware = Some(format!("p {ours} 1\np {theirs} 3\n"));
+    let said = machine.run("uninstall -k 6.2 p").unwrap();
+    assert_eq!(said, "uninstalling p (6.2)\n");
+    assert_eq!(machine.kernel.firmware, Some(format!("p {ours} 1\n")));
+    assert!(machine.run("uninstall p").unwrap().contains("stays so until the next reboot"));
+    assert_eq!(machine.kernel.firmware.as_deref(), Some(""));
+}
+
+#[test]
 fn a_patch_that_was_being_disabled_is_had_back() {
     let mut machine = Rehearsal::new().loaded("p", false, Some(9));
     let file = machine.module("p", &[]);

@@ -27,6 +27,31 @@ const FILES: &[(&str, &str)] = &[
     ("/var/crash", "the dumps, unless another place is configured"),
 ];
 
+const PATCHING: &[(&str, &str)] = &[
+    ("/var/lib/kpatch/RELEASE/*.ko", "the patches that are installed for a kernel"),
+    ("/var/lib/kpatch/RELEASE/*.ko.sha256", "their checksums; what a package has put there has none"),
+    (
+        "/var/lib/kpatch/RELEASE/order",
+        "the order of installing, in which they are loaded; what a package has put there is first",
+    ),
+    ("kpatch.service", "loads at boot what is installed, unless kpatch.enable=0 is on the kernel command line"),
+    (
+        "kpatch-booted.service",
+        "notes that a boot was finished with the patches; stays enabled when kpatch.service is disabled",
+    ),
+    (
+        "/sys/firmware/efi/efivars/KpatchBoots-*",
+        "the marker of the boot-loop guard: with which patches how many boots were not finished. From the third on they are \
+         passed over, until `kpatch load NAME`",
+    ),
+    (
+        "/boot/grub/grubenv, /boot/grub2/grubenv",
+        "the same on a machine without EFI, where GRUB counts the boots: kpatch_boots and kpatch_accounts",
+    ),
+    ("/etc/grub.d/09_kpatch, /etc/default/grub.d/kpatch.cfg", "have GRUB count; in use after the next update-grub"),
+    ("/run/kpatch/loaded", "in which order patches have been loaded since the machine was started"),
+];
+
 fn pages() -> Vec<Page> {
     vec![
         Page {
@@ -58,8 +83,8 @@ fn pages() -> Vec<Page> {
             command: Kpatch::command(),
             section: 8,
             exits: &[(0, "it is done"), (1, "it could not be done; stderr has the reason")],
-            files: &[("/var/lib/kpatch/RELEASE/*.ko", "the patches that are installed for a kernel")],
-            see: &["kdumpctl(8)"],
+            files: PATCHING,
+            see: &["mkdumprd(8)", "kdumpctl(8)"],
         },
     ]
 }

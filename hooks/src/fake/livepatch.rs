@@ -42,6 +42,8 @@ pub struct FakeKernel {
     pub refused: BTreeMap<String, String>,
     /// Whether it was built without live patching.
     pub has_no_patching: bool,
+    /// How often it is too busy to take a module.
+    pub busy: u32,
     /// Its keys.
     pub keys: FakeKeys,
     /// Whether it was started to dump another one.
@@ -197,7 +199,9 @@ impl Kernel for FakeKernel {
         if let Some(reason) = self.refused.get(name.as_str()) {
             return Err(refused(reason));
         }
-        if self.patches.iter().any(|patch| patch.moving.is_some()) {
+        let is_busy = self.busy > 0;
+        self.busy = self.busy.saturating_sub(1);
+        if is_busy || self.patches.iter().any(|patch| patch.moving.is_some()) {
             return Err(refused("EBUSY: another transition is under way"));
         }
         let content = fs::read(file).map_err(|error| refused(&error.to_string()))?;

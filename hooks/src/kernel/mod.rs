@@ -7,5 +7,5 @@ mod signature;
 
 pub use keyring::LinuxKeys;
 pub use log::KernelLog;
-pub use modules::{Facts, Refusal, explain, insert, is_there, remove};
+pub use modules::{Explain, Facts, Refusal, explain, insert, insert_explained, is_there, remove};
 pub use signature::is_signed;

@@ -38,6 +38,14 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
+impl Refusal {
+    /// Whether the kernel may take it a moment later.
+    pub fn is_for_now(&self) -> bool {
+        // A reason that is the kernel's begins with the errno.
+        self.reason.starts_with("EBUSY")
+    }
+}
+
 /// Whether the module is loaded or built in.
 pub fn is_there(name: &ModuleName) -> bool {
     match fs::read_to_string(format!("/sys/module/{name}/initstate")) {
@@ -53,6 +61,22 @@ pub fn is_there(name: &ModuleName) -> bool {
 /// # Errors
 /// Why the kernel refused it.
 pub fn insert(name: &ModuleName, file: &Path, parameters: &str) -> Result<Vec<String>, Refusal> {
+    insert_explained(name, file, parameters, explain)
+}
+
+/// What an errno of finit_module(2) means.
+pub type Explain = fn(Errno, &Facts, &[String]) -> String;
+
+/// As [`insert`], with other words for refusals.
+///
+/// # Errors
+/// As there.
+pub fn insert_explained(
+    name: &ModuleName,
+    file: &Path,
+    parameters: &str,
+    explain: Explain,
+) -> Result<Vec<String>, Refusal> {
     let refused = |reason: String| Refusal { reason, kernel: Vec::new() };
     let mut image = File::open(file).map_err(|error| refused(format!("cannot open {}: {error}", file.display())))?;
     let parameters = CString::new(parameters).map_err(|_| refused("a parameter holds a NUL character".to_owned()))?;

@@ -22,6 +22,9 @@ use std::time::Duration;
 const RELEASE: Duration = Duration::from_secs(15);
 /// How often it is tried.
 const AGAIN: Duration = Duration::from_millis(500);
+/// How often a patch is put in that the kernel is too busy to take, and how long it is waited in between.
+const TRIES: u32 = 5;
+const BUSY: Duration = Duration::from_secs(2);
 
 /// What may be done to the kernel's patches.
 pub struct Actions<'a> {
@@ -254,7 +257,14 @@ impl Actions<'_> {
         }
         let before = patches(self.kernel)?;
         (self.tell)(&format!("loading patch module: {}", patch.file.display()));
-        let inserted = self.kernel.insert(&patch.name, &patch.file);
+        let mut inserted = self.kernel.insert(&patch.name, &patch.file);
+        for _ in 1..TRIES {
+            let Some(refusal) = inserted.as_ref().err().filter(|refusal| refusal.is_for_now()) else { break };
+            // Somebody else may have begun a transition meanwhile.
+            (self.tell)(&format!("{}: {refusal}; once more in {} s", patch.name, BUSY.as_secs()));
+            self.kernel.pause(BUSY);
+            inserted = self.kernel.insert(&patch.name, &patch.file);
+        }
         inserted.with_context(|| format!("the kernel refuses {}", patch.file.display()))?;
         if Patch::read(self.kernel, &patch.name)?.is_none() {
             bail!("{} is loaded, but the kernel knows no patch of that name", patch.name);

@@ -87,9 +87,21 @@ impl Actions<'_> {
     /// # Errors
     /// The marker cannot be written.
     pub fn forget(&mut self, name: &ModuleName) -> anyhow::Result<()> {
+        self.clear(|accounts| accounts.close(name))
+    }
+
+    /// Forgets what is on the account of that file; another one of its name, for another kernel, keeps its own.
+    ///
+    /// # Errors
+    /// The marker cannot be written.
+    pub fn forget_file(&mut self, patch: &Identity) -> anyhow::Result<()> {
+        self.clear(|accounts| accounts.close_file(patch))
+    }
+
+    fn clear(&mut self, close: impl FnOnce(&mut Accounts) -> bool) -> anyhow::Result<()> {
         // Where there is no marker, there is nothing to forget.
         let Ok(mut accounts) = self.accounts() else { return Ok(()) };
-        match accounts.close(name) {
+        match close(&mut accounts) {
             true => {
                 self.kernel.remember(&accounts.to_string()).context("cannot clear the marker of the boot-loop guard")
             }

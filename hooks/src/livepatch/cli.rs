@@ -172,12 +172,19 @@ pub fn run(
             let release = release(kernel_version.as_ref(), kernel)?;
             let installed = store.find(&release, name)?;
             writeln!(out, "uninstalling {} ({release})", installed.name)?;
+            let patch = Identity::read(&installed.file).ok();
             store.uninstall(&installed)?;
-            if Patch::read(kernel, &installed.name)?.is_some() {
+            // What is loaded, and what is on an account by that name alone, is the running kernel's.
+            let is_running = kernel.release().is_ok_and(|running| running == release);
+            if is_running && Patch::read(kernel, &installed.name)?.is_some() {
                 writeln!(out, "{} is loaded and stays so until the next reboot, or `kpatch unload`", installed.name)?;
             }
             let none = TransitionArgs { timeout: 0, force: false };
-            act(root, &store, kernel, none, out, |actions| actions.forget(&installed.name))?;
+            act(root, &store, kernel, none, out, |actions| match patch {
+                _ if is_running => actions.forget(&installed.name),
+                Some(patch) => actions.forget_file(&patch),
+                None => Ok(()),
+            })?;
             refresh(root, &store, &release, out).map(drop)
         }
         Word::Signal => act(root, &store, kernel, TransitionArgs { timeout: 0, force: false }, out, |actions| {

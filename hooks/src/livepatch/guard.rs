@@ -98,6 +98,13 @@ impl Accounts {
         }
     }
 
+    /// That very file is gone. Whether there was an account.
+    pub fn close_file(&mut self, patch: &Identity) -> bool {
+        let before = self.accounts.len();
+        self.accounts.retain(|account| !account.is_of(patch));
+        self.accounts.len() != before
+    }
+
     /// A boot is finished with that patch, or somebody has tried it by name, or it is gone. Whether there was an account.
     pub fn close(&mut self, name: &ModuleName) -> bool {
         let before = self.accounts.len();

@@ -1,6 +1,6 @@
 //! The kernel as kpatch asks and tells it.
 
-use super::{grub, variable};
+use super::{grub, refusal, variable};
 use crate::cmdline::Cmdline;
 use crate::kernel::{self, LinuxKeys, Refusal};
 use crate::keys::Keys;
@@ -130,7 +130,7 @@ impl Kernel for LinuxKernel {
     }
 
     fn insert(&mut self, name: &ModuleName, file: &Path) -> Result<(), Refusal> {
-        kernel::insert(name, file, "").map(drop)
+        kernel::insert_explained(name, file, "", refusal::explain).map(drop)
     }
 
     fn remove(&mut self, name: &ModuleName) -> Result<(), Refusal> {

@@ -36,6 +36,7 @@ mod kernel;
 mod order;
 pub mod overlay;
 mod patch;
+mod refusal;
 pub mod service;
 mod store;
 mod transition;
