@@ -207,6 +207,8 @@ fn a_barred_patch_is_told_by_the_service_and_loaded_by_name_which_clears_it() {
     let digest = fs::read_to_string(machine.root.path().join("var/lib/kpatch/6.1/bad.ko.sha256")).unwrap();
     machine.kernel.firmware = Some(format!("bad {} 3\n", &digest[..16]));
     assert!(machine.run("list --json").unwrap().contains("\"barred\": true"));
+    assert!(machine.run("list").unwrap().ends_with("Installed patch modules:\nbad (6.1)\n"));
+    assert!(machine.remarks.contains("kpatch: bad is not loaded: the machine did not finish"), "{}", machine.remarks);
     let error = machine.run("load --all").unwrap_err();
     assert!(error.contains("did not finish its last 2 boots") && error.contains("`kpatch load bad`"), "{error}");
     assert_eq!(machine.states(), ["<NO_RESULT>"]);
@@ -229,6 +231,33 @@ fn a_finished_boot_clears_the_patches_that_it_was_made_with_and_an_uninstalled_o
     machine.run("uninstall two").unwrap();
     assert_eq!(machine.kernel.firmware.as_deref(), Some(""));
     assert_eq!(Rehearsal::new().run("booted").unwrap(), "", "a machine without a marker");
+}
+
+#[test]
+fn what_grub_has_counted_is_not_on_the_account_of_a_patch_that_is_installed_later() {
+    let mut machine = Rehearsal::new();
+    let old = machine.module("old", &[]);
+    machine.run(&format!("install {old}")).unwrap();
+    // Two boots were not finished with it, and this one has not been yet.
+    (machine.kernel.firmware, machine.kernel.counted) = (Some(String::new()), Some(3));
+    let new = machine.module("new", &[]);
+    machine.run(&format!("install {new}")).unwrap();
+    assert_eq!(machine.kernel.counted, Some(0));
+    let error = machine.run("load --all").unwrap_err();
+    assert!(error.starts_with("old is not loaded: the machine did not finish") && !error.contains("new"), "{error}");
+    assert_eq!(machine.states(), ["new [enabled]"]);
+    machine.run("load old").unwrap();
+    assert_eq!(machine.kernel.firmware.as_deref(), Some(""));
+
+    // What is uninstalled takes its part of the count along.
+    machine.run("uninstall new").unwrap();
+    machine.kernel.counted = Some(2);
+    machine.run("uninstall old").unwrap();
+    assert_eq!((machine.kernel.firmware.as_deref(), machine.kernel.counted), (Some(""), Some(0)));
+    // Where the count has begun anew already, nothing is written.
+    machine.kernel.journal.clear();
+    machine.run(&format!("install {new}")).unwrap();
+    assert_eq!(machine.kernel.journal, [""; 0]);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! kernel never lets go of the module of a patch that was disabled or replaced by force.
 //! Since 5.1 a patch that is disabled can only be had back by its module being taken out and put in again.
 
+use super::boots::accounts;
 use super::guard;
 use super::identity::Identity;
 use super::kernel::Kernel;
@@ -116,7 +117,7 @@ impl Actions<'_> {
             return Ok(());
         }
         let release = self.release()?;
-        let accounts = self.accounts().unwrap_or_default();
+        let accounts = accounts(self.kernel, &self.store).unwrap_or_default();
         let mut failed = Vec::new();
         let installed = self.store.of(&release)?;
         // As things are before the first one is loaded.

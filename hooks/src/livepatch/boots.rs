@@ -6,9 +6,12 @@
 use super::actions::Actions;
 use super::guard::Accounts;
 use super::identity::Identity;
+use super::kernel::Kernel;
 use super::patch::{State, patches};
+use super::store::Store;
 use crate::kmod::ModuleName;
 use anyhow::{Context, anyhow};
+use std::io;
 
 impl Actions<'_> {
     /// As [`Actions::load_all`], before the boot has come to anything else: each patch has this boot on its account
@@ -109,16 +112,33 @@ impl Actions<'_> {
         }
     }
 
-    /// What is on the accounts, GRUB's count among it.
-    pub(super) fn accounts(&self) -> std::io::Result<Accounts> {
-        let mut accounts = self.kernel.remembered().map(|text| Accounts::parse(&text))?;
-        if let Some(boots) = self.kernel.counted() {
-            let release = self.kernel.release()?;
-            let installed = self.store.of(&release).unwrap_or_default();
-            let patches: Vec<Identity> =
-                installed.iter().filter_map(|patch| Identity::read(&patch.file).ok()).collect();
-            accounts.count(&patches, boots);
+    /// Puts what GRUB has counted on the accounts of what is installed, and has it count from nothing: what is installed from
+    /// now on had no part in those boots, and what is uninstalled leaves its part to nobody.
+    pub fn settle_count(&mut self) {
+        if self.kernel.counted().is_none_or(|boots| boots == 0) {
+            return;
         }
-        Ok(accounts)
+        let settled = self.accounts().and_then(|accounts| self.kernel.remember(&accounts.to_string()));
+        if let Err(error) = settled {
+            (self.tell)(&format!(
+                "GRUB's count of the boots cannot be set back ({error}): until a boot is finished it is on the account of \
+                 every patch"
+            ));
+        }
     }
+
+    fn accounts(&self) -> io::Result<Accounts> {
+        accounts(self.kernel, &self.store)
+    }
+}
+
+/// What is on the accounts, GRUB's count among it.
+pub(super) fn accounts(kernel: &dyn Kernel, store: &Store) -> io::Result<Accounts> {
+    let mut accounts = kernel.remembered().map(|text| Accounts::parse(&text))?;
+    if let Some(boots) = kernel.counted() {
+        let installed = store.of(&kernel.release()?).unwrap_or_default();
+        let patches: Vec<Identity> = installed.iter().filter_map(|patch| Identity::read(&patch.file).ok()).collect();
+        accounts.count(&patches, boots);
+    }
+    Ok(accounts)
 }

@@ -1,7 +1,8 @@
 //! What was typed, and what is printed: kpatch's words.
 
 use super::actions::{Actions, told};
-use super::guard::Accounts;
+use super::boots::accounts;
+use super::guard;
 use super::identity::Identity;
 use super::kernel::Kernel;
 use super::overlay;
@@ -118,6 +119,9 @@ pub struct TransitionArgs {
     pub force: bool,
 }
 
+/// No transition is made.
+const NONE: TransitionArgs = TransitionArgs { timeout: 0, force: false };
+
 /// Does what was typed, on the machine whose root is `root`. What is printed goes to `out`; a remark that is no part of
 /// kpatch's own layout to `remarks`.
 ///
@@ -153,7 +157,10 @@ pub fn run(
             let release = release(kernel_version.as_ref(), kernel)?;
             let patch = Identity::read(file)?;
             writeln!(out, "installing {} ({release})", patch.name)?;
-            store.install(&patch, &release)?;
+            act(root, &store, kernel, NONE, out, |actions| {
+                actions.settle_count();
+                store.install(&patch, &release).map(drop)
+            })?;
             if kernel.release().is_ok_and(|running| running == release)
                 && let Some(warning) = warning(&by_signer(root, &patch, kernel))
             {
@@ -173,27 +180,29 @@ pub fn run(
             let installed = store.find(&release, name)?;
             writeln!(out, "uninstalling {} ({release})", installed.name)?;
             let patch = Identity::read(&installed.file).ok();
-            store.uninstall(&installed)?;
+            act(root, &store, kernel, NONE, out, |actions| {
+                actions.settle_count();
+                store.uninstall(&installed)
+            })?;
             // What is loaded, and what is on an account by that name alone, is the running kernel's.
             let is_running = kernel.release().is_ok_and(|running| running == release);
             if is_running && Patch::read(kernel, &installed.name)?.is_some() {
                 writeln!(out, "{} is loaded and stays so until the next reboot, or `kpatch unload`", installed.name)?;
             }
-            let none = TransitionArgs { timeout: 0, force: false };
-            act(root, &store, kernel, none, out, |actions| match patch {
+            act(root, &store, kernel, NONE, out, |actions| match patch {
                 _ if is_running => actions.forget(&installed.name),
                 Some(patch) => actions.forget_file(&patch),
                 None => Ok(()),
             })?;
             refresh(root, &store, &release, out).map(drop)
         }
-        Word::Signal => act(root, &store, kernel, TransitionArgs { timeout: 0, force: false }, out, |actions| {
+        Word::Signal => act(root, &store, kernel, NONE, out, |actions| {
             if actions.signal()?.is_empty() {
                 (actions.tell)("no patch is in transition");
             }
             Ok(())
         }),
-        Word::Booted => act(root, &store, kernel, TransitionArgs { timeout: 0, force: false }, out, |actions| {
+        Word::Booted => act(root, &store, kernel, NONE, out, |actions| {
             for name in actions.boot_is_finished()? {
                 (actions.tell)(&format!("{name}: the boot is finished with it"));
             }
@@ -272,9 +281,9 @@ fn list(
         other => other?,
     };
     let installed = store.all()?;
+    let accounts = accounts(kernel, store).unwrap_or_default();
+    let is_barred = |file: &Path| Identity::read(file).is_ok_and(|patch| accounts.is_barred(&patch));
     if json {
-        let accounts = kernel.remembered().map(|text| Accounts::parse(&text)).unwrap_or_default();
-        let is_barred = |file: &Path| Identity::read(file).is_ok_and(|patch| accounts.is_barred(&patch));
         let loaded: Vec<_> = loaded.iter().map(describe).collect();
         let installed: Vec<_> = installed
             .iter()
@@ -286,11 +295,18 @@ fn list(
         let all = json!({ "kernel": kernel.release()?, "loaded": loaded, "installed": installed });
         return Ok(writeln!(out, "{all:#}")?);
     }
-    let loaded = loaded.iter().map(|patch| format!("{} [{}]", patch.name, patch.state)).collect();
-    let installed = installed.iter().map(|Installed { name, release, .. }| format!("{name} ({release})")).collect();
-    section(out, "Loaded patch modules:", loaded)?;
+    let loaded_lines = loaded.iter().map(|patch| format!("{} [{}]", patch.name, patch.state)).collect();
+    let installed_lines =
+        installed.iter().map(|Installed { name, release, .. }| format!("{name} ({release})")).collect();
+    section(out, "Loaded patch modules:", loaded_lines)?;
     writeln!(out)?;
-    section(out, "Installed patch modules:", installed)
+    section(out, "Installed patch modules:", installed_lines)?;
+    // The layout is kpatch's own, and has no place for it.
+    let is_loaded = |patch: &Installed| loaded.iter().any(|other| other.name == patch.name);
+    for patch in installed.iter().filter(|patch| !is_loaded(patch) && is_barred(&patch.file)) {
+        writeln!(remarks, "kpatch: {}", guard::told(&patch.name))?;
+    }
+    Ok(())
 }
 
 fn describe(patch: &Patch) -> serde_json::Value {

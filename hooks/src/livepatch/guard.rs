@@ -6,7 +6,8 @@
 //!   a third boot on the account:    barred ─▶ the patch is passed over, by the image and by `kpatch load --all`
 //! ```
 //!
-//! Where GRUB counts the boots ([`super::grub`]), its count is what is at least on the account of each installed patch.
+//! Where GRUB counts the boots ([`super::grub`]), its count is what is at least on the account of each installed patch. So
+//! that it holds only what was loaded in these boots, installing and uninstalling write it down first and have it begin anew.
 //!
 //! In: the text of the marker. Out: the text that is to take its place, and what is barred.
 //! May surprise: of several patches nobody can tell which one it was, so that all that were loaded are barred together. A
