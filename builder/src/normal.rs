@@ -156,10 +156,16 @@ fn live_patches(host: &SystemHost, warnings: &mut Vec<String>) -> anyhow::Result
             by_device: false,
         }));
     }
-    if host.devices_are_here && host.tree.line("sys/firmware/efi/fw_platform_size").is_none() {
+    // As kpatch finds out where the marker is.
+    let has_variables = host.tree.path("sys/firmware/efi/efivars").read_dir().is_ok_and(|mut all| all.next().is_some());
+    let cmdline = Cmdline::parse(&host.tree.line("proc/cmdline").unwrap_or_default());
+    let is_counted = cmdline.last("kpatch.boots").is_some_and(|boots| boots.parse::<u32>().is_ok());
+    if host.devices_are_here && !has_variables && !is_counted {
         warnings.push(
-            "this machine has no EFI, and nothing else keeps the marker of the boot-loop guard: a live patch with which it \
-             cannot be booted is not passed over by itself; kpatch.enable=0 on the kernel command line passes over all"
+            "nothing keeps the marker of the boot-loop guard: no variables of the firmware can be used (no EFI, or \
+             efi=noruntime), and GRUB does not count the boots (kpatch.boots= on the kernel command line): a live patch with \
+             which this machine cannot be booted is not passed over by itself; kpatch.enable=0 on the kernel command line \
+             passes over all"
                 .to_owned(),
         );
     }

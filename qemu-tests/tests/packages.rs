@@ -66,6 +66,8 @@ const DUMP: &str = "/var/crash/127.0.0.1-2026-11-28-00:00:00/vmcore";
 #[test]
 fn the_debian_package_is_installed_upgraded_removed_and_purged_and_leaves_what_is_not_its_own() -> Result<()> {
     let deb = dist::deb()?;
+    let provided = tools::text(tools::command("dpkg-deb").arg("--field").arg(&deb).arg("Provides"))?;
+    ensure!(provided.trim() == "kpatch, kpatch-runtime", "packages of patches find no kpatch: {provided}");
     let system = System::new("package")?;
     system.install(&deb)?;
     ensure!(system.has(WANTED), "kdump.service is not enabled");
@@ -222,6 +224,9 @@ fn the_rpm_has_the_same_files_is_installed_and_erased_and_no_script_is_faulty() 
     let of_deb = tools::text(tools::command("dpkg-deb").arg("--contents").arg(&deb))?;
     let of_deb = of_deb.lines().filter_map(|line| line.split_whitespace().last()?.strip_prefix('.'));
     let of_rpm = tools::text(tools::command("rpm").arg("-qlp").arg(&rpm))?;
+    let provided = tools::text(tools::command("rpm").args(["-qp", "--provides"]).arg(&rpm))?;
+    let provides = |name: &str| provided.lines().any(|line| line.split_whitespace().next() == Some(name));
+    ensure!(provides("kpatch") && provides("kpatch-runtime"), "packages of patches find no kpatch: {provided}");
     let own = |path: &&str| !path.ends_with('/') && !OF_ONE_KIND.iter().any(|other| path.starts_with(other));
     let (of_deb, of_rpm): (BTreeSet<&str>, BTreeSet<&str>) =
         (of_deb.filter(own).collect(), of_rpm.lines().filter(own).collect());

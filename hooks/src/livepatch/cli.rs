@@ -27,8 +27,9 @@ const FROM_IMAGE: &str = "it is loaded from there whether kpatch.service is enab
                           kernel command line";
 
 /// What is said where the boot-loop guard has no place for its marker.
-const UNGUARDED: &str = "no boot that fails is noticed here: the machine has no EFI, and GRUB does not count its boots; where \
-                         there is an /etc/grub.d/09_kpatch, update-grub has it do so";
+const UNGUARDED: &str = "no boot that fails is noticed here: no variables of the firmware can be used (no EFI, or \
+                         efi=noruntime), and GRUB does not count the boots; where there is no EFI, but an \
+                         /etc/grub.d/09_kpatch, update-grub has it do so";
 
 /// Loads, shows and installs live patches of the kernel
 ///
