@@ -4,7 +4,7 @@
 //! the hooks; and all that these hooks, and the administrator, want into the image, as one [`Contribution`].
 
 use super::BUILT_BY;
-use crate::config::{Config, Given, OnFailure, fence, notify};
+use crate::config::{Config, Given, OnFailure, Origin, dracut, fence, notify};
 use crate::gather::drivers;
 use crate::host::{SystemHost, watchdog};
 use crate::{endings, integrity, network, scripts, target};
@@ -53,10 +53,14 @@ pub(super) fn settings(
     others.extend(fence.iter().flat_map(|fence| &fence.nodes));
     let (targets, network) = network::find(config, host, targets, &others, warnings)?;
     let (release, wanted) = (&host.kernel.release, |word: &Option<Given<bool>>| word.clone().filter(|word| word.value));
-    let integrity = wanted(&dump.image.integrity)
-        .map(|word| integrity::find(&host.tree, release).with_context(|| format!("{}: integrity", word.origin)));
-    let modsign = wanted(&dump.image.modsign)
-        .map(|word| integrity::certificates(&host.tree).with_context(|| format!("{}: modsign", word.origin)));
+    let integrity = match wanted(&dump.image.integrity) {
+        Some(word) => kept(integrity::find(&host.tree, release), "integrity", &word.origin, warnings)?,
+        None => None,
+    };
+    let modsign = match wanted(&dump.image.modsign) {
+        Some(word) => kept(integrity::certificates(&host.tree), "modsign", &word.origin, warnings)?,
+        None => None,
+    };
     Ok(Settings {
         targets,
         paths,
@@ -70,8 +74,8 @@ pub(super) fn settings(
             .flatten(),
         notify: notify::resolve(config, &own_name),
         fence,
-        integrity: integrity.transpose()?,
-        modsign: modsign.transpose()?,
+        integrity,
+        modsign,
         modules: kmod::Settings {
             forbid: dump
                 .forbid_modules
@@ -152,6 +156,24 @@ pub(crate) fn contributions(config: &Config, host: &dyn Host, settings: &Setting
     Ok(all)
 }
 
+/// What was found of a setting. What dracut.conf asks of every image of the machine is left out of this one if it is not
+/// there, as dracut does.
+fn kept<T>(
+    found: anyhow::Result<T>,
+    name: &str,
+    origin: &Origin,
+    warnings: &mut Vec<String>,
+) -> anyhow::Result<Option<T>> {
+    match found.with_context(|| format!("{origin}: {name}")) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if dracut::is_of_every_image(origin) => {
+            warnings.push(format!("{error:#}; this image goes without"));
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,5 +228,20 @@ mod tests {
         let generic = requests(&[("UUID=34", "pci:v1")], conf);
         assert!(generic.contains(&"virtio_blk".to_owned()) && generic.contains(&"nvme".to_owned()));
         assert_eq!(generic.last().map(String::as_str), Some("dummy"));
+    }
+
+    #[test]
+    fn what_dracut_conf_asks_of_every_image_is_left_out_of_this_one_where_it_is_not_there() {
+        let missing = || Err::<u8, _>(anyhow::anyhow!("there is no key"));
+        let line = |file: &str| Origin::Line(file.into(), 3);
+        let mut warnings = Vec::new();
+        for file in ["/etc/dracut.conf", "/usr/lib/dracut/dracut.conf.d/20-ima.conf"] {
+            assert_eq!(kept(missing(), "integrity", &line(file), &mut warnings).unwrap(), None);
+            assert!(warnings.pop().unwrap().starts_with(&format!("{file}:3: integrity: there is no key; this image")));
+        }
+        let error = kept(missing(), "integrity", &line("/etc/kdump.conf"), &mut warnings).unwrap_err();
+        assert_eq!(format!("{error:#}"), "/etc/kdump.conf:3: integrity: there is no key");
+        assert_eq!(kept(Ok(1), "integrity", &line("/etc/dracut.conf"), &mut warnings).unwrap(), Some(1));
+        assert!(warnings.is_empty());
     }
 }

@@ -31,9 +31,9 @@ pub struct Image {
     pub hostonly: Option<Given<bool>>,
     /// `false`: the watchdog of the running system is left alone (`--omit watchdog`).
     pub watchdog: Option<Given<bool>>,
-    /// Keys and policy of IMA and EVM come along. A word of ours.
+    /// Keys and policy of IMA and EVM come along (`add_dracutmodules`: `integrity`, `masterkey`).
     pub integrity: Option<Given<bool>>,
-    /// Certificates for modules come along. A word of ours.
+    /// Certificates for modules come along (`modsign` there).
     pub modsign: Option<Given<bool>>,
 }
 

@@ -200,6 +200,8 @@ fn merge(asked: &mut Asked, other: Asked) {
     image.firmware.extend(more.firmware);
     one(&mut image.compress, more.compress);
     one(&mut image.watchdog, more.watchdog);
+    one(&mut image.integrity, more.integrity);
+    one(&mut image.modsign, more.modsign);
     one(&mut asked.sshkey, other.sshkey);
     if let Some(more) = other.kernel_cmdline {
         super::append_line(&mut asked.kernel_cmdline, &more.value, &more.origin);
@@ -214,7 +216,7 @@ fn one<T>(value: &mut Option<Given<T>>, other: Option<Given<T>>) {
     }
 }
 
-fn is_dracut(file: &Path) -> bool {
+pub(super) fn is_dracut(file: &Path) -> bool {
     file.ends_with(FILE) || file.parent().is_some_and(|parent| parent.ends_with("dracut.conf.d"))
 }
 
@@ -247,6 +249,8 @@ mod tests {
             image("omit_dracutmodules+=\" watchdog \"").image.watchdog.unwrap().origin.to_string(),
             "/etc/dracut.conf:1"
         );
+        let keys = image("add_dracutmodules+=\" masterkey \"\nforce_add_dracutmodules+=\" modsign \"").image;
+        assert!(keys.integrity.unwrap().value && keys.modsign.unwrap().value);
         assert_eq!(image("kernel_cmdline=\"a\"\nkernel_cmdline+=\" b \"").kernel_cmdline.unwrap().value, "a b");
         assert_eq!(image("compress=\"zstd -19\"").image.compress.unwrap().value, Packing::Zstd);
         assert_eq!(image("hostonly=no").image.hostonly, None);

@@ -100,6 +100,9 @@ impl Asked {
             }
             Word::AddModules => {
                 for name in value.split_whitespace() {
+                    if modules::set(name, image, place) {
+                        continue;
+                    }
                     match modules::added(name) {
                         Ok(why) => complaints.note(place, format!("dracut's module {name}: {why}")),
                         Err(problem) if strictly => return Err(problem),
@@ -223,6 +226,11 @@ fn mount(value: &str) -> anyhow::Result<Wanted> {
     Ok(Wanted { line, path: None, options })
 }
 
+/// Whether that was said by dracut.conf, which is about every image of the machine.
+pub fn is_of_every_image(origin: &Origin) -> bool {
+    matches!(origin, Origin::Line(file, _) if conf::is_dracut(file))
+}
+
 /// The two operands of `--include`.
 fn include(from: &str, to: &str) -> anyhow::Result<Include> {
     Ok(Include { from: program(from)?, to: program(to)? })
@@ -244,7 +252,6 @@ impl Word {
     /// Whether it asks for something that is done.
     #[cfg(test)]
     fn is_followed(self) -> bool {
-        // What a module of dracut's would bring is there without it.
-        !matches!(self, Word::Moot(_) | Word::Refused(_) | Word::AddModules)
+        !matches!(self, Word::Moot(_) | Word::Refused(_))
     }
 }

@@ -1,5 +1,6 @@
 //! dracut's modules, as far as one of them may be asked for: what here does the same, or that nothing does.
 
+use crate::config::{Given, Image, Origin};
 use anyhow::bail;
 
 /// What is there without being asked for, where it is needed.
@@ -82,16 +83,13 @@ const BY_ITSELF: [(&[&str], &str); 9] = [
         "what the target's disk needs is found by itself",
     ),
     (&["microcode_ctl-fw_dir_override"], "only an image for a normal boot has microcode"),
-    (&["modsign", "uefi-lib", "tpm2-tss", "pcmcia", "cms", "rescue", "test"], "it has no part in saving a dump"),
+    (&["uefi-lib", "tpm2-tss", "pcmcia", "cms", "rescue", "test"], "it has no part in saving a dump"),
 ];
 
 /// What nothing here does.
 const NOT_HERE: [(&[&str], &str); 4] = [
     (&["fips", "fips-crypto-policies"], "no self-test of FIPS runs in the image; take it out of the line"),
-    (
-        &["integrity", "masterkey", "ecryptfs", "securityfs", "selinux"],
-        "nothing of it is loaded in the capture kernel; take it out",
-    ),
+    (&["ecryptfs", "securityfs", "selinux"], "nothing of it is loaded in the capture kernel; take it out"),
     (
         &["clevis", "clevis-pin-tang", "clevis-pin-tpm2", "clevis-pin-sss", "clevis-pin-null"],
         "no key comes from a server or a TPM; name a key file in /etc/crypttab",
@@ -101,6 +99,19 @@ const NOT_HERE: [(&[&str], &str); 4] = [
         "there is no such target in this version; name another, or list its programs in extra_bins",
     ),
 ];
+
+/// What one of these modules brings is brought by a setting of the image.
+const SETTINGS: [(&[&str], fn(&mut Image) -> &mut Option<Given<bool>>); 2] =
+    [(&["integrity", "masterkey"], |image| &mut image.integrity), (&["modsign"], |image| &mut image.modsign)];
+
+/// Has the image bring what a module brings, if a setting does so. Whether one does.
+pub(super) fn set(name: &str, image: &mut Image, place: &Origin) -> bool {
+    let setting = SETTINGS.iter().find(|(names, _)| names.contains(&name));
+    if let Some((_, setting)) = setting {
+        *setting(image) = Some(Given::at(true, place));
+    }
+    setting.is_some()
+}
 
 /// Why it need not be asked for.
 ///

@@ -333,6 +333,9 @@ const DRACUT_ARGS: &[Row] = &[
     ("--zstd", Is("image.compress", "\"zstd\"", "packed with zstd")),
     ("--no-hostonly", Is("image.hostonly", "false", "module nvme")),
     ("--no-hostonly \n--hostonly", Is("image.hostonly", "true", "no module nvme")),
+    ("--add integrity", Is("image.integrity", "true", "file etc/keys/ima/one.der")),
+    ("-a \"lvm masterkey\"", Is("image.integrity", "true", "file etc/keys/ima/one.der")),
+    ("--force-add modsign", Is("image.modsign", "true", "file etc/keys/modsign/one.der")),
     ("--sshkey /root/k", Is("sshkey", "\"/root/k\"", "etc/kdump/send/ssh-nas.key: another key")),
 ];
 
@@ -347,6 +350,8 @@ const DRACUT_CONF: &[Row] = &[
         "add_drivers+=\" unrelated \"\nfw_dir=\"/opt/firmware\"",
         Is("image.firmware", "[\"/opt/firmware\"]", "file lib/firmware/vendor/card.bin"),
     ),
+    ("add_dracutmodules+=\" integrity \"", Is("image.integrity", "true", "file etc/keys/ima/one.der")),
+    ("force_add_dracutmodules+=\" modsign \"", Is("image.modsign", "true", "file etc/keys/modsign/one.der")),
     ("omit_dracutmodules+=\" watchdog \"", Is("image.watchdog", "false", "no module wdt")),
     ("kernel_cmdline=\"x\"", Is("kernel.append", "\"… x\"", "line x")),
     ("compress=\"gzip\"", Is("image.compress", "\"gzip\"", "packed with gzip")),
