@@ -29,9 +29,15 @@ pub(super) fn keys(host: &SystemHost, modsign: Option<&Modsign>) -> Keys {
     if keys.trusted.iter().any(|(_, key)| key.issued.is_none()) || !is_running {
         keys.unread = unread;
     }
+    let mut known = [built_in, firmware.enrolled].concat();
+    if is_running {
+        // One that somebody has added to the running kernel may vouch for others.
+        known.extend(in_directories(&DIRECTORIES.map(|directory| host.tree.path(directory))));
+    }
     for path in modsign.iter().flat_map(|modsign| &modsign.certificates) {
         if let Some(certificate) = host.tree.read(path).ok().and_then(|bytes| Certificate::parse(&bytes).ok()) {
-            keys.add(&certificate, [&built_in[..], &firmware.enrolled].concat().iter());
+            keys.add(&certificate, &known);
+            known.push(certificate);
         }
     }
     keys

@@ -29,6 +29,9 @@ const RINGS: [(Ring, &str); 4] = [
     (Ring::Platform, ".platform"),
 ];
 const BLACKLIST: &str = ".blacklist";
+/// Where the sums of certificates that are on the blacklist are kept among the rings; `bin:`, the sum of a file, is a matter
+/// of IMA, and no module is refused for it.
+const SUMS: &str = "tbs:";
 
 /// A key as far as it is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +51,8 @@ pub struct Keys {
     pub trusted: Vec<(Ring, Key)>,
     /// Those that are on its blacklist.
     pub revoked: Vec<Key>,
+    /// The sums of the certificates that it does not take any more ([`Certificate::tbs`]).
+    pub banned: Vec<String>,
     /// Why there may be others, if there may.
     pub unread: Option<String>,
 }
@@ -108,6 +113,7 @@ impl Keys {
         Keys {
             trusted: trusted.collect(),
             revoked: rings.get(BLACKLIST).into_iter().flatten().map(key).collect(),
+            banned: rings.get(SUMS).cloned().unwrap_or_default(),
             unread: None,
         }
     }
@@ -119,14 +125,23 @@ impl Keys {
         };
         let enrolled = if firmware.enrolled_are_trusted { Ring::Machine } else { Ring::Platform };
         let parts = [of(Ring::Builtin, built_in), of(enrolled, &firmware.enrolled), of(Ring::Platform, &firmware.db)];
-        Keys { trusted: parts.concat(), revoked: firmware.revoked.iter().map(Key::from).collect(), unread: None }
+        let revoked = firmware.revoked.iter().map(Key::from).collect();
+        Keys { trusted: parts.concat(), revoked, ..Keys::default() }
     }
 
-    /// A certificate that the image brings along, if one of the kernel's keys has given it.
-    pub fn add<'a>(&mut self, certificate: &Certificate, mut trusted: impl Iterator<Item = &'a Certificate>) {
-        if trusted.any(|issuer| issuer.subject_der == certificate.issuer) {
+    /// A certificate that the image brings along, if the kernel takes it: one of its keys has given it, and it is not on its
+    /// blacklist. `known` are the certificates of its keys, as far as they are to be had, and those brought before.
+    pub fn add(&mut self, certificate: &Certificate, known: &[Certificate]) {
+        let vouches = |issuer: &&Certificate| issuer.subject_der == certificate.issuer && self.has(issuer);
+        if !self.banned.contains(&certificate.tbs) && known.iter().any(|issuer| vouches(&issuer)) {
             self.trusted.push((Ring::Secondary, Key::from(certificate)));
         }
+    }
+
+    /// Whether the key of a certificate may vouch for others: the firmware's may not.
+    fn has(&self, certificate: &Certificate) -> bool {
+        let issued = Key::from(certificate).issued;
+        self.trusted.iter().any(|(ring, key)| *ring != Ring::Platform && key.issued == issued)
     }
 
     /// What is known of the signers of a module: one is enough.
@@ -159,9 +174,11 @@ fn rings(kernel: &dyn Kernel) -> Option<Rings> {
     let mut rings = Rings::new();
     for name in RINGS.iter().map(|(_, name)| *name).chain([BLACKLIST]) {
         let Some(ring) = kernel.ring(name) else { continue };
-        let members = kernel.members(ring).ok()?.into_iter().filter_map(|id| all.get(&id));
-        let keys = members.filter(|key| key.kind == "asymmetri").map(|key| key.description.clone());
-        rings.insert(name.to_owned(), keys.collect());
+        let members: Vec<&Listed> = kernel.members(ring).ok()?.into_iter().filter_map(|id| all.get(&id)).collect();
+        let of = |kind: &'static str| members.iter().filter(move |key| key.kind == kind).map(|key| &key.description);
+        let sums = of("blacklist").filter_map(|line| Some(line.strip_prefix(SUMS)?.to_owned()));
+        rings.entry(SUMS.to_owned()).or_default().extend(sums);
+        rings.insert(name.to_owned(), of("asymmetri").cloned().collect());
     }
     // A kernel that trusts nobody has no ring at all, or another user's are seen.
     rings.contains_key(".builtin_trusted_keys").then_some(rings)
@@ -284,11 +301,39 @@ mod tests {
 
     #[test]
     fn a_certificate_of_the_image_counts_where_somebody_vouches_for_it() {
-        let mut keys = Keys::default();
-        keys.add(&ours(), [].iter());
-        assert_eq!(keys.know(&[signer()]), Known::No);
-        keys.add(&ours(), [ours()].iter());
-        assert_eq!(keys.know(&[signer()]), Known::In(Ring::Secondary));
+        // Its issuer is a root of the same name, with another number.
+        let root = Certificate { serial: vec![1], subject_der: ours().issuer, ..ours() };
+        let known = |keys: &Keys, issuers: &[Certificate]| {
+            let mut keys = keys.clone();
+            keys.add(&ours(), issuers);
+            keys.know(&[signer()])
+        };
+        let of = |ring: Ring| Keys { trusted: vec![(ring, Key::from(&root))], ..Keys::default() };
+        let roots = std::slice::from_ref(&root);
+        for ring in [Ring::Builtin, Ring::Secondary, Ring::Machine] {
+            assert_eq!(known(&of(ring), roots), Known::In(Ring::Secondary), "{ring:?}");
+            assert_eq!(known(&of(ring), &[]), Known::No, "whose key that is, is not known");
+        }
+        // Nobody's key, and one of the firmware's, vouch for nothing.
+        assert_eq!(known(&Keys::default(), roots), Known::No);
+        assert_eq!(known(&of(Ring::Platform), roots), Known::No);
+        // An enrolled key does as far as the owner trusts it.
+        for (enrolled_are_trusted, expected) in [(false, Known::No), (true, Known::In(Ring::Secondary))] {
+            let firmware = Firmware { enrolled: roots.to_vec(), enrolled_are_trusted, ..Firmware::default() };
+            assert_eq!(known(&Keys::other(&[], &firmware), roots), expected);
+        }
+        let banned = Keys { banned: vec![ours().tbs], ..of(Ring::Builtin) };
+        assert_eq!(known(&banned, roots), Known::No);
+    }
+
+    #[test]
+    fn the_blacklist_has_sums_of_certificates_and_of_files_beside_its_keys() {
+        let mut kernel = kernel(".builtin_trusted_keys", "other: 00ff");
+        let ring = kernel.ring(".blacklist").unwrap();
+        kernel.put("blacklist", &format!("tbs:{}", ours().tbs), ring);
+        kernel.put("blacklist", "bin:0011", ring);
+        let keys = Keys::in_rings(&rings(&kernel).unwrap(), [].iter());
+        assert_eq!((keys.banned, keys.revoked), (vec![ours().tbs], Vec::new()));
     }
 
     #[test]
