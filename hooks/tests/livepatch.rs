@@ -261,6 +261,54 @@ fn what_grub_has_counted_is_not_on_the_account_of_a_patch_that_is_installed_late
 }
 
 #[test]
+fn the_service_begins_an_account_where_no_image_did_and_something_notes_that_the_boot_is_finished() {
+    let mut machine = Rehearsal::new();
+    machine.kernel.firmware = Some(String::new());
+    machine.kernel.refused.insert("refused".into(), "EINVAL".into());
+    let units = machine.root.path().join("usr/lib/systemd/system");
+    fs::create_dir_all(&units).unwrap();
+    let install = |machine: &mut Rehearsal| {
+        for name in ["p", "refused"] {
+            let file = machine.module(name, &[]);
+            machine.run(&format!("install {file}")).unwrap();
+        }
+    };
+    let restart = |machine: &mut Rehearsal| {
+        let _ = fs::remove_dir_all(machine.root.path().join("run/kpatch"));
+        machine.kernel.patches.clear();
+        machine.kernel.modules.clear();
+    };
+    install(&mut machine);
+    machine.run("load --all").unwrap_err();
+    assert_eq!(machine.kernel.firmware.as_deref(), Some(""), "nobody would ever close it");
+
+    for unit in ["kpatch.service", "kpatch-booted.service"] {
+        fs::write(units.join(unit), "").unwrap();
+    }
+    machine.run("uninstall p").unwrap();
+    machine.run("uninstall refused").unwrap();
+    install(&mut machine);
+    for boot in 1..=3 {
+        restart(&mut machine);
+        let error = machine.run("load --all").unwrap_err();
+        assert_eq!(error.contains("p is not loaded: the machine did not finish"), boot > 2, "boot {boot}: {error}");
+        let account = machine.kernel.firmware.clone().unwrap();
+        assert!(account.starts_with("p ") && account.ends_with(&format!(" {boot}\n")), "{account:?}");
+        assert!(account.lines().count() == 1, "what was refused is not blamed: {account:?}");
+        // Once a boot is enough.
+        machine.run("load --all").unwrap_err();
+        assert_eq!(machine.kernel.firmware, Some(account));
+    }
+    machine.run("load p").unwrap();
+    restart(&mut machine);
+    machine.run("load --all").unwrap_err();
+    assert!(machine.run("booted").unwrap().starts_with("p: the boot is finished with it"));
+    machine.run("unload p").unwrap();
+    machine.run("load --all").unwrap_err();
+    assert_eq!(machine.kernel.firmware.as_deref(), Some(""), "that boot is finished");
+}
+
+#[test]
 fn no_patch_is_loaded_in_a_capture_kernel() {
     let mut machine = Rehearsal::new();
     machine.kernel.is_capture = true;

@@ -50,6 +50,7 @@ const PATCHING: &[(&str, &str)] = &[
     ),
     ("/etc/grub.d/09_kpatch, /etc/default/grub.d/kpatch.cfg", "have GRUB count; in use after the next update-grub"),
     ("/run/kpatch/loaded", "in which order patches have been loaded since the machine was started"),
+    ("/run/kpatch/boot", "there once this boot is on the accounts of its patches, or is finished"),
 ];
 
 fn pages() -> Vec<Page> {

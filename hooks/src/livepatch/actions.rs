@@ -144,12 +144,16 @@ impl Actions<'_> {
 
     /// Whether the kernel command line switches all patches off; it is told.
     pub(super) fn is_switched_off(&mut self) -> bool {
-        let cmdline = Cmdline::parse(&self.kernel.read(Path::new("/proc/cmdline")).unwrap_or_default());
-        let off = cmdline.last("kpatch.enable") == Some("0");
+        let off = self.is_off();
         if off {
             (self.tell)("kpatch.enable=0 is on the kernel command line: no patch is loaded");
         }
         off
+    }
+
+    pub(super) fn is_off(&self) -> bool {
+        let cmdline = Cmdline::parse(&self.kernel.read(Path::new("/proc/cmdline")).unwrap_or_default());
+        cmdline.last("kpatch.enable") == Some("0")
     }
 
     /// A patch that was loaded after that one and is enabled, while that one is not.

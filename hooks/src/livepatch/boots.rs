@@ -41,6 +41,7 @@ impl Actions<'_> {
                  passes over all"
             ));
         }
+        self.note_boot();
         let loaded = self.load_all();
         if unguarded.is_none() && !is_counted {
             self.release_refused(&patches);
@@ -49,6 +50,36 @@ impl Actions<'_> {
             (loaded, None) => loaded,
             (Ok(()), Some(unguarded)) => Err(anyhow!(unguarded)),
             (Err(error), Some(unguarded)) => Err(error.context(unguarded)),
+        }
+    }
+
+    /// As [`Actions::load_all`], for the service: where the firmware keeps the marker and no image has begun with it, each
+    /// patch that is not enabled yet has this boot on its account before it is loaded.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_by_service(&mut self) -> anyhow::Result<()> {
+        let installed = self.store.of(&self.release()?)?;
+        let patches: Vec<Identity> = installed.iter().filter_map(|patch| Identity::read(&patch.file).ok()).collect();
+        let new: Vec<Identity> = patches.into_iter().filter(|patch| !self.is_enabled(&patch.name)).collect();
+        let is_to_begin = !self.store.boot_is_noted() && self.kernel.counted().is_none() && !self.is_off();
+        // Without a place for the marker there is no account.
+        let accounts = if is_to_begin && !new.is_empty() { self.accounts().ok() } else { None };
+        let Some(mut accounts) = accounts else { return self.load_all() };
+        accounts.begin(&new);
+        match self.kernel.remember(&accounts.to_string()) {
+            Ok(()) => self.note_boot(),
+            Err(error) => (self.tell)(&format!("the boot-loop guard cannot write its marker: {error}")),
+        }
+        let loaded = self.load_all();
+        self.release_refused(&new);
+        loaded
+    }
+
+    /// From now on this boot is on the accounts, or finished.
+    fn note_boot(&mut self) {
+        if let Err(error) = self.store.note_boot() {
+            (self.tell)(&format!("{error:#}"));
         }
     }
 
@@ -69,6 +100,7 @@ impl Actions<'_> {
     /// # Errors
     /// The marker cannot be written.
     pub fn boot_is_finished(&mut self) -> anyhow::Result<Vec<ModuleName>> {
+        self.note_boot();
         // Where there is no marker, nothing is on trial.
         let Ok(mut accounts) = self.accounts() else { return Ok(Vec::new()) };
         let is_counted = self.kernel.counted().is_some_and(|boots| boots > 0);

@@ -148,6 +148,8 @@ pub fn run(
                 // Who asks for one by name wants it at the next boot, too.
                 actions.forget(&name)
             }
+            // An account that nobody closes would bar sound patches.
+            None if service::notes_boots(root) => actions.load_by_service(),
             None => actions.load_all(),
         }),
         Word::Unload { patch, transition, .. } => act(root, &store, kernel, *transition, out, |actions| match patch {

@@ -1,7 +1,7 @@
 //! The boot-loop guard: with which patches this machine did not finish its boots.
 //!
 //! ```text
-//!   image, before the first patch:  begin ─▶ each patch that is about to be loaded has one boot more on its account
+//!   image, else kpatch.service:     begin ─▶ each patch that is about to be loaded has one boot more on its account
 //!   kpatch booted, boot finished:   finished ─▶ the patches that are enabled have none any more
 //!   a third boot on the account:    barred ─▶ the patch is passed over, by the image and by `kpatch load --all`
 //! ```

@@ -45,6 +45,15 @@ pub fn state(root: &Path, unit: &str) -> Unit {
     }
 }
 
+/// Whether something notes on the machine below `root` that a boot was finished: the companion, which the service wants.
+pub fn notes_boots(root: &Path) -> bool {
+    match state(root, BOOTED) {
+        Unit::Enabled => true,
+        Unit::Disabled => state(root, SERVICE) == Unit::Enabled,
+        Unit::Missing | Unit::Masked => false,
+    }
+}
+
 /// Enables both units, as far as they are there; how the first one stands then, and whether it stood otherwise before.
 ///
 /// # Errors

@@ -20,11 +20,15 @@ const DIRECTORY: &str = "/var/lib/kpatch";
 /// In which order they were loaded since the machine was started, a name to a line.
 const LOADED: &str = "/run/kpatch/loaded";
 
+/// There if this boot has been put on the accounts of its patches, or has been finished.
+const BOOT: &str = "/run/kpatch/boot";
+
 /// The installed patches.
 #[derive(Clone, Debug)]
 pub struct Store {
     directory: PathBuf,
     loaded: PathBuf,
+    boot: PathBuf,
 }
 
 /// An installed patch.
@@ -42,12 +46,25 @@ impl Store {
     /// The store of the machine whose root is `root`.
     pub fn below(root: &Path) -> Store {
         let place = |path: &str| root.join(path.trim_start_matches('/'));
-        Store { directory: place(DIRECTORY), loaded: place(LOADED) }
+        Store { directory: place(DIRECTORY), loaded: place(LOADED), boot: place(BOOT) }
     }
 
     /// The patches that have been loaded since the machine was started, the last one last.
     pub fn loaded(&self) -> Vec<ModuleName> {
         fs::read_to_string(&self.loaded).unwrap_or_default().lines().map(ModuleName::from).collect()
+    }
+
+    /// Whether the guard need not begin with this boot any more.
+    pub fn boot_is_noted(&self) -> bool {
+        self.boot.exists()
+    }
+
+    /// Notes that it need not.
+    ///
+    /// # Errors
+    /// The note cannot be written.
+    pub fn note_boot(&self) -> anyhow::Result<()> {
+        write_note(&self.boot, "")
     }
 
     /// Notes that a patch has been loaded, after all others.
@@ -73,12 +90,7 @@ impl Store {
     }
 
     fn write_loaded(&self, all: &[ModuleName]) -> anyhow::Result<()> {
-        let text: String = all.iter().map(|name| format!("{name}\n")).collect();
-        let write = || {
-            fs::create_dir_all(self.loaded.parent().unwrap_or(Path::new("/")))?;
-            fs::write(&self.loaded, text)
-        };
-        write().with_context(|| format!("cannot write {}", self.loaded.display()))
+        write_note(&self.loaded, &all.iter().map(|name| format!("{name}\n")).collect::<String>())
     }
 
     /// Every installed patch, by kernel, in the order of loading.
@@ -277,6 +289,15 @@ fn entries(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(error).with_context(|| format!("cannot read {}", directory.display())),
     }
+}
+
+/// Writes a file that is gone after a restart.
+fn write_note(file: &Path, text: &str) -> anyhow::Result<()> {
+    let write = || {
+        fs::create_dir_all(file.parent().unwrap_or(Path::new("/")))?;
+        fs::write(file, text)
+    };
+    write().with_context(|| format!("cannot write {}", file.display()))
 }
 
 /// Writes a file that is there as a whole or not at all.
