@@ -100,17 +100,15 @@ const NOT_HERE: [(&[&str], &str); 4] = [
     ),
 ];
 
-/// What one of these modules brings is brought by a setting of the image.
-const SETTINGS: [(&[&str], fn(&mut Image) -> &mut Option<Given<bool>>); 2] =
-    [(&["integrity", "masterkey"], |image| &mut image.integrity), (&["modsign"], |image| &mut image.modsign)];
-
-/// Has the image bring what a module brings, if a setting does so. Whether one does.
+/// Has the image bring what a module brings, if a setting of ours does so. Whether one does.
 pub(super) fn set(name: &str, image: &mut Image, place: &Origin) -> bool {
-    let setting = SETTINGS.iter().find(|(names, _)| names.contains(&name));
-    if let Some((_, setting)) = setting {
-        *setting(image) = Some(Given::at(true, place));
-    }
-    setting.is_some()
+    let setting = match name {
+        "integrity" | "masterkey" => &mut image.integrity,
+        "modsign" => &mut image.modsign,
+        _ => return false,
+    };
+    *setting = Some(Given::at(true, place));
+    true
 }
 
 /// Why it need not be asked for.
