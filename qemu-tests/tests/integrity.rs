@@ -1,5 +1,5 @@
 //! IMA, EVM and keys for modules on a real kernel: what the image gives it before the first program of the system runs, and
-//! what the kernel then does.
+//! what the kernel then does; and the same in a capture kernel.
 //!
 //! ```text
 //!  trusted: built into the kernel ─▶ image's: the image brings its certificate ─▶ the modules of the disk, dummy, a patch
@@ -53,6 +53,9 @@ $b sync
 echo o > /proc/sysrq-trigger
 $b sleep 60";
 
+/// Before 6.6, EVM's HMAC does not get along with the BPF LSM.
+const LSM: &str = "lsm=landlock,lockdown,yama,integrity,apparmor";
+
 const MASTER: &str = "thirty-two bytes of a master key";
 
 #[test]
@@ -65,9 +68,8 @@ fn policy_keys_and_certificates_are_there_before_the_system_s_first_program() ->
     kernel.sign(&image, &["virtio_pci", "virtio_blk", "ext4"])?;
     let mut scenario = Scenario { busybox: true, memory_mib: 768, ..Scenario::of(kernel.clone(), "integrity") };
     scenario.files = files(&theirs, &kernel, &folder, &trusted, &image)?;
-    // Whatever is not trusted is refused. Before 6.6, EVM's HMAC does not get along with the BPF LSM.
-    let lsm = "lsm=landlock,lockdown,yama,integrity,apparmor";
-    let append = format!("root=LABEL={LABEL} rw module.sig_enforce=1 {lsm} loglevel=5 init={PROBE}");
+    // Whatever is not trusted is refused.
+    let append = format!("root=LABEL={LABEL} rw module.sig_enforce=1 {LSM} loglevel=5 init={PROBE}");
     let options = vec!["--integrity".into(), "--modsign".into()];
     let outcome = boot(&NormalBoot { scenario, place: Place::Disk, options, append, then: Then::PowerOff })?;
     ensure!(outcome.ending == Ending::PowerOff, "the ending was {:?}", outcome.ending);
@@ -118,36 +120,76 @@ fn policy_keys_and_certificates_are_there_before_the_system_s_first_program() ->
     Ok(())
 }
 
+#[test]
+fn a_capture_image_has_them_if_kdump_conf_asks_for_dracut_s_modules() -> Result<()> {
+    let kernel = kernel(Suite::Own)?;
+    let folder = Scenario::of(kernel.clone(), "integrity-crash-keys").folder();
+    folders::fresh(&folder)?;
+    let stranger = Signer::new(&folder.join("stranger"), "stranger's")?;
+    let scenario = Scenario {
+        files: keys_and_policy(&folder, &stranger)?,
+        conf: vec!["dracut_args --add \"integrity masterkey modsign\"".into()],
+        append: LSM.into(),
+        ..Scenario::of(kernel, "integrity-crash")
+    };
+    let outcome = crash(&scenario)?;
+    outcome.status()?.expect_outcome("complete")?;
+    let log =
+        fs::read_to_string(outcome.dump()?.join("kexec-dmesg.log")).context("the dump has no log of its kernel")?;
+    for words in [
+        &["EVM is at work"][..],
+        &["IMA's policy is /etc/sysconfig/ima-policy"],
+        &["1 of 1 certificates are in _ima"],
+        // The kernel was asked, and said no: nobody vouches for that one.
+        &["modsign", "/etc/keys/modsign/stranger.der", "vouches"],
+    ] {
+        let said = log.lines().any(|line| words.iter().all(|word| line.contains(word)));
+        ensure!(said, "the capture kernel does not say {words:?}:\n{log}");
+    }
+    Ok(())
+}
+
 /// Everything that the probe says of something.
 fn all<'a>(outcome: &'a Outcome, what: &str) -> Vec<&'a str> {
     let start = format!("GUEST: {what}=");
     outcome.console.lines().filter_map(|line| Some(line.split_once(&start)?.1.trim())).collect()
 }
 
+fn bytes(path: &str, bytes: &[u8]) -> GuestFile {
+    GuestFile { path: path.into(), content: Content::Bytes(bytes.to_vec()) }
+}
+
+/// What dracut's modules `integrity`, `masterkey` and `modsign` bring, with one certificate for all.
+fn keys_and_policy(folder: &Path, signer: &Signer) -> Result<Vec<GuestFile>> {
+    let certificate = signer.certificate()?;
+    Ok(vec![
+        GuestFile::text("/etc/sysconfig/ima-policy", "measure func=BPRM_CHECK mask=MAY_EXEC\n"),
+        GuestFile::text("/etc/sysconfig/masterkey", "MASTERKEYTYPE=user\n"),
+        GuestFile::text("/etc/keys/kmk-user.blob", &format!("{MASTER}\n")),
+        GuestFile::text("/etc/keys/evm-trusted.blob", &encrypted_key(folder, MASTER.as_bytes(), "kmk-user")?),
+        bytes("/etc/keys/x509_evm.der", &certificate),
+        bytes("/etc/keys/ima/ours.der", &certificate),
+        bytes("/etc/keys/modsign/stranger.der", &certificate),
+    ])
+}
+
 /// What the system has; `theirs` is the kernel as Debian has it.
 fn files(theirs: &Kernel, kernel: &Kernel, keys: &Path, trusted: &Signer, image: &Signer) -> Result<Vec<GuestFile>> {
     let stranger = Signer::new(&keys.join("stranger"), "stranger's")?;
     let absent = trusted.vouch(&keys.join("absent"), "absent's")?;
-    let bytes = |path: &str, bytes: &[u8]| GuestFile { path: path.into(), content: Content::Bytes(bytes.to_vec()) };
     let read = |path: &Path| fs::read(path).with_context(|| format!("unable to read {}", path.display()));
     let module = |name: &str| read(&theirs.modules.join("kernel/drivers/net").join(format!("{name}.ko")));
     let patch = read(&own_module(theirs, "live-patch-one")?)?;
     let strange = stranger.sign(&module("ifb")?)?;
     let modules = format!("/usr/lib/modules/{}", kernel.release);
-    let mut files = vec![
+    let mut files = keys_and_policy(keys, &stranger)?;
+    files.extend([
         GuestFile::script(PROBE, LINES),
-        GuestFile::text("/etc/sysconfig/ima-policy", "measure func=BPRM_CHECK mask=MAY_EXEC\n"),
-        GuestFile::text("/etc/sysconfig/masterkey", "MASTERKEYTYPE=user\n"),
-        GuestFile::text("/etc/keys/kmk-user.blob", &format!("{MASTER}\n")),
-        GuestFile::text("/etc/keys/evm-trusted.blob", &encrypted_key(keys, MASTER.as_bytes(), "kmk-user")?),
-        bytes("/etc/keys/x509_evm.der", &stranger.certificate()?),
-        bytes("/etc/keys/ima/ours.der", &stranger.certificate()?),
         bytes("/etc/keys/modsign/image.der", &image.certificate()?),
-        bytes("/etc/keys/modsign/stranger.der", &stranger.certificate()?),
         GuestFile { path: "/usr/sbin/kpatch".into(), content: Content::Copy(programs()?.path("kpatch")) },
         GuestFile { path: modules.clone(), content: Content::Copy(kernel.modules.clone()) },
         bytes(&format!("{modules}/kernel/drivers/net/ifb.ko"), &strange),
-    ];
+    ]);
     for (name, module) in [
         ("ours", image.sign(&module("dummy")?)?),
         ("absent", absent.sign(&module("veth")?)?),
