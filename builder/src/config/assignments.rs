@@ -2,7 +2,7 @@
 //!
 //! Assignments, comments, quotes and continued lines mean what they mean to a shell. Expansion and commands are errors
 //! with their place: guessing what a shell would have made of them is worse than asking. `NAME+=value` is for
-//! dracut.conf alone, which bash reads.
+//! dracut.conf alone, which bash reads, and of which only single words are read here.
 //!
 //! [`Variables`] is what a dialect then takes, name by name. What is left over is nobody's, and is told.
 
@@ -24,10 +24,10 @@ pub(super) struct Assignment {
     pub(super) value: String,
 }
 
-/// The assignments of a shell script that has nothing else, up to the first thing that is none. `bash` knows `+=`.
-pub(super) fn assignments(text: &str, file: &Path, bash: bool, complaints: &mut Complaints) -> Vec<Assignment> {
+/// The assignments of a shell script that has nothing else, up to the first thing that is none.
+pub(super) fn assignments(text: &str, file: &Path, complaints: &mut Complaints) -> Vec<Assignment> {
     let mut found = Vec::new();
-    let mut scanner = Scanner { chars: text.chars().peekable(), line: 1, bash };
+    let mut scanner = Scanner { chars: text.chars().peekable(), line: 1, bash: false };
     loop {
         let next = scanner.name().and_then(|name| match name {
             Some((line, name, appends)) => Ok(Some(Assignment { line, name, appends, value: scanner.value()? })),
@@ -45,13 +45,24 @@ pub(super) fn assignments(text: &str, file: &Path, bash: bool, complaints: &mut 
     }
 }
 
+/// The assignment that one word of a bash script is, if it is one, and why only a shell knows its value.
+pub(super) fn assignment(word: &str, line: usize) -> Option<(Assignment, Option<String>)> {
+    let mut scanner = Scanner { chars: word.chars().peekable(), line, bash: true };
+    let (line, name, appends) = scanner.name().ok().flatten()?;
+    let (value, problem) = match scanner.value() {
+        Ok(value) => (value, None),
+        Err(Problem { what, .. }) => (String::new(), Some(what)),
+    };
+    Some((Assignment { line, name, appends, value }, problem))
+}
+
 /// The assignments of a file that is none of kdump's, each with its line.
 ///
 /// # Errors
 /// The first thing that is no assignment.
 pub(crate) fn assignments_of(text: &str, file: &Path) -> anyhow::Result<Vec<(usize, String, String)>> {
     let mut complaints = Complaints::default();
-    let found = assignments(text, file, false, &mut complaints);
+    let found = assignments(text, file, &mut complaints);
     complaints.check()?;
     Ok(found.into_iter().map(|Assignment { line, name, value, .. }| (line, name, value)).collect())
 }
@@ -67,7 +78,7 @@ impl<'a> Variables<'a> {
     /// Those of the text of `file`. The last of several assignments counts, as for a shell.
     pub(super) fn read(text: &str, file: &Path, complaints: &'a mut Complaints) -> Variables<'a> {
         let mut values: BTreeMap<String, Given<String>> = BTreeMap::new();
-        for Assignment { line, name, value, .. } in assignments(text, file, false, complaints) {
+        for Assignment { line, name, value, .. } in assignments(text, file, complaints) {
             let origin = Origin::Line(file.to_owned(), line);
             if let Some(first) = values.get(&name)
                 && first.value != value

@@ -1,13 +1,17 @@
 //! dracut.conf and its directories, as far as they are assignments.
 //!
-//! May surprise: dracut gives these files to bash. Whatever is no assignment is an error with its place: `dracut_conf no`
-//! in kdump.conf lets none of them count. Drivers that the kernel does not have are left out of the image.
+//! May surprise: dracut gives these files to bash, one after the other, so that `=` in a later one replaces what an earlier
+//! one says. Distributions ship some with commands in them: those are noted and passed over. An error is only what should
+//! be followed and cannot be read; `dracut_conf no` in kdump.conf lets none of the files count. Drivers that the kernel
+//! does not have are left out of the image.
 
-use super::super::assignments::{Assignment, assignments};
+use super::super::assignments::Assignment;
 use super::super::words::nearest;
+use super::shell::{Statement, statements};
 use super::{Asked, Word};
 use crate::config::{Complaints, Given, Origin};
-use anyhow::Context;
+use anyhow::{Context, anyhow};
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
@@ -44,7 +48,7 @@ const KEYS: &[(&str, Word)] = &[
     ("sshkey", Word::SshKey),
     (
         "drivers",
-        Refused("drivers= is not followed: an image has what its target needs; use add_drivers and omit_drivers"),
+        Moot("an image has what its target needs and no list of its own; add_drivers and omit_drivers are followed"),
     ),
     ("include", Refused("there is no such key of dracut's; write `dracut_args --include FROM TO` into kdump.conf")),
     ("dracutmodules", Moot(NOT_HERE)),
@@ -126,16 +130,18 @@ pub(super) fn followed() -> Vec<&'static str> {
 /// One cannot be read.
 pub(super) fn read(asked: &mut Asked, root: &Path, complaints: &mut Complaints) -> anyhow::Result<Vec<PathBuf>> {
     let files = files(root)?;
+    let mut said = Said::default();
     for file in &files {
         let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-        follow(asked, &String::from_utf8_lossy(&bytes), file, complaints);
+        said.add(&String::from_utf8_lossy(&bytes), file, complaints);
     }
+    said.follow(asked, complaints);
     Ok(files)
 }
 
 /// The file, and those of the directories in the order of their names.
 fn files(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let mut by_name = BTreeMap::new();
+    let mut by_name: BTreeMap<ByVersion, PathBuf> = BTreeMap::new();
     for directory in DIRECTORIES.map(|directory| root.join(directory)) {
         let entries = match fs::read_dir(&directory) {
             Ok(entries) => entries,
@@ -146,7 +152,7 @@ fn files(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
             let path = entry.with_context(|| format!("cannot read {}", directory.display()))?.path();
             let is_conf = path.extension().is_some_and(|extension| extension == "conf");
             if let Some(name) = path.file_name().filter(|_| is_conf) {
-                by_name.entry(name.to_owned()).or_insert_with(|| path.clone());
+                by_name.entry(ByVersion(name.to_string_lossy().into_owned())).or_insert_with(|| path.clone());
             }
         }
     }
@@ -155,36 +161,128 @@ fn files(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(all.filter(|path| path.is_file()).collect())
 }
 
-/// Follows the text of one file. What `dracut_args` or an earlier file said of one value stays.
+/// A name that is sorted as `sort -V` does: `9-a` before `10-a`.
+#[derive(PartialEq, Eq)]
+struct ByVersion(String);
+
+impl ByVersion {
+    /// Its parts: text, and the number behind it by its length and digits.
+    fn parts(&self) -> impl Iterator<Item = (&str, usize, &str)> {
+        let mut rest = self.0.as_str();
+        std::iter::from_fn(move || {
+            let is_digit = |c: char| c.is_ascii_digit();
+            let (text, behind) = rest.split_at(rest.find(is_digit).unwrap_or(rest.len()));
+            let (number, behind) = behind.split_at(behind.find(|c| !is_digit(c)).unwrap_or(behind.len()));
+            let is_over = rest.is_empty();
+            rest = behind;
+            let number = number.trim_start_matches('0');
+            (!is_over).then_some((text, number.len(), number))
+        })
+    }
+}
+
+impl Ord for ByVersion {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.parts().cmp(other.parts()).then_with(|| self.0.cmp(&other.0))
+    }
+}
+
+impl PartialOrd for ByVersion {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// Follows the text of one file. What `dracut_args` said of one value stays.
 pub(super) fn follow(asked: &mut Asked, text: &str, file: &Path, complaints: &mut Complaints) {
-    let mut own = Asked::default();
-    for Assignment { line, name, value, appends } in assignments(text, file, true, complaints) {
+    let mut said = Said::default();
+    said.add(text, file, complaints);
+    said.follow(asked, complaints);
+}
+
+/// What the keys that are followed are at the end of all files.
+#[derive(Default)]
+struct Said(BTreeMap<&'static str, (Word, Vec<Part>)>);
+
+/// One assignment's share of a value, or why it cannot be read.
+type Part = Given<Result<String, String>>;
+
+impl Said {
+    /// What one more file says.
+    fn add(&mut self, text: &str, file: &Path, complaints: &mut Complaints) {
+        for statement in statements(text) {
+            let (assignment, problem) = match statement {
+                Statement::Assigns(assignment, told) => (assignment, told.err()),
+                Statement::Runs { line, word } => {
+                    runs(&word, &Origin::Line(file.to_owned(), line), complaints);
+                    continue;
+                }
+            };
+            self.assign(assignment, problem, file, complaints);
+        }
+    }
+
+    fn assign(&mut self, assignment: Assignment, problem: Option<String>, file: &Path, complaints: &mut Complaints) {
+        let Assignment { line, name, value, appends } = assignment;
         let place = Origin::Line(file.to_owned(), line);
-        let Some((_, word)) = KEYS.iter().find(|(key, _)| *key == name) else {
+        let Some((key, word)) = KEYS.iter().find(|(key, _)| *key == name) else {
             match nearest(&name, KEYS.iter().map(|(key, _)| *key)) {
                 Some(near) => complaints.warn(&place, format!("dracut has no key {name}; was {near} meant?")),
                 None => complaints.note(&place, format!("{name} is not known here and does not count")),
             }
-            continue;
+            return;
         };
-        if value.trim().is_empty() {
-            continue;
+        if let Moot(why) = word {
+            if !value.trim().is_empty() || problem.is_some() {
+                complaints.note(&place, format!("{name}: {why}"));
+            }
+            return;
         }
-        if appends && !(value.starts_with(' ') && value.ends_with(' ')) {
+        let is_read = problem.is_none();
+        if appends && is_read && !value.trim().is_empty() && !(value.starts_with(' ') && value.ends_with(' ')) {
             complaints.note(&place, format!("{name}: dracut wants blanks at both ends of the value"));
         }
-        let done = match word {
-            Word::Moot(why) => {
-                complaints.note(&place, format!("{name}: {why}"));
-                Ok(())
+        let (_, parts) = self.0.entry(key).or_insert((*word, Vec::new()));
+        if !appends && is_read {
+            if let Some(first) = parts.first().filter(|first| is_other_file(&first.origin, file)) {
+                complaints.note(&place, format!("{name}: `=` replaces what {} says; `+=` adds to it", first.origin));
             }
-            word => own.follow(*word, &value, &place, false, complaints).with_context(|| name.clone()),
-        };
-        if let Err(problem) = done {
-            complaints.fail(&place, problem);
+            parts.clear();
         }
+        parts.push(Given { value: problem.map_or(Ok(value), Err), origin: place });
     }
-    merge(asked, own);
+
+    /// Asks for what is left of it.
+    fn follow(self, asked: &mut Asked, complaints: &mut Complaints) {
+        let mut own = Asked::default();
+        for (key, (word, parts)) in self.0 {
+            for Given { value, origin } in parts {
+                let done = match value {
+                    Ok(value) if value.trim().is_empty() => Ok(()),
+                    Ok(value) => own.follow(word, &value, &origin, false, complaints),
+                    Err(problem) => Err(anyhow!(problem)),
+                };
+                if let Err(problem) = done {
+                    complaints.fail(&origin, problem.context(key));
+                }
+            }
+        }
+        merge(asked, own);
+    }
+}
+
+fn is_other_file(origin: &Origin, file: &Path) -> bool {
+    !matches!(origin, Origin::Line(other, _) if other == file)
+}
+
+/// A command; one that reads another file may set anything.
+fn runs(word: &str, place: &Origin, complaints: &mut Complaints) {
+    match word {
+        "." | "source" | "eval" => {
+            complaints.warn(place, format!("`{word}` is not run here; write what it sets into this file"));
+        }
+        word => complaints.note(place, format!("`{word}` is a command, and none is run here")),
+    }
 }
 
 /// Lists are added up; of single values, that of the command line stays, and then that of the last file.
@@ -278,20 +376,33 @@ mod tests {
     }
 
     #[test]
-    fn what_is_about_other_images_is_noted_and_shell_is_an_error() {
+    fn what_is_about_other_images_is_noted_and_shell_is_an_error_only_where_it_matters() {
         let (asked_for, complaints) =
             asked("compress=lzop\nearly_microcode=yes\nadd_dracutmodules+=\" fips \"\nmine=1\n");
         assert_eq!(asked_for, Asked::default());
         assert!(complaints.errors().is_empty() && complaints.notes.len() == 4, "{complaints:?}");
         for (text, message) in [
-            ("\nkernel_cmdline=\"$(cat /x)\"", "/etc/dracut.conf:2: `$` asks a shell to expand something"),
-            ("[[ $x ]] && y=1", "/etc/dracut.conf:1: `[[` is not an assignment"),
-            ("drivers=\"a\"", "/etc/dracut.conf:1: drivers: drivers= is not followed"),
+            ("\nkernel_cmdline=\"$(cat /x)\"", "/etc/dracut.conf:2: kernel_cmdline: `$` asks a shell to expand something"),
+            ("[[ $x ]] && omit_drivers=\"\"", "/etc/dracut.conf:1: omit_drivers: a condition of a shell decides about it"),
+            ("if x\nthen\nsshkey=/a\nfi", "/etc/dracut.conf:3: sshkey: a condition of a shell decides about it"),
             ("add_drivers+=\" =net \"", "/etc/dracut.conf:1: add_drivers: `=net` names modules by a directory"),
         ] {
             let errors = asked(text).1.errors();
             assert!(errors.len() == 1 && errors[0].starts_with(message), "{errors:?}");
         }
+        for text in [
+            "initrdname=\"initrd-$kernel\"",
+            "[[ $x ]] && show_modules=yes",
+            "export DRACUT_NO_XATTR=1",
+            "drivers+=\" a \"",
+            "if x; then y=1; fi",
+        ] {
+            let (read, complaints) = asked(&format!("{text}\nadd_drivers+=\" nbd \""));
+            assert!(complaints.errors().is_empty() && complaints.warnings.is_empty(), "{text}: {complaints:?}");
+            assert!(!complaints.notes.is_empty() && read.image.add_drivers.len() == 1, "{text}: {complaints:?}");
+        }
+        let (_, complaints) = asked(". /etc/more.conf");
+        assert_eq!(complaints.warnings, ["/etc/dracut.conf:1: `.` is not run here; write what it sets into this file"]);
         let (_, complaints) = asked("add_driver+=\" x \"");
         assert_eq!(complaints.warnings, ["/etc/dracut.conf:1: dracut has no key add_driver; was add_drivers meant?"]);
     }
@@ -316,5 +427,37 @@ mod tests {
         let drivers: Vec<&str> = asked.image.add_drivers.iter().map(|given| given.value.as_str()).collect();
         assert_eq!(drivers, ["a", "b"]);
         assert_eq!(asked.image.compress.unwrap().value, Packing::Zstd);
+    }
+    #[test]
+    fn a_later_file_replaces_with_an_equals_sign_and_adds_with_a_plus() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("etc/dracut.conf.d");
+        fs::create_dir_all(&directory).unwrap();
+        let read = |files: &[(&str, &str)]| {
+            for (name, text) in files {
+                fs::write(directory.join(name), text).unwrap();
+            }
+            let (mut asked, mut complaints) = (Asked::default(), Complaints::default());
+            read(&mut asked, root.path(), &mut complaints).unwrap();
+            assert!(complaints.errors().is_empty() && complaints.warnings.is_empty(), "{complaints:?}");
+            (asked.image, complaints.notes)
+        };
+        let (image, notes) = read(&[
+            ("9-a.conf", "omit_drivers+=\" xfs \"\nadd_drivers+=\" nbd $x \"\nomit_dracutmodules+=\" watchdog \"\n"),
+            ("10-b.conf", "omit_drivers=\"\"\nadd_drivers=\" dummy \"\nadd_drivers+=\" brd \"\nomit_dracutmodules=\n"),
+        ]);
+        let names: Vec<&str> = image.add_drivers.iter().map(|given| given.value.as_str()).collect();
+        assert_eq!(names, ["dummy", "brd"]);
+        assert!(image.omit_drivers.is_empty() && image.watchdog.is_none(), "{image:?}");
+        assert!(notes[0].ends_with("9-a.conf:1 says; `+=` adds to it"), "{notes:?}");
+        let (image, _) = read(&[("11-c.conf", "omit_drivers+=\" ext4 \"\n")]);
+        assert_eq!(image.omit_drivers[0].value, "ext4");
+    }
+
+    #[test]
+    fn names_are_sorted_by_the_numbers_in_them() {
+        let mut names = ["10-a", "9-b", "09-b", "a", "a10b", "a9b", "a9"].map(|name| ByVersion(name.into()));
+        names.sort();
+        assert_eq!(names.map(|name| name.0), ["09-b", "9-b", "10-a", "a", "a9", "a9b", "a10b"]);
     }
 }

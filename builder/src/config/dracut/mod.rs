@@ -8,6 +8,7 @@
 mod args;
 mod conf;
 mod modules;
+mod shell;
 
 use super::image::Include;
 use super::values::{module_name, program, program_or_name};
