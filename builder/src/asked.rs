@@ -1,7 +1,6 @@
 //! What the command line of mkdumprd asks into an image besides what the configuration does.
 //!
-//! In: dracut's words for it. Out: the same as lines of the configuration, each with the option as its place and the word
-//! as its line.
+//! In: dracut's words for it. Out: the same as the configuration would say it, each with the option as its place.
 
 use crate::config::{Config, Given, Include, Origin};
 use std::path::PathBuf;
@@ -9,7 +8,7 @@ use std::path::PathBuf;
 /// What is asked for.
 #[derive(Clone, Debug, Default)]
 pub struct Asked {
-    /// Modules that are in it if the kernel has them.
+    /// Modules that must be in it.
     pub add_drivers: Vec<String>,
     /// Modules that must not be loaded, and so stay out of it.
     pub omit_drivers: Vec<String>,
@@ -42,6 +41,5 @@ impl Asked {
 
 /// Words of an option, each with its place.
 fn given<T: Clone>(option: &str, words: &[T]) -> Vec<Given<T>> {
-    let origin = |number: usize| Origin::Line(PathBuf::from(option), number + 1);
-    words.iter().enumerate().map(|(number, word)| Given { value: word.clone(), origin: origin(number) }).collect()
+    words.iter().map(|word| Given { value: word.clone(), origin: Origin::Option(option.to_owned()) }).collect()
 }

@@ -22,6 +22,7 @@ use crate::unpack::Codec;
 use crate::{image, integrity, normal, target, uptodate};
 use anyhow::{Context, bail};
 use kdump_hooks::cmdline::Cmdline;
+use kdump_hooks::kmod::ModuleName;
 use kdump_hooks::{Contribution, FileNeed, Host, Target};
 use kdump_init::config::{self as contract, ImageConfig, Normal};
 use serde::Serialize;
@@ -193,21 +194,25 @@ pub fn plan_for(config: &Config, host: &SystemHost, ours: &Programs, old: Option
         let entry = asked::sysctl(&file.value, &host.tree).with_context(|| file.origin.to_string());
         take(entry.map(|entry| vec![entry]));
     }
+    let mut lacking = Vec::new();
     let mut asked = image.as_ref().map(|image| contributions(config, host, &image.hooks));
     if let (Some(image), Some(Ok(asked))) = (&image, &mut asked) {
         let network = image.hooks.network.is_some();
-        asked.modules.extend(asked::modules(&config.dump.image, network, host.index(), &mut warnings));
+        let (image, index) = (&config.dump.image, host.index());
+        asked.modules.extend(asked::modules(image, network, index, &mut warnings, &mut lacking));
     }
     for (program, reason) in asked.iter().flatten().flat_map(|asked| &asked.ours) {
         take(ours.gather_one(program, reason));
     }
+    problems.add(lacking);
     let asked = asked.and_then(|asked| problems.note(asked));
     let (Some(image), Some(asked)) = (image, asked) else { return Err(unplanned(problems)) };
     let append = config.system.append.as_ref().map_or("", |given| &given.value);
     let firmware: Vec<PathBuf> = config.dump.image.firmware.iter().map(|given| given.value.clone()).collect();
     let cmdline = Cmdline::parse(append);
     let may_lack_firmware = config.dump.image.allow_missing_firmware.as_ref().is_some_and(|given| given.value);
-    let wanted = Wanted { asked, cmdline: &cmdline, firmware: &firmware, may_lack_firmware, old };
+    let bans = bans(config);
+    let wanted = Wanted { asked, cmdline: &cmdline, firmware: &firmware, may_lack_firmware, bans, old };
     finish(plan, image, wanted, host, warnings, problems)
 }
 
@@ -221,8 +226,16 @@ pub(crate) struct Wanted<'a> {
     pub(crate) firmware: &'a [PathBuf],
     /// Whether the devices do without firmware that is missing.
     pub(crate) may_lack_firmware: bool,
+    /// The modules that must not be loaded, and where that is said.
+    pub(crate) bans: BTreeMap<ModuleName, String>,
     /// The image that is there.
     pub(crate) old: Option<&'a Old>,
+}
+
+/// The modules that must not be loaded, and where that is said.
+pub(crate) fn bans(config: &Config) -> BTreeMap<ModuleName, String> {
+    let all = config.dump.forbid_modules.iter().chain(&config.dump.image.omit_drivers);
+    all.map(|given| (ModuleName::new(&given.value), given.origin.to_string())).collect()
 }
 
 /// Why there is no plan.
@@ -234,7 +247,7 @@ fn unplanned(problems: Problems) -> anyhow::Error {
 pub(crate) fn finish(
     mut plan: Plan,
     image: ImageConfig,
-    Wanted { mut asked, cmdline, firmware: more_firmware, may_lack_firmware, old }: Wanted<'_>,
+    Wanted { mut asked, cmdline, firmware: more_firmware, may_lack_firmware, bans, old }: Wanted<'_>,
     host: &SystemHost,
     mut warnings: Vec<String>,
     mut problems: Problems,
@@ -258,7 +271,7 @@ pub(crate) fn finish(
     }
     let judge = Judge::new(host, cmdline, image.hooks.modsign.as_ref());
     let (tree, kernel, index) = (&host.tree, &host.kernel, host.index());
-    let source = modules::Source { tree, kernel, index, config: &modprobe, judge: &judge, old };
+    let source = modules::Source { tree, kernel, index, config: &modprobe, bans: &bans, judge: &judge, old };
     problems.add(coverage::check(index, &modprobe, &asked.modules, &kernel.release));
     let modules::Gathered { chosen, left_out, problems: missing, facts } = source.gather(&asked.modules);
     problems.add(missing);

@@ -17,8 +17,26 @@ use std::fs::{self, File};
 use std::io::{BufWriter, ErrorKind, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
+
+/// The file that is written for `output`: a link, such as Debian's `/var/lib/kdump/initrd.img`, stays and what it names
+/// becomes the image.
+///
+/// # Errors
+/// The links cannot be followed.
+pub fn behind_links(output: &Path) -> anyhow::Result<PathBuf> {
+    let mut path = output.to_owned();
+    // As many as the kernel follows.
+    for _ in 0..40 {
+        match fs::read_link(&path) {
+            Ok(target) => path = directory(&path).join(target),
+            // What is no link, or not there, is told by check_output.
+            Err(_) => return Ok(path),
+        }
+    }
+    bail!("the links of {} go in circles; choose another name", output.display())
+}
 
 /// Fails early if `output` cannot become an image.
 ///
@@ -265,6 +283,22 @@ mod tests {
         let meta = fs::metadata(&output).unwrap();
         assert_eq!((meta.len(), meta.permissions().mode() & 0o777), (size, 0o600));
         assert_eq!(names(dir.path()), ["image"]);
+    }
+
+    #[test]
+    fn a_link_stays_and_what_it_names_becomes_the_image() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let link = |target: &str, name: &str| std::os::unix::fs::symlink(target, at(name)).unwrap();
+        link("image-6.1", "image");
+        link("image", "first");
+        assert_eq!(behind_links(&at("first")).unwrap(), at("image-6.1"));
+        assert_eq!(behind_links(&at("image-6.1")).unwrap(), at("image-6.1"), "which is not there yet");
+        check_output(&behind_links(&at("image")).unwrap(), false).unwrap();
+        link("b", "a");
+        link("a", "b");
+        let error = behind_links(&at("a")).unwrap_err().to_string();
+        assert!(error.contains("go in circles"), "{error}");
     }
 
     #[test]

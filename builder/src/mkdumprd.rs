@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// Why there is no image; nothing is left behind then.
 pub fn run(typed: &Mkdumprd, out: &mut dyn Write) -> anyhow::Result<()> {
-    let output = typed.output.as_deref().or(typed.to.as_deref());
+    let output = typed.output.as_deref().or(typed.to.as_deref()).map(image::behind_links).transpose()?;
+    let output = output.as_deref();
     if let Some(output) = output.filter(|_| !typed.plan) {
         image::check_output(output, typed.force)?;
     }

@@ -25,6 +25,7 @@ use kdump_hooks::shell::Shell;
 use kdump_hooks::storage::{Crypt, Key, Layer};
 use kdump_hooks::{DeviceSpec, Host, ModuleNeed, Settings, Target, sysctl};
 use kdump_init::config::{ImageConfig, Normal};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -128,7 +129,14 @@ pub fn plan(options: Options, files: &Files, host: &SystemHost, ours: &Programs)
     }
     let image = ImageConfig { normal: Some(seen.root), ..build::image_config(&config, host, hooks, path)? };
     let may_lack_firmware = options.allow_missing_firmware;
-    let wanted = build::Wanted { asked, cmdline: &Cmdline::default(), firmware: &[], may_lack_firmware, old: None };
+    let wanted = build::Wanted {
+        asked,
+        cmdline: &Cmdline::default(),
+        firmware: &[],
+        may_lack_firmware,
+        bans: BTreeMap::new(),
+        old: None,
+    };
     let built = build::finish(plan, image, wanted, host, warnings, Problems::default())?;
     let mut early = Plan::default();
     if options.early_microcode {

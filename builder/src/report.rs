@@ -144,17 +144,25 @@ pub fn describe(built: &Built, estimate: &Estimate, out: &mut dyn Write) -> anyh
     Ok(())
 }
 
-/// A number of bytes, with `K`, `M` or `G` behind it or without.
+/// A number of bytes, with `K`, `M` or `G` behind it or without; `KB`, `MB` and `GB` are powers of ten, as they are told.
 ///
 /// # Errors
 /// It is none.
 pub fn bytes(text: &str) -> Result<u64, String> {
-    let units = [('K', 10), ('M', 20), ('G', 30)];
-    let unit =
-        units.iter().find_map(|(unit, shift)| Some((text.strip_suffix([*unit, unit.to_ascii_lowercase()])?, *shift)));
-    let (number, shift) = unit.unwrap_or((text, 0));
-    let number = number.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
-    number.ok_or_else(|| format!("`{text}` is not a size such as 8M"))
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit.to_ascii_lowercase().as_str() {
+        "" => Some(1),
+        "k" | "kib" => Some(1 << 10),
+        "m" | "mib" => Some(1 << 20),
+        "g" | "gib" => Some(1 << 30),
+        "kb" => Some(1000),
+        "mb" => Some(1_000_000),
+        "gb" => Some(1_000_000_000),
+        _ => None,
+    };
+    let number = number.parse::<u64>().ok().zip(unit).and_then(|(number, unit)| number.checked_mul(unit));
+    number.ok_or_else(|| format!("`{text}` is not a size; write it as 8M, which is 8 MiB, or as 8MB"))
 }
 
 #[cfg(test)]
@@ -164,7 +172,11 @@ mod tests {
     #[test]
     fn sizes_have_units() {
         assert_eq!(["12", "3K", "2m", "1G"].map(|text| bytes(text).unwrap()), [12, 3 << 10, 2 << 20, 1 << 30]);
-        for bad in ["", "M", "-1", "1T", "99999999999G"] {
+        assert_eq!(
+            ["8MB", "8MiB", "1kb", "2GB"].map(|text| bytes(text).unwrap()),
+            [8_000_000, 8 << 20, 1000, 2_000_000_000]
+        );
+        for bad in ["", "M", "-1", "1T", "1.5M", "1Mb/s", "99999999999G"] {
             assert!(bytes(bad).is_err(), "{bad}");
         }
     }

@@ -311,12 +311,12 @@ fn dracut_s_words_ask_modules_and_files_into_an_image_and_others_are_refused_by_
     ];
     built(&system, &words);
     let all = reasons(&system);
-    assert_eq!(all[&format!("lib/modules/{RELEASE}/kernel/net/unrelated.ko")], "--add-drivers:1 asks for it");
-    assert_eq!(
-        (all["opt/tool"].as_str(), all["else/b"].as_str()),
-        ("--install:1 asks for it", "--include:1 includes it")
-    );
-    built(&system, &["-f", "--omit-drivers", "gcm", "out/image"]);
+    assert_eq!(all[&format!("lib/modules/{RELEASE}/kernel/net/unrelated.ko")], "--add-drivers asks for it");
+    assert_eq!((all["opt/tool"].as_str(), all["else/b"].as_str()), ("--install asks for it", "--include includes it"));
+    // The link stays.
+    std::os::unix::fs::symlink("image", system.root.join("out/link")).unwrap();
+    built(&system, &["-f", "--omit-drivers", "gcm", "out/link"]);
+    assert!(system.root.join("out/link").is_symlink());
     assert!(!reasons(&system).contains_key(&format!("lib/modules/{RELEASE}/kernel/lib/gcm.ko")));
     for (option, words) in
         [("--add", "there are no dracut modules here"), ("--strip", "lost its signature"), ("--uefi", "ukify")]
@@ -327,6 +327,20 @@ fn dracut_s_words_ask_modules_and_files_into_an_image_and_others_are_refused_by_
             !output.status.success() && error.contains(&format!("{option} is not followed")) && error.contains(words),
             "{error}"
         );
+    }
+}
+
+#[test]
+fn what_a_command_line_asks_for_and_cannot_have_is_told_by_the_name_of_the_option() {
+    let (_dir, system) = system();
+    for (words, expected) in [
+        (["--add-drivers", "gcm nosuch"], "--add-drivers: this kernel has no module nosuch; take it out"),
+        (["--omit-drivers", "ext4"], "ext4 is forbidden by --omit-drivers, so there can be no ext4"),
+        (["--install", "nosuch"], "--install: install: nosuch is in none of"),
+    ] {
+        let output = mkdumprd(&system, &[words[0], words[1], "out/image"]);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && error.contains(expected), "{error}");
     }
 }
 

@@ -71,7 +71,7 @@ pub struct Mkdumprd {
     /// With --plan: as JSON
     #[arg(long, requires = "plan")]
     pub json: bool,
-    /// Fail if the image is larger, in bytes or with K, M, G
+    /// Fail if the image is larger, in bytes, or with K, M, G (powers of two) or KB, MB, GB (powers of ten)
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     pub max_size: Option<u64>,
     /// Fail if more would have to be reserved for the capture kernel

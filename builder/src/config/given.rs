@@ -14,6 +14,8 @@ pub enum Origin {
     Default,
     /// A line of a configuration file.
     Line(PathBuf, usize),
+    /// An option of a command line, as it is written there.
+    Option(String),
 }
 
 impl Origin {
@@ -28,6 +30,7 @@ impl fmt::Display for Origin {
         match self {
             Origin::Default => f.write_str("the default"),
             Origin::Line(file, line) => write!(f, "{}:{line}", file.display()),
+            Origin::Option(option) => f.write_str(option),
         }
     }
 }

@@ -1,12 +1,13 @@
 //! What the administrator asks into an image besides what its target needs, in dracut's words or in ours for the same.
 //!
 //! In: [`Image`]. Out: entries and needs. What must be there and is not is an error with its place; what may be missing
-//! is left out, and modules are told of, since a misspelt one looks like one that the kernel does not have.
+//! is left out, and modules are told of, since a misspelt one looks like one that the kernel does not have. Modules that a
+//! command line names must be there: whoever typed it is here to mend it.
 //! May surprise: what is included is copied as it is, links and all; only programs that are installed bring their
 //! libraries along.
 
 use super::{drivers, programs};
-use crate::config::{Image, Include};
+use crate::config::{Image, Include, Origin};
 use crate::host::Tree;
 use crate::plan::Entry;
 use anyhow::{Context, bail};
@@ -86,8 +87,14 @@ fn copy(
 }
 
 /// The modules; an image for any machine has the drivers of network cards if its dumps leave the machine, by a `network`.
-/// What the kernel does not have is told; no dump fails for it.
-pub fn modules(image: &Image, network: bool, index: &Index, warnings: &mut Vec<String>) -> Vec<ModuleNeed> {
+/// What the kernel does not have is told; no dump fails for it, unless a command line names it.
+pub fn modules(
+    image: &Image,
+    network: bool,
+    index: &Index,
+    warnings: &mut Vec<String>,
+    problems: &mut Vec<anyhow::Error>,
+) -> Vec<ModuleNeed> {
     let lists = [&image.add_drivers, &image.force_drivers, &image.filesystems];
     let mut needs = Vec::new();
     for given in lists.into_iter().flatten() {
@@ -97,7 +104,11 @@ pub fn modules(image: &Image, network: bool, index: &Index, warnings: &mut Vec<S
             || !index.by_alias(&given.value).is_empty()
             || index.builtin_answers(&given.value);
         if !is_known {
-            warnings.push(format!("{}: this kernel has no module {}; it is left out", given.origin, given.value));
+            let lacks = format!("{}: this kernel has no module {}", given.origin, given.value);
+            match given.origin {
+                Origin::Option(_) => problems.push(anyhow::anyhow!("{lacks}; take it out")),
+                _ => warnings.push(format!("{lacks}; it is left out")),
+            }
         }
         needs.push(ModuleNeed {
             request: given.value.clone(),

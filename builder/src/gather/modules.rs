@@ -17,7 +17,7 @@ use crate::unpack::unpack;
 use anyhow::{Context, bail};
 use kdump_hooks::ModuleNeed;
 use kdump_hooks::kmod::ModInfo;
-use kdump_hooks::kmod::{Action, Config, Index, ModuleName, Plan, Reached, Step, plan, resolve};
+use kdump_hooks::kmod::{Action, Ban, Config, Index, ModuleName, Plan, Reached, Step, plan, resolve};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -60,6 +60,8 @@ pub struct Source<'a> {
     pub index: &'a Index,
     /// The administrator's modprobe.d.
     pub config: &'a Config,
+    /// The modules that must not be loaded, and where that is said, if it is known.
+    pub bans: &'a BTreeMap<ModuleName, String>,
     /// Who knows what the kernel accepts.
     pub judge: &'a Judge<'a>,
     /// An image that is there, if it is of use.
@@ -169,19 +171,27 @@ impl Source<'_> {
                     wanted.push(Wanted { module, reason, required, ban: None });
                 }
                 Action::Forbidden(ban) if required => bail!(
-                    "{}, so there can be no {} ({}); take the line out",
-                    ban.reason(&module),
+                    "{}, so there can be no {} ({}); take it out there",
+                    self.reason(&ban, &module),
                     need.request,
                     need.reason
                 ),
                 Action::Forbidden(ban) => {
-                    let ban = Some(ban.reason(&module));
+                    let ban = Some(self.reason(&ban, &module));
                     wanted.push(Wanted { module, reason: need.reason.clone(), required, ban });
                 }
                 Action::Skip => {}
             }
         }
         Ok(wanted)
+    }
+
+    /// Why a module is not loaded.
+    fn reason(&self, ban: &Ban, module: &ModuleName) -> String {
+        match (ban, self.bans.get(module)) {
+            (Ban::Explicit, Some(place)) => format!("{module} is forbidden by {place}"),
+            _ => ban.reason(module),
+        }
     }
 
     /// What the kernel may ask for by itself once the module is there.

@@ -114,7 +114,7 @@ fn show(config: &Config, json: bool, out: &mut dyn Write) -> anyhow::Result<()> 
             .zip(&keys)
             .map(|(setting, key)| {
                 let (file, line) = match &setting.origin {
-                    Origin::Default => (None, None),
+                    Origin::Default | Origin::Option(_) => (None, None),
                     Origin::Line(file, line) => (Some(file.display().to_string()), Some(line)),
                 };
                 let value = match setting.secret {

@@ -3,7 +3,8 @@
 //! In: both. Out: what they ask of an image that dracut does not build. Each word is followed, or has no meaning here
 //! and the reason is known, or is refused by name.
 //! May surprise: dracut.conf is about every image of the machine, so that what cannot be had is left out of this one with
-//! a warning; `dracut_args` is about this one alone, and what it says must be possible.
+//! a warning; `dracut_args` is about this one alone, and what it says must be possible. But modules that the kernel does
+//! not have are left out with a warning in both, as dracut does: the same line often serves several kernels.
 
 mod args;
 mod conf;

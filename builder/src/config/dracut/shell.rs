@@ -199,7 +199,9 @@ impl Reader {
             let is_sure = self.blocks == 0 && self.parentheses == 0 && !self.hangs;
             if let Some((assignment, problem)) = assignment(word, line) {
                 let told = match problem {
-                    None if !is_sure => Err("a condition of a shell decides about it; write the line without one".into()),
+                    None if !is_sure => {
+                        Err("a condition of a shell decides about it; write the line without one".into())
+                    }
                     None => Ok(()),
                     Some(problem) => Err(problem),
                 };
