@@ -30,6 +30,9 @@ const NO_DUMP: [&str; 13] = [
     "--report",
 ];
 
+/// Programs that RHEL's own examples name, and that know nothing of dumps.
+const COPIES: [&str; 4] = ["scp", "cp", "dd", "cat"];
+
 /// The program that writes the dump.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Collector {
@@ -57,6 +60,11 @@ impl Collector {
             }
             // Whether it goes to a file or into a stream is seen when it is done: each target has its own way.
             argv.retain(|word| word != "-F");
+        } else if COPIES.contains(&program.as_str()) {
+            bail!(
+                "`{program}` would copy all of the memory; take the line out: every target has its way without it, and \
+                 `makedumpfile -E -d 0` leaves nothing out either"
+            );
         } else if !program.starts_with('/') || program.split('/').any(|part| part == "..") {
             bail!("`{program}` is neither makedumpfile nor {OURS} nor an absolute path; write where the program is");
         }
@@ -124,6 +132,14 @@ mod tests {
         for value in ["makedumpfile -h", "kdump-capture --check-params -d 31", "makedumpfile --report=/x -d 31"] {
             let error = Collector::parse(value).unwrap_err().to_string();
             assert!(error.contains("take it out"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_program_that_only_copies_is_refused_with_what_takes_its_place() {
+        for value in ["scp", "cp --sparse=always", "dd", "cat"] {
+            let error = Collector::parse(value).unwrap_err().to_string();
+            assert!(error.contains("take the line out") && error.contains("-d 0"), "{error}");
         }
     }
 

@@ -174,11 +174,19 @@ pub(super) fn read_text(path: &Path) -> anyhow::Result<Option<String>> {
         Err(error) => return Err(error).with_context(|| format!("cannot read the configuration {}", path.display())),
     };
     match String::from_utf8(bytes) {
-        Ok(text) => Ok(Some(text)),
+        Ok(text) => Ok(Some(without_mark(text))),
         Err(error) => {
             let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
             let line = good.iter().filter(|&&byte| byte == b'\n').count() + 1;
             bail!("{}:{line}: this is not UTF-8 text; save the file as UTF-8", path.display())
         }
     }
+}
+
+/// The text without the byte order mark that some editors put in front of it, which is no part of the first word.
+pub(super) fn without_mark(mut text: String) -> String {
+    if text.starts_with('\u{feff}') {
+        text.remove(0);
+    }
+    text
 }

@@ -6,6 +6,7 @@
 //! does not have are left out of the image.
 
 use super::super::assignments::Assignment;
+use super::super::files::without_mark;
 use super::super::words::nearest;
 use super::shell::{Statement, statements};
 use super::{Asked, Word};
@@ -133,7 +134,7 @@ pub(super) fn read(asked: &mut Asked, root: &Path, complaints: &mut Complaints) 
     let mut said = Said::default();
     for file in &files {
         let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-        said.add(&String::from_utf8_lossy(&bytes), file, complaints);
+        said.add(&without_mark(String::from_utf8_lossy(&bytes).into_owned()), file, complaints);
     }
     said.follow(asked, complaints);
     Ok(files)
@@ -382,8 +383,14 @@ mod tests {
         assert_eq!(asked_for, Asked::default());
         assert!(complaints.errors().is_empty() && complaints.notes.len() == 4, "{complaints:?}");
         for (text, message) in [
-            ("\nkernel_cmdline=\"$(cat /x)\"", "/etc/dracut.conf:2: kernel_cmdline: `$` asks a shell to expand something"),
-            ("[[ $x ]] && omit_drivers=\"\"", "/etc/dracut.conf:1: omit_drivers: a condition of a shell decides about it"),
+            (
+                "\nkernel_cmdline=\"$(cat /x)\"",
+                "/etc/dracut.conf:2: kernel_cmdline: `$` asks a shell to expand something",
+            ),
+            (
+                "[[ $x ]] && omit_drivers=\"\"",
+                "/etc/dracut.conf:1: omit_drivers: a condition of a shell decides about it",
+            ),
             ("if x\nthen\nsshkey=/a\nfi", "/etc/dracut.conf:3: sshkey: a condition of a shell decides about it"),
             ("add_drivers+=\" =net \"", "/etc/dracut.conf:1: add_drivers: `=net` names modules by a directory"),
         ] {

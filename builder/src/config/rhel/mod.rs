@@ -381,7 +381,12 @@ mod tests {
             ("extra_bins a", "kdump.conf:1: extra_bins: `a` is not an absolute path; write it from / on"),
             (
                 "core_collector scp",
-                "kdump.conf:1: core_collector: `scp` is neither makedumpfile nor kdump-capture nor an absolute path; \
+                "kdump.conf:1: core_collector: `scp` would copy all of the memory; take the line out: every target has \
+                 its way without it, and `makedumpfile -E -d 0` leaves nothing out either",
+            ),
+            (
+                "core_collector mydump",
+                "kdump.conf:1: core_collector: `mydump` is neither makedumpfile nor kdump-capture nor an absolute path; \
                  write where the program is",
             ),
         ] {

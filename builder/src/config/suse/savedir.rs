@@ -26,6 +26,14 @@ impl Savedir {
     /// # Errors
     /// What cannot be followed, with the remedy; never with a password.
     pub fn parse(value: &str) -> anyhow::Result<Savedir> {
+        if let Some(second) = value.split_whitespace().skip(1).find(|word| word.contains("://")) {
+            // Never the address itself: there may be a password in it.
+            let (scheme, _) = second.split_once("://").unwrap_or_default();
+            bail!(
+                "there is a second place, {scheme}://…: dumps go to one; keep that, or write [[target]] for each into \
+                 /etc/kdump/kdump.toml"
+            );
+        }
         let Some((scheme, rest)) = value.split_once("://") else { return local(value) };
         match scheme {
             "file" => local(rest),
@@ -106,6 +114,8 @@ mod tests {
     fn what_cannot_be_followed_is_told_without_passwords() {
         for (value, words) in [
             ("var/crash", "absolute path"),
+            ("nfs://[fd00::1]/x sftp://a:secret@b/c", "there is a second place, sftp://…: dumps go to one"),
+            ("/var/crash ftp://b/c", "there is a second place, ftp://…: dumps go to one"),
             ("cifs://me:secret@nas", "names no share"),
             ("ssh://me:secret@nas/x", "KDUMP_SSH_IDENTITY"),
             ("s3://bucket/x", "s3:// is not supported"),

@@ -160,7 +160,7 @@ fn every_complaint_of_every_file_is_told_at_once() {
     let errors = complaints.errors();
     assert_eq!(errors.len(), 6, "{errors:?}");
     for words in
-        ["was `path` meant?", "`scp` is neither", "`vda` is not a block", "`many`", "was KDUMP_NETCONFIG meant?", "`$`"]
+        ["was `path` meant?", "`scp` would copy all", "`vda` is not a block", "`many`", "was KDUMP_NETCONFIG meant?", "`$`"]
     {
         assert!(errors.iter().any(|error| error.contains(words)), "{words}: {errors:?}");
     }
