@@ -184,6 +184,8 @@ pub(super) fn kexec_args(value: &str) -> anyhow::Result<Option<Syscall>> {
             "-c" | "--kexec-syscall" => Syscall::Load,
             "-a" | "--kexec-syscall-auto" => Syscall::Auto,
             "-p" | "--load-panic" => continue,
+            // The command line is never taken from POWER's device tree.
+            "--dt-no-old-root" => continue,
             word => bail!(
                 "`{word}` is not supported: nothing of a kernel's loading can be chosen but the system call; write \
                  -s, -c or -a, or take it out"
