@@ -100,13 +100,15 @@ pub struct Planned {
 /// # Errors
 /// Why there can be none, with the remedy.
 pub fn plan(request: &Request) -> anyhow::Result<Built> {
-    let mut config = request.normal.is_none().then(|| Config::read(&request.files)).transpose()?;
-    if let Some(config) = &mut config {
-        request.asked.write_to(config);
-    }
+    // kdump.conf is about another image than one that boots the system.
+    let mut config = match request.normal {
+        None => Config::read(&request.files)?,
+        Some(_) => Config::for_boot(&request.files.root)?,
+    };
+    request.asked.write_to(&mut config);
     let tree = Tree::new(&request.sysroot);
-    let kver = match (&request.kver, &config) {
-        (None, Some(config)) => kernel_file::release(&tree, &config.system)?,
+    let kver = match (&request.kver, request.normal) {
+        (None, None) => kernel_file::release(&tree, &config.system)?,
         (kver, _) => kver.clone(),
     };
     let kernel = Kernel::find(&tree, kver.as_deref(), request.modules_dir.as_deref())?;
@@ -114,8 +116,7 @@ pub fn plan(request: &Request) -> anyhow::Result<Built> {
         format!("cannot read the modules of kernel {}", kver.as_deref().unwrap_or("that is running"))
     })?;
     // A packed image is smaller where it matters: image and what is unpacked of it lie in the reserved memory together.
-    let configured = config.as_ref().and_then(|config| config.dump.image.compress.as_ref());
-    let asked = request.packing.or(configured.map(|given| given.value));
+    let asked = request.packing.or(config.dump.image.compress.as_ref().map(|given| given.value));
     let packing = match (asked, host.kernel.can_unpack(Codec::Zstd)) {
         (None, Some(true)) => Packing::Zstd,
         (packing, _) => packing.unwrap_or(Packing::None),
@@ -124,12 +125,12 @@ pub fn plan(request: &Request) -> anyhow::Result<Built> {
     problems.note(check_packing(packing, &host.kernel));
     let programs = Programs::find(request.programs.as_deref())?;
     let old = request.old.as_ref().and_then(|path| Old::read(path, &host.kernel));
-    let sources = |config: &Config| [config.sources.clone(), integrity::sources(config, &host.tree)].concat();
-    let sources = config.as_ref().map(sources);
-    let built = match (config, request.normal) {
-        (Some(config), _) => problems.note(plan_for(&config, &host, &programs, old.as_ref())),
-        (None, options) => problems.note(normal::plan(options.unwrap_or_default(), &request.files, &host, &programs)),
-    };
+    let sources = || [config.sources.clone(), integrity::sources(&config, &host.tree)].concat();
+    let sources = request.normal.is_none().then(sources);
+    let built = problems.note(match request.normal {
+        None => plan_for(&config, &host, &programs, old.as_ref()),
+        Some(options) => normal::plan(options, &config, &request.files, &host, &programs),
+    });
     problems.finish()?;
     let mut built = built.context("there is no plan")?;
     if let Some(sources) = sources {

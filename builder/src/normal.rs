@@ -1,14 +1,15 @@
 //! `mkdumprd --normal`: an image that boots the system itself.
 //!
-//! In: what the host says of its root, and what was asked for. Out: the image configuration with a `normal` section, and
-//! what comes into the image for it. `kdump.conf` does not count: it is about another image.
+//! In: what the host says of its root, what was asked for, and what the files of dracut and of initramfs-tools ask of every
+//! such image. Out: the image configuration with a `normal` section, and what comes into the image for it. `kdump.conf`
+//! does not count: it is about another image.
 //! May surprise: a `/usr` of its own is mounted as the root's fstab says at boot; here only what that takes is looked for.
 //! The root that is seen here is what the image takes if the kernel command line names none; the command
 //! line wins. Where the root cannot be seen, the image gets the drivers of most machines and the usual file systems.
 
 use crate::build::{self, Built};
 use crate::config::{Config, Files, Given};
-use crate::gather::{drivers, elf, microcode, programs::Programs, skeleton};
+use crate::gather::{asked, drivers, elf, microcode, programs::Programs, skeleton};
 use crate::host::{SystemHost, mounts, sysfs};
 use crate::kdumpctl::kernel::{self, OnDisk};
 use crate::plan::{Entry, Plan};
@@ -17,6 +18,7 @@ use crate::{integrity, network, target};
 use anyhow::{Context, bail};
 use kdump_hooks::cmdline::Cmdline;
 use kdump_hooks::early_kdump::{EarlyKdump, KDUMPCTL};
+use kdump_hooks::kmod;
 use kdump_hooks::livepatch::{AtBoot, Identity, Store, overlay, service};
 use kdump_hooks::net::model::EVERY;
 use kdump_hooks::net::{Method, Network};
@@ -25,7 +27,6 @@ use kdump_hooks::shell::Shell;
 use kdump_hooks::storage::{Crypt, Key, Layer};
 use kdump_hooks::{DeviceSpec, Host, ModuleNeed, Settings, Target, sysctl};
 use kdump_init::config::{ImageConfig, Normal};
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -69,13 +70,20 @@ const FILESYSTEMS: [&str; 4] = ["ext4", "xfs", "btrfs", "f2fs"];
 /// systemd's tools ask for this file to know that they run in an initramfs.
 const RELEASE_FILE: &str = "NAME=\"kdump-rs initramfs\"\nID=kdump-rs\nPRETTY_NAME=\"kdump-rs initramfs\"\n";
 
-/// Makes the plan of an image for a normal boot. `files` name the configuration of the capture kernel.
+/// Makes the plan of an image for a normal boot, as `config` has it. `files` name the configuration of the capture kernel.
 ///
 /// # Errors
 /// Why there can be none, with the remedy.
-pub fn plan(options: Options, files: &Files, host: &SystemHost, ours: &Programs) -> anyhow::Result<Built> {
-    let mut warnings = Vec::new();
-    let config = Config::default();
+pub fn plan(
+    options: Options,
+    config: &Config,
+    files: &Files,
+    host: &SystemHost,
+    ours: &Programs,
+) -> anyhow::Result<Built> {
+    let (mut warnings, mut lacking, mut problems) = (config.warnings.clone(), Vec::new(), Problems::default());
+    let more = &config.dump.image;
+    let generic = options.generic || more.hostonly.as_ref().is_some_and(|given| !given.value);
     let seen = look(host)?;
     let early_kdump = options.early_kdump.then(|| early_kdump(host, files)).transpose()?;
 
@@ -90,6 +98,7 @@ pub fn plan(options: Options, files: &Files, host: &SystemHost, ours: &Programs)
     if options.sysctl {
         plan.extend(sysctl_files(host)?)?;
     }
+    plan.extend(asked::entries(more, &host.tree, &mut warnings)?)?;
     // What is put together from other devices: LVM, RAID, LUKS, multipath.
     let mut storage = Vec::new();
     for device in seen.devices() {
@@ -106,41 +115,50 @@ pub fn plan(options: Options, files: &Files, host: &SystemHost, ours: &Programs)
         );
     }
     keys_are_files(&storage)?;
-    let network = network(&seen.root, options.network, &config, host, &mut warnings)?;
+    let network = network(&seen.root, options.network, config, host, &mut warnings)?;
     let shell = options.shell.then(Shell::default);
     let integrity = options.integrity.then(|| integrity::find(&host.tree, &host.kernel.release)).transpose();
     let integrity = integrity.context("--integrity")?;
     let modsign = options.modsign.then(|| integrity::certificates(&host.tree)).transpose().context("--modsign")?;
     let livepatch = options.livepatch.then(AtBoot::default);
-    let hooks = Settings { early_kdump, storage, network, shell, integrity, modsign, livepatch, ..Settings::default() };
+    let modules = kmod::Settings { forbid: build::bans(config).into_keys().collect() };
+    let hooks = Settings {
+        modules,
+        early_kdump,
+        storage,
+        network,
+        shell,
+        integrity,
+        modsign,
+        livepatch,
+        ..Settings::default()
+    };
     let path = config.dump.path.value.clone();
-    let mut asked = build::contributions(&config, host, &hooks)?;
-    asked.modules.extend(modules(&seen, options.generic, host)?);
+    let mut wanted = build::contributions(config, host, &hooks)?;
+    wanted.modules.extend(needed(&seen, generic, host)?);
+    wanted.modules.extend(asked::modules(more, false, host.index(), &mut warnings, &mut lacking));
+    problems.add(lacking);
     if let Some(export) = &seen.root.export {
         export.check().context("the root")?;
-        asked.modules.extend(nfs::all_modules("file system of the root"));
+        wanted.modules.extend(nfs::all_modules("file system of the root"));
     } else if options.network {
-        asked.modules.extend(nfs::all_modules("the root may be on an NFS server (--network)"));
+        wanted.modules.extend(nfs::all_modules("the root may be on an NFS server (--network)"));
     }
     let mut overlay = Vec::new();
     if options.livepatch {
         let (patches, needs) = live_patches(host, &mut warnings)?;
-        (overlay, asked.modules) = (patches, [asked.modules, needs].concat());
+        (overlay, wanted.modules) = (patches, [wanted.modules, needs].concat());
     }
-    let image = ImageConfig { normal: Some(seen.root), ..build::image_config(&config, host, hooks, path)? };
+    let image = ImageConfig { normal: Some(seen.root), ..build::image_config(config, host, hooks, path)? };
     let may_lack_firmware = options.allow_missing_firmware;
-    let wanted = build::Wanted {
-        asked,
-        cmdline: &Cmdline::default(),
-        firmware: &[],
-        may_lack_firmware,
-        bans: BTreeMap::new(),
-        old: None,
-    };
-    let built = build::finish(plan, image, wanted, host, warnings, Problems::default())?;
+    let firmware: Vec<PathBuf> = more.firmware.iter().map(|given| given.value.clone()).collect();
+    let (cmdline, bans) = (Cmdline::default(), build::bans(config));
+    let wanted =
+        build::Wanted { asked: wanted, cmdline: &cmdline, firmware: &firmware, may_lack_firmware, bans, old: None };
+    let built = build::finish(plan, image, wanted, host, warnings, problems)?;
     let mut early = Plan::default();
     if options.early_microcode {
-        early.extend(microcode::gather(&host.tree, options.generic)?)?;
+        early.extend(microcode::gather(&host.tree, generic)?)?;
     }
     Ok(Built { early, overlay, ..built })
 }
@@ -262,7 +280,7 @@ fn network(
 }
 
 /// What is needed to mount the root.
-fn modules(seen: &Seen, generic: bool, host: &dyn Host) -> anyhow::Result<Vec<ModuleNeed>> {
+fn needed(seen: &Seen, generic: bool, host: &dyn Host) -> anyhow::Result<Vec<ModuleNeed>> {
     let need = |request: &str, reason: &str, required, by_device| ModuleNeed {
         request: request.to_owned(),
         reason: reason.to_owned(),
@@ -332,7 +350,7 @@ mod tests {
     use kdump_hooks::fake::FakeHost;
 
     fn requests(seen: &Seen, generic: bool, host: &FakeHost) -> Vec<String> {
-        modules(seen, generic, host).unwrap().into_iter().map(|need| need.request).collect()
+        needed(seen, generic, host).unwrap().into_iter().map(|need| need.request).collect()
     }
 
     fn on(device: &str, fstype: &str) -> Normal {

@@ -37,6 +37,20 @@ pub struct Image {
     pub modsign: Option<Given<bool>>,
 }
 
+impl Image {
+    /// Adds the lists of another.
+    pub(super) fn take_lists(&mut self, more: &mut Image) {
+        self.add_drivers.append(&mut more.add_drivers);
+        self.force_drivers.append(&mut more.force_drivers);
+        self.omit_drivers.append(&mut more.omit_drivers);
+        self.filesystems.append(&mut more.filesystems);
+        self.install.append(&mut more.install);
+        self.install_optional.append(&mut more.install_optional);
+        self.include.append(&mut more.include);
+        self.firmware.append(&mut more.firmware);
+    }
+}
+
 /// A file or a directory of the host, and where it is in the image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Include {

@@ -8,7 +8,8 @@
 //! | room | is |
 //! |---|---|
 //! | [`rhel`], [`suse`], [`debian`], [`native`] | one dialect each: its words, and what each comes to |
-//! | [`dracut`] | dracut.conf, and dracut's options in kdump.conf |
+//! | [`dracut`] | dracut.conf, and dracut's options in kdump.conf and on a command line |
+//! | [`initramfs_tools`] | the lists of initramfs-tools, for images that boot the system |
 //! | `dump`, `system`, `image` | the model |
 //! | `files` | which files there are, and whose language they are in |
 //! | `assignments` | the reader of files that others source as shell |
@@ -24,6 +25,7 @@ pub mod fence;
 mod files;
 mod given;
 mod image;
+pub mod initramfs_tools;
 pub mod native;
 pub mod notify;
 pub mod rhel;
@@ -115,6 +117,22 @@ impl Config {
             }
         }
         asked.apply((config.dialect, config.arch), &mut config.dump, &mut config.system);
+        Ok(config)
+    }
+
+    /// What the files of dracut and of initramfs-tools below `root` ask of every image that boots the system: that is all
+    /// that counts for one.
+    ///
+    /// # Errors
+    /// A file cannot be read, or a line of it cannot be followed.
+    pub fn for_boot(root: &Path) -> anyhow::Result<Config> {
+        let (mut complaints, mut asked) = (Complaints::default(), dracut::Asked::default());
+        asked.for_boot(root, &mut complaints)?;
+        initramfs_tools::read(&mut asked.image, root, &mut complaints)?;
+        complaints.check()?;
+        complaints.notes.iter().for_each(|note| log::debug!("{note}"));
+        let mut config = Config { arch: Arch::of(root), warnings: complaints.warnings, ..Config::default() };
+        config.dump.image = asked.image;
         Ok(config)
     }
 

@@ -134,6 +134,9 @@ const OPTIONS: &[(&str, &str, Does)] = &[
     ("version", "", Alone(Refused("builds no image; take it out"))),
     ("uefi", "", Alone(Refused(UEFI))),
     ("no-uefi", "", Alone(Moot("none is made"))),
+    ("no-ukify", "", Alone(Moot("none is made"))),
+    ("no-machineid", "", Alone(Moot("no machine-id is in the image"))),
+    ("hostonly-default-device", "", Alone(Moot("only the target's devices count"))),
     ("uefi-stub", "", Takes(Refused(UEFI))),
     ("uefi-splash-image", "", Takes(Refused(UEFI))),
     ("kernel-image", "", Takes(Refused(UEFI))),
@@ -152,9 +155,32 @@ pub(super) fn followed() -> Vec<&'static str> {
     OPTIONS.iter().filter(|(.., does)| is_followed(does)).map(|(long, ..)| *long).collect()
 }
 
-/// Follows all of them.
+/// How many operands an option has, as it is written on a command line; nothing if there is no such option.
+pub(super) fn operands(option: &str) -> Option<usize> {
+    let is_it = |(long, short, _): &&(&str, &str, Does)| match option.strip_prefix("--") {
+        Some(name) => *long == name,
+        None => option.strip_prefix('-').is_some_and(|name| !name.is_empty() && *short == name),
+    };
+    OPTIONS.iter().find(is_it).map(|(.., does)| match does {
+        Alone(_) | Means(..) => 0,
+        Takes(_) | Does::Mount => 1,
+        Does::Include => 2,
+    })
+}
+
+/// Follows all of a line.
 pub(super) fn follow(asked: &mut Asked, line: &str, place: &Origin, complaints: &mut Complaints) -> anyhow::Result<()> {
-    let mut words = split(line)?.into_iter();
+    follow_words(asked, split(line)?, Some(place), complaints)
+}
+
+/// Follows all words. Without a `place`, each option is its own.
+pub(super) fn follow_words(
+    asked: &mut Asked,
+    words: Vec<String>,
+    place: Option<&Origin>,
+    complaints: &mut Complaints,
+) -> anyhow::Result<()> {
+    let mut words = words.into_iter();
     while let Some(word) = words.next() {
         let (name, attached) = match word.strip_prefix("--") {
             Some(long) => long.split_once('=').map_or((long, None), |(name, value)| (name, Some(value.to_owned()))),
@@ -177,6 +203,7 @@ pub(super) fn follow(asked: &mut Asked, line: &str, place: &Origin, complaints: 
             }
         };
         let shown = if is_long { format!("--{name}") } else { format!("-{name}") };
+        let place = &place.cloned().unwrap_or_else(|| Origin::Option(shown.clone()));
         let mut value = || attached.clone().or_else(|| words.next()).with_context(|| format!("{shown} has no value"));
         let done = match does {
             Alone(Refused(instead)) => bail!("{shown} {instead}"),

@@ -28,6 +28,7 @@ use Word::{Moot, Refused};
 
 const LOGS: &str = "what is told goes to stderr";
 const NOT_HERE: &str = "it is about images that dracut builds";
+const NO_DUMP: &str = "an image that boots the system saves no dump";
 
 /// The keys.
 const KEYS: &[(&str, Word)] = &[
@@ -119,19 +120,32 @@ const KEYS: &[(&str, Word)] = &[
     ("debug", Moot(LOGS)),
 ];
 
+/// Those that mean something else for an image that boots the system.
+const FOR_BOOT: &[(&str, Word)] = &[
+    ("hostonly", Word::Hostonly),
+    ("early_microcode", Moot("mkdumprd --early-microcode brings it")),
+    ("sshkey", Moot(NO_DUMP)),
+    ("kernel_cmdline", Moot("an image has no command line; the boot loader's is the place")),
+];
+
 /// Those that are followed.
 #[cfg(test)]
 pub(super) fn followed() -> Vec<&'static str> {
     KEYS.iter().filter(|(_, word)| word.is_followed()).map(|(key, _)| *key).collect()
 }
 
-/// Reads all files below `root` that count; their paths.
+/// Reads all files below `root` that count, for an image that boots the system if `for_boot`; their paths.
 ///
 /// # Errors
 /// One cannot be read.
-pub(super) fn read(asked: &mut Asked, root: &Path, complaints: &mut Complaints) -> anyhow::Result<Vec<PathBuf>> {
+pub(super) fn read(
+    asked: &mut Asked,
+    root: &Path,
+    for_boot: bool,
+    complaints: &mut Complaints,
+) -> anyhow::Result<Vec<PathBuf>> {
     let files = files(root)?;
-    let mut said = Said::default();
+    let mut said = Said { for_boot, ..Said::default() };
     for file in &files {
         let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
         said.add(&without_mark(String::from_utf8_lossy(&bytes).into_owned()), file, complaints);
@@ -203,7 +217,11 @@ pub(super) fn follow(asked: &mut Asked, text: &str, file: &Path, complaints: &mu
 
 /// What the keys that are followed are at the end of all files.
 #[derive(Default)]
-struct Said(BTreeMap<&'static str, (Word, Vec<Part>)>);
+struct Said {
+    values: BTreeMap<&'static str, (Word, Vec<Part>)>,
+    /// Whether the image boots the system.
+    for_boot: bool,
+}
 
 /// One assignment's share of a value, or why it cannot be read.
 type Part = Given<Result<String, String>>;
@@ -226,7 +244,8 @@ impl Said {
     fn assign(&mut self, assignment: Assignment, problem: Option<String>, file: &Path, complaints: &mut Complaints) {
         let Assignment { line, name, value, appends } = assignment;
         let place = Origin::Line(file.to_owned(), line);
-        let Some((key, word)) = KEYS.iter().find(|(key, _)| *key == name) else {
+        let special = FOR_BOOT.iter().filter(|_| self.for_boot);
+        let Some((key, word)) = special.chain(KEYS).find(|(key, _)| *key == name) else {
             match nearest(&name, KEYS.iter().map(|(key, _)| *key)) {
                 Some(near) => complaints.warn(&place, format!("dracut has no key {name}; was {near} meant?")),
                 None => complaints.note(&place, format!("{name} is not known here and does not count")),
@@ -243,7 +262,7 @@ impl Said {
         if appends && is_read && !value.trim().is_empty() && !(value.starts_with(' ') && value.ends_with(' ')) {
             complaints.note(&place, format!("{name}: dracut wants blanks at both ends of the value"));
         }
-        let (_, parts) = self.0.entry(key).or_insert((*word, Vec::new()));
+        let (_, parts) = self.values.entry(key).or_insert((*word, Vec::new()));
         if !appends && is_read {
             if let Some(first) = parts.first().filter(|first| is_other_file(&first.origin, file)) {
                 complaints.note(&place, format!("{name}: `=` replaces what {} says; `+=` adds to it", first.origin));
@@ -256,7 +275,7 @@ impl Said {
     /// Asks for what is left of it.
     fn follow(self, asked: &mut Asked, complaints: &mut Complaints) {
         let mut own = Asked::default();
-        for (key, (word, parts)) in self.0 {
+        for (key, (word, parts)) in self.values {
             for Given { value, origin } in parts {
                 let done = match value {
                     Ok(value) if value.trim().is_empty() => Ok(()),
@@ -288,16 +307,10 @@ fn runs(word: &str, place: &Origin, complaints: &mut Complaints) {
 
 /// Lists are added up; of single values, that of the command line stays, and then that of the last file.
 fn merge(asked: &mut Asked, other: Asked) {
-    let (image, more) = (&mut asked.image, other.image);
-    image.add_drivers.extend(more.add_drivers);
-    image.force_drivers.extend(more.force_drivers);
-    image.omit_drivers.extend(more.omit_drivers);
-    image.filesystems.extend(more.filesystems);
-    image.install.extend(more.install);
-    image.install_optional.extend(more.install_optional);
-    image.include.extend(more.include);
-    image.firmware.extend(more.firmware);
+    let (image, mut more) = (&mut asked.image, other.image);
+    image.take_lists(&mut more);
     one(&mut image.compress, more.compress);
+    one(&mut image.hostonly, more.hostonly);
     one(&mut image.watchdog, more.watchdog);
     one(&mut image.integrity, more.integrity);
     one(&mut image.modsign, more.modsign);
@@ -429,7 +442,7 @@ mod tests {
             fs::write(path, text).unwrap();
         }
         let (mut asked, mut complaints) = (Asked::default(), Complaints::default());
-        let files = read(&mut asked, root.path(), &mut complaints).unwrap();
+        let files = read(&mut asked, root.path(), false, &mut complaints).unwrap();
         assert_eq!(files.len(), 3);
         let drivers: Vec<&str> = asked.image.add_drivers.iter().map(|given| given.value.as_str()).collect();
         assert_eq!(drivers, ["a", "b"]);
@@ -445,7 +458,7 @@ mod tests {
                 fs::write(directory.join(name), text).unwrap();
             }
             let (mut asked, mut complaints) = (Asked::default(), Complaints::default());
-            read(&mut asked, root.path(), &mut complaints).unwrap();
+            read(&mut asked, root.path(), false, &mut complaints).unwrap();
             assert!(complaints.errors().is_empty() && complaints.warnings.is_empty(), "{complaints:?}");
             (asked.image, complaints.notes)
         };

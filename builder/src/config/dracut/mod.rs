@@ -13,7 +13,7 @@ mod shell;
 
 use super::image::Include;
 use super::values::{module_name, program, program_or_name};
-use super::{Complaints, Dialect, Given, Image, Origin, TargetLine, Wanted, append, values};
+use super::{Complaints, Config, Dialect, Given, Image, Origin, TargetLine, Wanted, append, values};
 use crate::cpio::write::Packing;
 use crate::crashkernel::Arch;
 use anyhow::{Context, bail};
@@ -66,12 +66,28 @@ impl Asked {
         args::follow(self, value, place, complaints)
     }
 
+    /// Follows options of a command line, each of which is its own place.
+    ///
+    /// # Errors
+    /// The first that cannot be followed, with the remedy.
+    pub fn options(&mut self, words: Vec<String>, complaints: &mut Complaints) -> anyhow::Result<()> {
+        args::follow_words(self, words, None, complaints)
+    }
+
     /// Adds what dracut.conf below `root` says, as far as these say nothing else. The files that were read.
     ///
     /// # Errors
     /// A file cannot be read.
     pub(super) fn configuration(&mut self, root: &Path, complaints: &mut Complaints) -> anyhow::Result<Vec<PathBuf>> {
-        conf::read(self, root, complaints)
+        conf::read(self, root, false, complaints)
+    }
+
+    /// As [`Asked::configuration`], for an image that boots the system.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub(super) fn for_boot(&mut self, root: &Path, complaints: &mut Complaints) -> anyhow::Result<()> {
+        conf::read(self, root, true, complaints).map(|_| ())
     }
 
     /// Adds what the text of one configuration file says.
@@ -144,6 +160,40 @@ impl Asked {
             append::add(usual, &mut system.append, more);
         }
     }
+}
+
+impl Asked {
+    /// Adds it to a configuration that has been read; of single values, these count.
+    pub fn add_to(mut self, config: &mut Config) {
+        let image = &mut config.dump.image;
+        image.take_lists(&mut self.image);
+        let Image { compress, hostonly, watchdog, .. } = self.image;
+        image.compress = compress.or(image.compress.take());
+        image.hostonly = hostonly.or(image.hostonly.take());
+        image.watchdog = watchdog.or(image.watchdog.take());
+        config.dump.sshkey = self.sshkey.or(config.dump.sshkey.take());
+        if let Some(target) = self.target {
+            config.dump.targets = vec![target];
+        }
+        if let Some(more) = &self.kernel_cmdline {
+            append::add((config.dialect, config.arch), &mut config.system.append, more);
+        }
+    }
+
+    /// Only an image for dumps can follow this option of a command line.
+    pub fn only_for_dumps(&self) -> Option<&'static str> {
+        let words = [
+            (self.target.is_some(), "--mount"),
+            (self.kernel_cmdline.is_some(), "--kernel-cmdline"),
+            (self.sshkey.is_some(), "--sshkey"),
+        ];
+        words.into_iter().find_map(|(is_asked, option)| is_asked.then_some(option))
+    }
+}
+
+/// How many operands an option of dracut's has, as it is written on a command line; nothing if there is no such option.
+pub fn operands(option: &str) -> Option<usize> {
+    args::operands(option)
 }
 
 /// Those of several places come one behind the other.
