@@ -2,7 +2,7 @@
 //!
 //! In: dracut's words for it. Out: the same as the configuration would say it, each with the option as its place.
 
-use crate::config::{Config, Given, Include, Origin};
+use crate::config::{Config, Given, Include, Origin, dracut};
 use std::path::PathBuf;
 
 /// What is asked for.
@@ -20,11 +20,14 @@ pub struct Asked {
     pub generic: bool,
     /// Its devices do without firmware that is missing.
     pub allow_missing_firmware: bool,
+    /// dracut's options that are none of ours.
+    pub dracut: dracut::Asked,
 }
 
 impl Asked {
     /// Says the same in the configuration.
     pub fn write_to(&self, config: &mut Config) {
+        self.dracut.clone().add_to(config);
         let image = &mut config.dump.image;
         image.add_drivers.extend(given("--add-drivers", &self.add_drivers));
         image.omit_drivers.extend(given("--omit-drivers", &self.omit_drivers));

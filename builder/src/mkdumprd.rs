@@ -3,10 +3,11 @@
 use crate::asked::Asked;
 use crate::build::{self, Request};
 use crate::cli::Mkdumprd;
-use crate::config::{Files, Include};
+use crate::config::{Complaints, Files, Include, dracut};
 use crate::image;
 use crate::normal::Options;
 use crate::report::{self, Budget};
+use anyhow::bail;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -15,13 +16,13 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// Why there is no image; nothing is left behind then.
 pub fn run(typed: &Mkdumprd, out: &mut dyn Write) -> anyhow::Result<()> {
-    let output = typed.output.as_deref().or(typed.to.as_deref()).map(image::behind_links).transpose()?;
+    let Meant { output, kver, dracut } = Meant::of(typed)?;
     let output = output.as_deref();
     if let Some(output) = output.filter(|_| !typed.plan) {
         image::check_output(output, typed.force)?;
     }
     let built = build::plan(&Request {
-        kver: typed.kver.clone().or(typed.release.clone()),
+        kver,
         files: Files::new(&typed.sysroot, typed.config.as_deref(), typed.sysconfig.as_deref()),
         sysroot: typed.sysroot.clone(),
         modules_dir: typed.modules_dir.clone(),
@@ -34,6 +35,7 @@ pub fn run(typed: &Mkdumprd, out: &mut dyn Write) -> anyhow::Result<()> {
             include: included(&typed.include),
             generic: typed.no_hostonly,
             allow_missing_firmware: typed.allow_missing_firmware,
+            dracut,
         },
         normal: typed.normal.then_some(Options {
             generic: typed.generic,
@@ -70,6 +72,46 @@ pub fn run(typed: &Mkdumprd, out: &mut dyn Write) -> anyhow::Result<()> {
         writeln!(out, "{}", build::write(&built, output, typed.force)?)?;
     }
     Ok(())
+}
+
+/// What was meant by what was typed in several ways.
+struct Meant {
+    /// The image.
+    output: Option<PathBuf>,
+    /// The kernel that is named.
+    kver: Option<String>,
+    /// dracut's options.
+    dracut: dracut::Asked,
+}
+
+impl Meant {
+    fn of(typed: &Mkdumprd) -> anyhow::Result<Meant> {
+        let (output, behind) = match (&typed.to, &typed.output, &typed.release) {
+            (Some(to), Some(_), Some(_)) => {
+                bail!("-o names the image, {}, and two other words stand behind it; only a kernel may", to.display())
+            }
+            (Some(to), kernel, None) => (Some(to), kernel.as_ref().map(|kernel| kernel.to_string_lossy().into_owned())),
+            (None, output, release) => (output.as_ref(), release.clone()),
+            (Some(to), None, release) => (Some(to), release.clone()),
+        };
+        if let Some(to) = typed.to.as_ref().filter(|to| !to.to_string_lossy().contains(['/', '.'])) {
+            bail!("-o names the image here, and `{0}` looks like none; write --omit {0}, or ./{0}", to.display());
+        }
+        if let Some(kver) = typed.kver.as_ref().filter(|kver| kver.contains('/')) {
+            bail!("-k names the kernel here, and `{kver}` is none; write --kmoddir {kver}");
+        }
+        if let (Some(kver), Some(behind)) = (&typed.kver, &behind) {
+            bail!("two kernels are named, {kver} and {behind}; keep one of the two");
+        }
+        let (mut asked, mut complaints) = (dracut::Asked::default(), Complaints::default());
+        asked.options(typed.dracut.clone(), &mut complaints)?;
+        complaints.notes.iter().for_each(|note| log::debug!("{note}"));
+        if let Some(option) = asked.only_for_dumps().filter(|_| typed.normal) {
+            bail!("{option} is about a dump, and an image for a normal boot saves none; take it out");
+        }
+        let output = output.map(|output| image::behind_links(output)).transpose()?;
+        Ok(Meant { output, kver: typed.kver.clone().or(behind), dracut: asked })
+    }
 }
 
 /// kpatch keeps up to date what it finds.

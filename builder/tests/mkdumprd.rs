@@ -318,16 +318,41 @@ fn dracut_s_words_ask_modules_and_files_into_an_image_and_others_are_refused_by_
     built(&system, &["-f", "--omit-drivers", "gcm", "out/link"]);
     assert!(system.root.join("out/link").is_symlink());
     assert!(!reasons(&system).contains_key(&format!("lib/modules/{RELEASE}/kernel/lib/gcm.ko")));
-    for (option, words) in
-        [("--add", "there are no dracut modules here"), ("--strip", "lost its signature"), ("--uefi", "ukify")]
-    {
-        let output = mkdumprd(&system, &["-f", option, "x", "out/image"]);
+    // Those of dracut's that are none of ours are followed as dracut_args is.
+    system.write("etc/kdump.conf", b"ext4 LABEL=crash\n").unwrap();
+    let dracut =
+        ["-f", "--xz", "-q", "--stdlog", "3", "--force-drivers=gcm", "--filesystems", "nfs", "--no-hostonly-i18n"];
+    built(&system, &[&dracut[..], &["--install-optional", "/opt/tool", "out/image"]].concat());
+    let all = reasons(&system);
+    assert_eq!(all[&format!("lib/modules/{RELEASE}/kernel/fs/nfs.ko")], "--filesystems asks for it");
+    assert_eq!(all["opt/tool"], "--install-optional asks for it");
+    let first = lsinitrd(&[&system.root.join("out/image"), Path::new("etc/modules-load.d/kdump-first.conf")]);
+    assert_eq!(first, "gcm\n");
+    let said = String::from_utf8_lossy(&mkdumprd(&system, &["--xz", "--plan", "--json"]).stdout).into_owned();
+    assert!(said.contains("\"compress\": \"xz\""), "{said}");
+    built(&system, &["-f", "--mount", "nas.example:/other /mnt nfs4 defaults", "out/image"]);
+    let toml = lsinitrd(&[&system.root.join("out/image"), Path::new("etc/kdump/image.toml")]);
+    assert!(toml.contains("export = \"/other\"") && !toml.contains("LABEL=crash"), "{toml}");
+    for (words, expected) in [
+        (&["--add", "fips", "out/image"][..], "--add: dracut's module `fips` is not supported: no self-test"),
+        (
+            &["--drivers", "x", "out/image"],
+            "--drivers is not followed: an image has what its target needs; use --add-drivers",
+        ),
+        (&["--lzo", "out/image"], "--lzo: an image is not packed with `lzo` here"),
+        (&["--confdir", "/x", "out/image"], "--confdir is not followed"),
+        (&["--uefi"], "--uefi is not followed: make the unified image of kernel and image with ukify"),
+        (&["-o", "plymouth"], "-o names the image here, and `plymouth` looks like none; write --omit plymouth"),
+        (&["-o", "a.img", "6.1", "6.2"], "-o names the image, a.img, and two other words stand behind it"),
+        (&["-o", "a.img", "6.1"], "two kernels are named, 6.1-test and 6.1; keep one"),
+    ] {
+        let output = mkdumprd(&system, &[&["-f"], words].concat());
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(
-            !output.status.success() && error.contains(&format!("{option} is not followed")) && error.contains(words),
-            "{error}"
-        );
+        assert!(!output.status.success() && error.contains(expected), "{words:?}: {error}");
     }
+    let kmoddir = Command::new(env!("CARGO_BIN_EXE_mkdumprd")).args(["-k", "/lib/modules/6.1", "x.img"]).output();
+    let error = String::from_utf8_lossy(&kmoddir.unwrap().stderr).into_owned();
+    assert!(error.contains("write --kmoddir /lib/modules/6.1"), "{error}");
 }
 
 #[test]
@@ -507,6 +532,52 @@ fn an_image_for_a_normal_boot_has_what_the_root_needs_and_no_collector() {
     }
     let toml = lsinitrd(&[&system.root.join("out/image"), Path::new("etc/kdump/image.toml")]);
     assert!(toml.contains("[normal]\nroot = \"UUID=12-34\"\nrootfstype = \"ext4\"\n"), "{toml}");
+}
+
+#[test]
+fn an_image_for_a_normal_boot_has_what_dracut_and_initramfs_tools_put_into_every_image() {
+    let (_dir, system) = system();
+    with_a_root(&system);
+    system.write("etc/kdump.conf", b"dracut_args --add-drivers nfs\n").unwrap();
+    let conf =
+        b"add_drivers+=\" unrelated \"\nomit_drivers+=\" floppy \"\ninitrdname=\"initrd-$kernel\"\ncompress=xz\n";
+    system.write("etc/dracut.conf.d/own.conf", conf).unwrap();
+    system.write("etc/initramfs-tools/modules", b"# these\n8021q\n").unwrap();
+    system.write("opt/tool", b"a program").unwrap();
+    let words =
+        ["--normal", "-I", "/opt/tool", "--force-drivers", "gcm", "--add-drivers", "gcm", "-f", "-o", "out/image"];
+    built(&system, &words);
+    // As mkinitramfs is called: the image in front and the kernel behind.
+    let output = Command::new(env!("CARGO_BIN_EXE_mkdumprd"))
+        .args(["--normal", "-r", ".", "-f", "-o", "out/second", RELEASE, "--programs"])
+        .arg(system.programs())
+        .current_dir(&system.root)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8_lossy(&mkdumprd(&system, &["--normal", "--plan", "--json"]).stdout).into_owned();
+    assert!(said.contains("\"compress\": \"xz\""), "dracut.conf says how it is packed: {said}");
+    let all = reasons(&system);
+    let module = |path: &str| all.get(&format!("lib/modules/{RELEASE}/kernel/{path}")).map(String::as_str);
+    assert!(module("net/unrelated.ko").unwrap().ends_with("etc/dracut.conf.d/own.conf:1 asks for it"), "{all:#?}");
+    assert!(module("net/8021q.ko").unwrap().ends_with("etc/initramfs-tools/modules:2 asks for it"), "{all:#?}");
+    assert_eq!((module("fs/nfs.ko"), all["opt/tool"].as_str()), (None, "--install asks for it"));
+    let file = |path: &str| lsinitrd(&[&system.root.join("out/image"), Path::new(path)]);
+    assert_eq!(file("etc/modules-load.d/kdump-first.conf"), "8021q\ngcm\n");
+    assert!(file("etc/kdump/image.toml").contains("forbid = [\"floppy\"]"), "{}", file("etc/kdump/image.toml"));
+    built(&system, &["--normal", "-N", "-f", "out/image"]);
+    for (words, expected) in [
+        (["--mount", "a:/b /c nfs"], "--mount is about a dump, and an image for a normal boot saves none"),
+        (["--add-drivers", "nosuch"], "--add-drivers: this kernel has no module nosuch"),
+    ] {
+        let output = mkdumprd(&system, &["--normal", "-f", words[0], words[1], "out/image"]);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && error.contains(expected), "{error}");
+    }
+    system.write("etc/dracut.conf.d/own.conf", b"add_drivers+=\" $(x) \"\n").unwrap();
+    let output = mkdumprd(&system, &["--normal", "-f", "out/image"]);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && error.contains("own.conf:1: add_drivers: `$` asks a shell"), "{error}");
 }
 
 #[test]

@@ -15,7 +15,8 @@ fn main() -> ExitCode {
 }
 
 fn build() -> anyhow::Result<ExitCode> {
-    let typed = cli::Mkdumprd::parse_from(cli::translate(std::env::args_os()).map_err(anyhow::Error::msg)?);
+    let divided = cli::divide(std::env::args_os()).map_err(anyhow::Error::msg)?;
+    let typed = cli::Mkdumprd { dracut: divided.dracut, ..cli::Mkdumprd::parse_from(divided.own) };
     console::start(typed.verbose);
     mkdumprd::run(&typed, &mut std::io::stdout().lock())?;
     Ok(ExitCode::SUCCESS)

@@ -30,7 +30,8 @@ pub struct Mkdumprd {
     /// How the image is compressed; zstd if not given and the kernel can unpack it. Modules stay as the distribution packed them in any case
     #[arg(long, value_enum, value_name = "HOW")]
     pub compress: Option<Packing>,
-    /// An image that boots this system, not one for the capture kernel; kdump.conf does not count then
+    /// An image that boots this system, not one for the capture kernel; kdump.conf does not count then, but dracut.conf
+    /// and the lists of modules of initramfs-tools do
     #[arg(long)]
     pub normal: bool,
     /// With --normal: the drivers of most machines, not of this one alone
@@ -78,19 +79,19 @@ pub struct Mkdumprd {
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     pub max_memory: Option<u64>,
     /// Modules that must be in the image, and their dependencies
-    #[arg(long, value_name = "MODULES", value_delimiter = ' ', conflicts_with = "normal")]
+    #[arg(long, value_name = "MODULES", value_delimiter = ' ')]
     pub add_drivers: Vec<String>,
     /// Modules that stay out of the image, and what cannot do without them
-    #[arg(long, value_name = "MODULES", value_delimiter = ' ', conflicts_with = "normal")]
+    #[arg(long, value_name = "MODULES", value_delimiter = ' ')]
     pub omit_drivers: Vec<String>,
     /// Programs and files that must be in the image, with what they need
-    #[arg(short = 'I', long, value_name = "FILES", value_delimiter = ' ', conflicts_with = "normal")]
+    #[arg(short = 'I', long, value_name = "FILES", value_delimiter = ' ')]
     pub install: Vec<String>,
     /// A file or directory that is elsewhere in the image
-    #[arg(short, long, num_args = 2, value_names = ["FILE", "PLACE"], action = ArgAction::Append, conflicts_with = "normal")]
+    #[arg(short, long, num_args = 2, value_names = ["FILE", "PLACE"], action = ArgAction::Append)]
     pub include: Vec<PathBuf>,
     /// Bring the drivers of most machines along as well, those of network cards if dumps leave the machine
-    #[arg(short = 'N', long, conflicts_with = "normal")]
+    #[arg(short = 'N', long)]
     pub no_hostonly: bool,
     /// Build for drivers that have none of their firmware: the devices do without. A machine that runs this kernel shows
     /// so itself
@@ -102,13 +103,16 @@ pub struct Mkdumprd {
     /// Say what goes into the image and why
     #[arg(short, long)]
     pub verbose: bool,
-    /// The image, for those who write it in front
-    #[arg(short = 'o', long = "output", value_name = "FILE", conflicts_with_all = ["output", "release"])]
+    /// The image, for those who write it in front; what stands behind is the kernel then
+    #[arg(short = 'o', long = "output", value_name = "FILE")]
     pub to: Option<PathBuf>,
     /// The image
     #[arg(required_unless_present_any = ["plan", "to"])]
     pub output: Option<PathBuf>,
     /// The kernel, for those who write it behind
-    #[arg(value_name = "RELEASE", conflicts_with = "kver")]
+    #[arg(value_name = "RELEASE")]
     pub release: Option<String>,
+    /// dracut's options, which are not defined here.
+    #[arg(skip)]
+    pub dracut: Vec<String>,
 }

@@ -8,7 +8,7 @@ mod kdumpctl;
 mod lsinitrd;
 mod mkdumprd;
 
-pub use dracut::translate;
+pub use dracut::{Divided, divide};
 pub use kdumpctl::{Accel, ConfigWord, Dumps, Kdumpctl, Kexec, Loading, Place, Rehearsal, Reset, Told, Way, Word};
 pub use lsinitrd::Lsinitrd;
 pub use mkdumprd::Mkdumprd;

@@ -182,11 +182,7 @@ impl Asked {
 
     /// Only an image for dumps can follow this option of a command line.
     pub fn only_for_dumps(&self) -> Option<&'static str> {
-        let words = [
-            (self.target.is_some(), "--mount"),
-            (self.kernel_cmdline.is_some(), "--kernel-cmdline"),
-            (self.sshkey.is_some(), "--sshkey"),
-        ];
+        let words = [(self.target.is_some(), "--mount"), (self.sshkey.is_some(), "--sshkey")];
         words.into_iter().find_map(|(is_asked, option)| is_asked.then_some(option))
     }
 }
