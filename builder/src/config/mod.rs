@@ -10,6 +10,7 @@
 //! | [`rhel`], [`suse`], [`debian`], [`native`] | one dialect each: its words, and what each comes to |
 //! | [`dracut`] | dracut.conf, and dracut's options in kdump.conf and on a command line |
 //! | [`initramfs_tools`] | the lists of initramfs-tools, for images that boot the system |
+//! | [`pacemaker`] | the nodes of a cluster, where kdump.conf names none |
 //! | `dump`, `system`, `image` | the model |
 //! | `files` | which files there are, and whose language they are in |
 //! | `assignments` | the reader of files that others source as shell |
@@ -28,6 +29,7 @@ mod image;
 pub mod initramfs_tools;
 pub mod native;
 pub mod notify;
+pub mod pacemaker;
 pub mod rhel;
 pub mod settings;
 pub mod suse;
@@ -117,6 +119,7 @@ impl Config {
             }
         }
         asked.apply((config.dialect, config.arch), &mut config.dump, &mut config.system);
+        pacemaker::follow(&mut config, &files.root, complaints)?;
         Ok(config)
     }
 
@@ -183,6 +186,7 @@ impl Config {
         if config.dump.fence_nodes.is_none() {
             (config.dump.fence_nodes, config.dump.fence_args) = (variables.fence_nodes, variables.fence_args);
         }
+        pacemaker::follow(&mut config, &files.root, complaints)?;
         Ok(config)
     }
 
