@@ -4,7 +4,7 @@
 
 mod settings;
 
-pub(crate) use settings::{contributions, image_config};
+pub(crate) use settings::{Places, asked_by_hooks, contributions, image_config, places};
 
 use crate::asked::Asked;
 use crate::config::{Config, Files};
@@ -19,6 +19,7 @@ use crate::problems::Problems;
 use crate::reuse::{self, Facts, Old};
 use crate::signatures::{self, Judge};
 use crate::unpack::Codec;
+use crate::uptodate::place;
 use crate::{image, integrity, normal, target, uptodate};
 use anyhow::{Context, bail};
 use kdump_hooks::cmdline::Cmdline;
@@ -137,6 +138,7 @@ pub fn plan(request: &Request) -> anyhow::Result<Built> {
         let known = old.as_ref().map(Old::inputs);
         let inputs = uptodate::inputs(&host.tree, &request.files, &host.kernel, &programs, sources, known).to_text();
         built.plan.add(Entry::file(uptodate::PATH, inputs.into_bytes(), "what the image is made of"))?;
+        built.plan.add(place::requests(&host, &built.config.hooks)?)?;
         built.plan.add(Entry::file(reuse::PATH, built.facts.to_bytes()?, "what its modules say of themselves"))?;
     }
     list(&mut built.plan)?;

@@ -9,7 +9,10 @@
 //! ```
 //!
 //! May surprise: with `SOURCE_DATE_EPOCH` times and inodes are left out, so that equal files make equal images; then all of
-//! them are read at each look. What proc and sysfs say is not in the list; the network is compared by itself.
+//! them are read at each look. What proc and sysfs say is not in the list; the network is compared by itself, and
+//! [`place`] compares where dumps go.
+
+pub mod place;
 
 use crate::config::Files;
 use crate::cpio::read::Archive;
@@ -27,6 +30,9 @@ use std::path::{Path, PathBuf};
 
 /// Where the list is in the image.
 pub const PATH: &str = "etc/kdump/inputs";
+
+/// Where all is that an image says of itself.
+const ITSELF: &str = "etc/kdump/";
 
 /// Directories that others put files into.
 const SHARED: [&str; 9] = [
@@ -109,12 +115,19 @@ pub fn inputs(
     Inputs(paths.into_iter().filter_map(named).collect())
 }
 
+/// Reads an image with what it says of itself, which is all that has to be known here.
+///
+/// # Errors
+/// The image cannot be read.
+pub fn read(image: &[u8]) -> anyhow::Result<Archive> {
+    Archive::read_with(image, &|entry| entry.path().starts_with(ITSELF))
+}
+
 /// What has changed since the image was built: path and how, nothing if nothing has.
 ///
 /// # Errors
-/// The image cannot be read, or does not say what it was made of.
-pub fn changed(tree: &Tree, image: &[u8]) -> anyhow::Result<Vec<String>> {
-    let archive = Archive::read_with(image, &|entry| entry.path() == PATH)?;
+/// It does not say what it was made of.
+pub fn changed(tree: &Tree, archive: &Archive) -> anyhow::Result<Vec<String>> {
     let files = archive.files();
     let text = files.get(PATH).context("it does not say what it was made of")?;
     let inputs = Inputs::parse(std::str::from_utf8(archive.data(text)).context(PATH)?)?;

@@ -19,5 +19,5 @@ fuzz_target!(|data: &[u8]| {
     let _ = inspect::diff(data, data, false, &mut out);
     let _ = (unified::initrd(data), unified::kernel(data), unified::release(data));
     let _ = Old::of(data.to_vec(), "6.1");
-    let _ = uptodate::changed(&Tree::new("/nonexistent".as_ref()), data);
+    let _ = uptodate::read(data).and_then(|it| uptodate::changed(&Tree::new("/nonexistent".as_ref()), &it));
 });

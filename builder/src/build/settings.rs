@@ -17,15 +17,25 @@ use kdump_init::config::{self as contract, Dump, ImageConfig, Measure};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-/// What the hooks are told.
-pub(super) fn settings(
+/// Where dumps go, and what has to be put together for it before and after the network is up.
+#[derive(Debug)]
+pub(crate) struct Places {
+    /// The targets in their order.
+    pub(crate) targets: Vec<Target>,
+    /// As [`Settings::storage`].
+    pub(crate) storage: Vec<Layer>,
+    /// As [`Settings::network_storage`].
+    pub(crate) network_storage: Vec<OverNetwork>,
+}
+
+/// The targets with that of `dump_to_rootfs`, and the layers that they are on.
+pub(crate) fn places(
     config: &Config,
     host: &SystemHost,
-    target::Found { mut targets, paths, .. }: target::Found,
+    mut targets: Vec<Target>,
     warnings: &mut Vec<String>,
-) -> anyhow::Result<Settings> {
-    let dump = &config.dump;
-    let on_failure = &dump.failure_action;
+) -> anyhow::Result<Places> {
+    let on_failure = &config.dump.failure_action;
     if on_failure.value == OnFailure::DumpToRootfs {
         let rootfs = target::rootfs(host).with_context(|| format!("{}: dump_to_rootfs", on_failure.origin))?;
         match targets.iter().any(|target| target.device() == rootfs.device()) {
@@ -37,14 +47,26 @@ pub(super) fn settings(
             }
         }
     }
-    let waits = endings::waits(config, &endings::find(config)?);
-    let shell = (!waits.is_empty()).then(Shell::default);
-    warnings.extend(waits);
-    let own_name = host.tree.line("proc/sys/kernel/hostname").unwrap_or_default();
     let (mut storage, mut network_storage) = (Vec::new(), Vec::new());
     for device in targets.iter().filter_map(Target::device) {
         divide(host.layers(device)?, &mut storage, &mut network_storage);
     }
+    Ok(Places { targets, storage, network_storage })
+}
+
+/// What the hooks are told.
+pub(super) fn settings(
+    config: &Config,
+    host: &SystemHost,
+    target::Found { targets, paths, .. }: target::Found,
+    warnings: &mut Vec<String>,
+) -> anyhow::Result<Settings> {
+    let dump = &config.dump;
+    let Places { targets, storage, network_storage } = places(config, host, targets, warnings)?;
+    let waits = endings::waits(config, &endings::find(config)?);
+    let shell = (!waits.is_empty()).then(Shell::default);
+    warnings.extend(waits);
+    let own_name = host.tree.line("proc/sys/kernel/hostname").unwrap_or_default();
     let layers: Vec<Layer> =
         storage.iter().chain(network_storage.iter().map(|OverNetwork(layer)| layer)).cloned().collect();
     warnings.extend(host.warnings_of(&layers));
@@ -130,8 +152,8 @@ pub(crate) fn image_config(
     })
 }
 
-/// What the hooks and the configuration ask for.
-pub(crate) fn contributions(config: &Config, host: &dyn Host, settings: &Settings) -> anyhow::Result<Contribution> {
+/// What the hooks ask for.
+pub(crate) fn asked_by_hooks(host: &dyn Host, settings: &Settings) -> anyhow::Result<Contribution> {
     let mut all = Contribution::default();
     for hook in settings.hooks() {
         let Contribution { modules, programs, files, ours } = hook.gather(host).context(hook.name())?;
@@ -140,6 +162,12 @@ pub(crate) fn contributions(config: &Config, host: &dyn Host, settings: &Setting
         all.files.extend(files);
         all.ours.extend(ours);
     }
+    Ok(all)
+}
+
+/// What the hooks and the configuration ask for.
+pub(crate) fn contributions(config: &Config, host: &dyn Host, settings: &Settings) -> anyhow::Result<Contribution> {
+    let mut all = asked_by_hooks(host, settings)?;
     let mut unknown_device = false;
     for device in settings.targets.iter().filter_map(Target::device) {
         unknown_device |= host.device_chain(device)?.is_none();

@@ -53,6 +53,15 @@ pub fn config(image: &[u8]) -> anyhow::Result<ImageConfig> {
     ImageConfig::parse(&String::from_utf8_lossy(&text))
 }
 
+/// The same of an image that has been read.
+///
+/// # Errors
+/// As [`config`].
+pub fn config_of(archive: &Archive) -> anyhow::Result<ImageConfig> {
+    let Place { entry, .. } = find_file(archive, contract::PATH)?;
+    ImageConfig::parse(&String::from_utf8_lossy(archive.data(entry)))
+}
+
 struct Place<'a> {
     entry: &'a Entry,
     /// The file that it is one of several names of.

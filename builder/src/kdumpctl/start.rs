@@ -1,5 +1,5 @@
-//! Loads the capture kernel, with an image that is built first if there is none, it is too old, or the network that it
-//! would bring up is no longer the machine's.
+//! Loads the capture kernel, with an image that is built first if there is none, it is too old, or the way that its dumps
+//! would take is no longer the machine's.
 
 use super::kernel::OnDisk;
 use super::{Machine, boot_loader, kernel, load, notify, recovery, status, test, waiting};
@@ -7,9 +7,11 @@ use crate::asked::Asked;
 use crate::build::{self, Built, Request};
 use crate::cli::Loading;
 use crate::config::{Config, Rebuild};
+use crate::cpio::read::Archive;
 use crate::host::{Kernel, SystemHost};
 use crate::inspect;
-use crate::{console, network, uptodate};
+use crate::uptodate::{self, place};
+use crate::{console, network};
 use anyhow::{Context, bail};
 use kdump_init::config::ImageConfig;
 use std::fmt;
@@ -62,6 +64,9 @@ pub(super) fn switched_on(config: &Config) -> anyhow::Result<()> {
     }
 }
 
+/// What is said of an image that cannot be read, or not as one of ours.
+const FOREIGN: &str = "it was not built by this version of mkdumprd";
+
 /// Why an image has to be built.
 pub(super) enum Lack {
     /// That is asked for (`force_rebuild`).
@@ -72,7 +77,7 @@ pub(super) enum Lack {
     Useless(anyhow::Error),
     /// These files of which it is made are no longer what they were.
     Changed(Vec<String>),
-    /// It would bring up another network: what has changed.
+    /// The way to where its dumps go is another one now: what has changed.
     Moved(Vec<String>),
 }
 
@@ -83,7 +88,7 @@ impl fmt::Display for Lack {
             Lack::Missing => f.write_str("it is missing"),
             Lack::Useless(error) => write!(f, "it is of no use: {error:#}"),
             Lack::Changed(changed) => write!(f, "it is out of date: {}", changed.join("; ")),
-            Lack::Moved(lines) => write!(f, "its network has changed: {}", lines.join("; ")),
+            Lack::Moved(lines) => write!(f, "the machine has changed: {}", lines.join("; ")),
         }
     }
 }
@@ -91,16 +96,21 @@ impl fmt::Display for Lack {
 /// Why the image is missing, of no use, or out of date; `None` if it is neither.
 pub(super) fn lacking(machine: &Machine, config: &Config, disk: &OnDisk) -> Option<Lack> {
     let Ok(bytes) = fs::read(&disk.image) else { return Some(Lack::Missing) };
-    match (check(disk, &bytes), uptodate::changed(&machine.tree, &bytes)) {
-        (Err(error), _) | (_, Err(error)) => Some(Lack::Useless(error)),
-        (Ok(_), Ok(changed)) if !changed.is_empty() => Some(Lack::Changed(changed)),
-        (Ok(image), Ok(_)) => {
-            Some(changes(machine, config, disk, &image)).filter(|lines| !lines.is_empty()).map(Lack::Moved)
+    // It is unpacked once for all that is asked of it.
+    let read = uptodate::read(&bytes).context(FOREIGN).and_then(|archive| {
+        let (image, changed) = (check(disk, &archive)?, uptodate::changed(&machine.tree, &archive)?);
+        Ok((archive, image, changed))
+    });
+    match read {
+        Err(error) => Some(Lack::Useless(error)),
+        Ok((_, _, changed)) if !changed.is_empty() => Some(Lack::Changed(changed)),
+        Ok((archive, image, _)) => {
+            Some(changes(machine, config, disk, &image, &archive)).filter(|lines| !lines.is_empty()).map(Lack::Moved)
         }
     }
 }
 
-/// Plans the image anew if it is missing, of no use, or older than what it is made of, or if the network has changed.
+/// Plans the image anew if it is missing, of no use, or older than what it is made of, or if its dumps would go another way.
 fn bring_up_to_date(machine: &Machine, config: &Config, disk: &OnDisk) -> anyhow::Result<Option<Built>> {
     let when = config.dump.rebuild.as_ref().map(|given| given.value);
     let lack = match (lacking(machine, config, disk), when) {
@@ -125,7 +135,7 @@ fn bring_up_to_date(machine: &Machine, config: &Config, disk: &OnDisk) -> anyhow
         }
         Lack::Changed(changed) => log::info!("{image} is built again: {}", changed.join("; ")),
         Lack::Moved(lines) => {
-            log::info!("the network of {image} has changed, so it is built again: {}", lines.join("; "))
+            log::info!("the machine of {image} has changed, so it is built again: {}", lines.join("; "))
         }
         Lack::Useless(error) => log::info!("{image} is of no use and is built again: {error:#}"),
         Lack::Missing => log::info!("{image} is missing: it is built"),
@@ -164,25 +174,28 @@ fn has_modules(machine: &Machine, disk: &OnDisk) -> bool {
     ["lib/modules", "usr/lib/modules"].iter().any(|dir| machine.tree.path(dir).join(&disk.release).is_dir())
 }
 
-/// How the network of the image differs from what it would be now, if another image could be built.
-fn changes(machine: &Machine, config: &Config, disk: &OnDisk, image: &ImageConfig) -> Vec<String> {
-    if image.hooks.network.is_none() || !has_modules(machine, disk) {
+/// How the way to the dumps, the network and the place itself, differs from what it would be now, if another image could
+/// be built.
+fn changes(machine: &Machine, config: &Config, disk: &OnDisk, image: &ImageConfig, archive: &Archive) -> Vec<String> {
+    if !has_modules(machine, disk) {
         return Vec::new();
     }
-    let host = Kernel::find(&machine.tree, Some(&disk.release), None)
-        .and_then(|kernel| SystemHost::new(machine.tree.clone(), kernel));
-    match host {
-        Ok(host) => network::changes(config, &host, &image.hooks),
-        Err(error) => {
-            log::debug!("{error:#}");
-            Vec::new()
-        }
-    }
+    let compared = || {
+        let kernel = Kernel::find(&machine.tree, Some(&disk.release), None)?;
+        let host = SystemHost::new(machine.tree.clone(), kernel)?;
+        anyhow::Ok(
+            [place::changes(config, &host, image, archive), network::changes(config, &host, &image.hooks)].concat(),
+        )
+    };
+    compared().unwrap_or_else(|error| {
+        log::debug!("{error:#}");
+        Vec::new()
+    })
 }
 
 /// What an image of ours for that kernel tells init; another builder's may lie in the same place.
-fn check(disk: &OnDisk, image: &[u8]) -> anyhow::Result<ImageConfig> {
-    let config = inspect::config(image).context("it was not built by this version of mkdumprd")?;
+fn check(disk: &OnDisk, archive: &Archive) -> anyhow::Result<ImageConfig> {
+    let config = inspect::config_of(archive).context(FOREIGN)?;
     if config.kernel_release != disk.release {
         bail!("it is for kernel {}, not for {}", config.kernel_release, disk.release);
     }
