@@ -65,7 +65,7 @@ fn an_image_is_for_the_machine_that_it_was_built_on() {
 #[test]
 fn an_image_is_out_of_date_when_the_way_to_its_target_is_another_one() {
     // A machine, how it is when the image is built, how it is then, and what is said.
-    let cases: [(&str, Edits, Edits, &str); 5] = [
+    let cases: [(&str, Edits, Edits, &str); 6] = [
         (
             "cloud",
             &[(
@@ -101,10 +101,30 @@ fn an_image_is_out_of_date_when_the_way_to_its_target_is_another_one() {
             &[("\"bnx2x\"", "\"ixgbe\""), ("pci:v000014E4d00001657sv0000103Csd0000339D", "pci:v00008086d00001572sv*")],
             "the way to the dumps takes pci:v00008086d00001572sv*bc02sc00i00 now",
         ),
+        (
+            "server",
+            &[],
+            &[("192.0.2.10 ssh-ed25519 AAAA", "192.0.2.11 ssh-ed25519 AAAA\\n192.0.2.10 ssh-ed25519 BBBB")],
+            "known host keys of the target ssh://dump@192.0.2.10/srv/crash: not what is in the image",
+        ),
     ];
     for (name, base, edits, words) in cases {
         let then = edited(&read(&format!("{name}.toml")), base);
         let lines = stale(&then, &edited(&then, edits));
         assert!(lines.len() == 1 && lines[0].contains(words), "{name}: {lines:?}");
+    }
+}
+
+#[test]
+fn what_is_known_of_other_hosts_and_what_cannot_be_told_now_is_no_reason_to_build_an_image() {
+    let cases: [(&str, Edits); 4] = [
+        ("server", &[("192.0.2.10 ssh-ed25519 AAAA\\n", "192.0.2.11 ssh-rsa B\\n192.0.2.10 ssh-ed25519 AAAA\\n")]),
+        ("server", &[("192.0.2.10 ssh-ed25519 AAAA\\n", "")]),
+        ("server", &[("net/ens2f0\"\nclass = \"net\"", "net/other\"\nclass = \"net\"")]),
+        ("cloud", &[("block/vda", "block/vdb")]),
+    ];
+    for (name, edits) in cases {
+        let then = read(&format!("{name}.toml"));
+        assert_eq!(stale(&then, &edited(&then, edits)), [""; 0], "{name}: {edits:?}");
     }
 }

@@ -1,6 +1,6 @@
 //! Whether dumps would still go where an image puts them, and the same way.
 //!
-//! In: what the image tells init, and the machine as it is now. Out: a line per difference: another target, other layers
+//! In: what the image says of itself, and the machine as it is now. Out: a line per difference: another target, other layers
 //! below it, a driver that is asked for now, another content of a file that a hook makes, such as the keys of a host.
 //!
 //! May surprise: what cannot be found out now, such as while a disk is not plugged in, is no change, and neither is a
@@ -13,11 +13,12 @@ use crate::host::SystemHost;
 use crate::plan::Entry;
 use crate::target::{self, Found};
 use kdump_hooks::storage::{Layer, OverNetwork};
-use kdump_hooks::{Contribution, ModuleNeed, Settings, Target};
+use kdump_hooks::{Contribution, FileNeed, ModuleNeed, Settings, Target};
 use kdump_init::config::ImageConfig;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::path::Path;
 
 /// Where it is in the image which drivers were asked for.
 pub const PATH: &str = "etc/kdump/requests";
@@ -84,7 +85,18 @@ fn compared(config: &Config, host: &SystemHost, image: &ImageConfig, archive: &A
     if !new.is_empty() {
         lines.push(format!("the way to the dumps takes {} now", new.join(" and ")));
     }
+    for FileNeed { path, bytes, reason, .. } in &asked.files {
+        let path = path.strip_prefix("/").ok().and_then(Path::to_str).filter(|path| path.starts_with(super::ITSELF));
+        if path.and_then(|path| files.get(path)).is_some_and(|entry| content(archive.data(entry)) != content(bytes)) {
+            lines.push(format!("{reason}: not what is in the image"));
+        }
+    }
     Ok(lines)
+}
+
+/// The lines of a file that a hook makes; the order of what is known of a host may be any.
+fn content(bytes: &[u8]) -> BTreeSet<&[u8]> {
+    bytes.split(|byte| *byte == b'\n').collect()
 }
 
 /// Takes over what the machine tells only at times: a server's address, which is compared with the network, and the
