@@ -35,7 +35,7 @@ pub const PATH: &str = "etc/kdump/inputs";
 const ITSELF: &str = "etc/kdump/";
 
 /// Directories that others put files into.
-const SHARED: [&str; 9] = [
+const SHARED: [&str; 12] = [
     "etc/modprobe.d",
     "run/modprobe.d",
     "usr/local/lib/modprobe.d",
@@ -45,7 +45,14 @@ const SHARED: [&str; 9] = [
     "run/modules-load.d",
     "usr/lib/modules-load.d",
     "etc/ld.so.conf.d",
+    // As `config::dracut` has them.
+    "etc/dracut.conf.d",
+    "run/initramfs/dracut.conf.d",
+    "usr/lib/dracut/dracut.conf.d",
 ];
+
+/// Files that count from the moment when somebody writes them.
+const AWAITED: [&str; 1] = ["etc/dracut.conf"];
 
 /// The indexes of a kernel's modules, and what says how it was built.
 const INDEXES: [&str; 7] = [
@@ -97,6 +104,7 @@ pub fn inputs(
     paths.extend(more);
     paths.extend([files.kdump_conf.clone(), files.sysconfig.clone(), files.debian.clone()]);
     paths.extend(files.native.clone());
+    paths.extend(AWAITED.map(|file| tree.path(file)));
     paths.extend(INDEXES.map(|name| kernel.modules_dir.join(name)));
     paths.extend(kernel.file(tree));
     paths.extend(programs.files());

@@ -122,7 +122,7 @@ fn an_image_is_built_again_when_its_configuration_has_changed_if_the_modules_are
 #[test]
 fn an_image_is_built_again_for_whatever_it_is_made_of_but_not_for_what_was_only_touched() {
     type Change = fn(&FakeSystem) -> std::io::Result<()>;
-    let cases: [(&str, Change); 7] = [
+    let cases: [(&str, Change); 11] = [
         ("a new program of the administrator", |s| s.write("etc/kdump/post.d/10", b"")),
         ("a configuration that wins", |s| {
             s.write(
@@ -130,6 +130,10 @@ fn an_image_is_built_again_for_whatever_it_is_made_of_but_not_for_what_was_only_
                 b"[[target]]\nkind = \"filesystem\"\ntype = \"ext4\"\ndevice = \"LABEL=x\"\n",
             )
         }),
+        ("dracut.conf", |s| s.write("etc/dracut.conf", b"omit_drivers+=\" gcm \"\n")),
+        ("the first file of dracut's", |s| s.write("etc/dracut.conf.d/a.conf", b"omit_drivers+=\" gcm \"\n")),
+        ("another of them", |s| s.write("run/initramfs/dracut.conf.d/a.conf", b"omit_drivers+=\" gcm \"\n")),
+        ("one of a package", |s| s.write("usr/lib/dracut/dracut.conf.d/a.conf", b"omit_drivers+=\" gcm \"\n")),
         ("options of modules", |s| s.write("etc/modprobe.d/a.conf", b"options ext4 a=1\n")),
         ("a module", |s| {
             let info = ["vermagic=6.1-test SMP", "license=GPL", "description=another"];
