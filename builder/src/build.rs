@@ -126,7 +126,10 @@ pub fn plan(request: &Request) -> anyhow::Result<Built> {
     problems.note(check_packing(packing, &host.kernel));
     let programs = Programs::find(request.programs.as_deref())?;
     let old = request.old.as_ref().and_then(|path| Old::read(path, &host.kernel));
-    let sources = || [config.sources.clone(), integrity::sources(&config, &host.tree)].concat();
+    let sources = || {
+        let included = asked::sources(&config.dump.image, &host.tree);
+        [config.sources.clone(), integrity::sources(&config, &host.tree), included].concat()
+    };
     let sources = request.normal.is_none().then(sources);
     let built = problems.note(match request.normal {
         None => plan_for(&config, &host, &programs, old.as_ref()),

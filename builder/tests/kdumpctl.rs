@@ -122,7 +122,7 @@ fn an_image_is_built_again_when_its_configuration_has_changed_if_the_modules_are
 #[test]
 fn an_image_is_built_again_for_whatever_it_is_made_of_but_not_for_what_was_only_touched() {
     type Change = fn(&FakeSystem) -> std::io::Result<()>;
-    let cases: [(&str, Change); 11] = [
+    let cases: [(&str, Change); 13] = [
         ("a new program of the administrator", |s| s.write("etc/kdump/post.d/10", b"")),
         ("a configuration that wins", |s| {
             s.write(
@@ -134,6 +134,8 @@ fn an_image_is_built_again_for_whatever_it_is_made_of_but_not_for_what_was_only_
         ("the first file of dracut's", |s| s.write("etc/dracut.conf.d/a.conf", b"omit_drivers+=\" gcm \"\n")),
         ("another of them", |s| s.write("run/initramfs/dracut.conf.d/a.conf", b"omit_drivers+=\" gcm \"\n")),
         ("one of a package", |s| s.write("usr/lib/dracut/dracut.conf.d/a.conf", b"omit_drivers+=\" gcm \"\n")),
+        ("a file in an included directory", |s| s.write("opt/extra/sub/a", b"two")),
+        ("another file there", |s| s.write("opt/extra/sub/b", b"")),
         ("options of modules", |s| s.write("etc/modprobe.d/a.conf", b"options ext4 a=1\n")),
         ("a module", |s| {
             let info = ["vermagic=6.1-test SMP", "license=GPL", "description=another"];
@@ -145,6 +147,8 @@ fn an_image_is_built_again_for_whatever_it_is_made_of_but_not_for_what_was_only_
     ];
     for (what, change) in cases {
         let machine = Machine::new();
+        machine.system.write("opt/extra/sub/a", b"one").unwrap();
+        machine.system.write("etc/kdump.conf", b"ext4 LABEL=crash\ndracut_args --include /opt/extra /extra\n").unwrap();
         machine.run("start").0.unwrap();
         let inode = || fs::metadata(machine.image()).unwrap().ino();
         let built = inode();

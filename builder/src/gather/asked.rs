@@ -15,7 +15,7 @@ use kdump_hooks::ModuleNeed;
 use kdump_hooks::kmod::{Index, ModuleName};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The list of modules that init loads before it asks any device.
 const FIRST: &str = "etc/modules-load.d/kdump-first.conf";
@@ -49,6 +49,20 @@ pub fn entries(image: &Image, tree: &Tree, warnings: &mut Vec<String>) -> anyhow
         entries.push(Entry::file(FIRST, list.into_bytes(), "modules that are loaded before any device is asked"));
     }
     Ok(entries)
+}
+
+/// All files and directories that are included, for the list of what the image is made of.
+pub fn sources(image: &Image, tree: &Tree) -> Vec<PathBuf> {
+    let mut todo: Vec<PathBuf> =
+        image.include.iter().filter_map(|include| tree.resolve(&include.value.from).ok()).collect();
+    let mut sources = Vec::new();
+    while let Some(path) = todo.pop() {
+        if path.is_dir() && !path.is_symlink() {
+            todo.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
+        }
+        sources.push(path);
+    }
+    sources
 }
 
 /// A file or a directory of the machine at another place in the image.
