@@ -11,7 +11,7 @@ use crate::config::{Config, Files};
 use crate::cpio::write::Packing;
 use crate::estimate::{self, Estimate};
 use crate::gather::{asked, coverage, firmware, indexes, modprobe_d, modules, programs, programs::Programs, skeleton};
-use crate::host::{Kernel, SystemHost, Tree};
+use crate::host::{Kernel, SystemHost, Tree, architecture};
 use crate::image::Parts;
 use crate::kdumpctl::kernel_file;
 use crate::plan::{Entry, Plan};
@@ -135,6 +135,7 @@ pub fn plan(request: &Request) -> anyhow::Result<Built> {
         None => plan_for(&config, &host, &programs, old.as_ref()),
         Some(options) => normal::plan(options, &config, &request.files, &host, &programs),
     });
+    problems.add(built.iter().flat_map(|built| architecture::check(&built.plan, &host.kernel, &host.tree)));
     problems.finish()?;
     let mut built = built.context("there is no plan")?;
     if let Some(sources) = sources {

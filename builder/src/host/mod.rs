@@ -4,6 +4,7 @@
 //! only looked for where they mean something: on this machine, or in a sysroot that brings a `sys` of its own. For any
 //! other machine the answer is "not here", and the image gets the drivers of most machines.
 
+pub mod architecture;
 pub mod crypttab;
 pub mod kernel;
 pub mod known_hosts;
