@@ -1,12 +1,13 @@
 //! The command `lsinitrd`: from what was typed to what is done.
 
 use crate::cli::Lsinitrd;
+use crate::console;
 use crate::host::Tree;
 use crate::inspect::{self, Extract, Order};
 use anyhow::{Context, bail};
 use kdump_hooks::kernel_image::unified;
 use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -20,8 +21,7 @@ pub fn run(typed: &Lsinitrd, tree: &Tree, out: &mut dyn Write) -> anyhow::Result
         None => inspect::image_of(tree, typed.kver.as_deref())?,
     };
     match one(typed, &image, out) {
-        // `lsinitrd IMAGE | head` has seen enough.
-        Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
+        Err(error) if console::has_seen_enough(&error) => Ok(ExitCode::SUCCESS),
         done => done.with_context(|| format!("cannot read the image {}", image.display())),
     }
 }
@@ -48,15 +48,10 @@ fn one(typed: &Lsinitrd, image: &Path, out: &mut dyn Write) -> anyhow::Result<Ex
         return Ok(ExitCode::SUCCESS);
     }
     match only.as_slice() {
-        [] if typed.modules => inspect::modules(&bytes, out)?,
+        [] if typed.modules => inspect::modules(&bytes, typed.json, out)?,
         [] if typed.json => inspect::describe(&bytes, out)?,
         [] => inspect::list(&bytes, if typed.size { Order::Size } else { Order::Image }, out)?,
         files => files.iter().try_for_each(|file| inspect::print(&bytes, file, out))?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let kinds = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
-    kinds.map(std::io::Error::kind).any(|kind| kind == ErrorKind::BrokenPipe)
 }

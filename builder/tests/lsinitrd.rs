@@ -192,3 +192,36 @@ fn device_nodes_are_only_made_when_asked_for_and_hard_links_stay_links() {
     assert_eq!(fs::read(dir.path().join("out/a")).unwrap(), b"both");
     assert!(!dir.path().join("out/console").exists());
 }
+
+#[test]
+fn modules_are_listed_as_json_too() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("image"), sample("text", Packing::Zstd)).unwrap();
+    let json: serde_json::Value =
+        serde_json::from_str(&text(&lsinitrd(dir.path(), &["-m", "--json", "image"]))).unwrap();
+    assert_eq!(json, serde_json::json!({ "kernel": [{ "path": "lib/modules/6.1/kernel/a.ko.xz", "size": 10 }] }));
+}
+
+#[test]
+fn who_has_seen_enough_of_a_list_is_no_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut plan = Plan::default();
+    for number in 0..2000 {
+        plan.add(Entry::file(&format!("etc/file-{number}"), Vec::new(), "test")).unwrap();
+    }
+    let mut image = Vec::new();
+    write(&plan, 0, Packing::None, &mut image).unwrap();
+    fs::write(dir.path().join("image"), image).unwrap();
+    for how in ["--json", "--size"] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = Command::new(env!("CARGO_BIN_EXE_mkdumprd"))
+            .arg0("lsinitrd")
+            .args([how, "image"])
+            .current_dir(dir.path())
+            .stdout(writer)
+            .output()
+            .unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{how}: {output:?}");
+    }
+}

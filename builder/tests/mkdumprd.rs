@@ -17,17 +17,15 @@ fn system() -> (TempDir, FakeSystem) {
     (dir, system)
 }
 
+fn command(system: &FakeSystem, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mkdumprd"));
+    command.args(["--kver", RELEASE, "--sysroot"]).arg(&system.root).arg("--programs").arg(system.programs());
+    command.args(arguments).current_dir(&system.root).env_remove("SOURCE_DATE_EPOCH");
+    command
+}
+
 fn mkdumprd(system: &FakeSystem, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_mkdumprd"))
-        .args(["--kver", RELEASE, "--sysroot"])
-        .arg(&system.root)
-        .arg("--programs")
-        .arg(system.programs())
-        .args(arguments)
-        .current_dir(&system.root)
-        .env_remove("SOURCE_DATE_EPOCH")
-        .output()
-        .unwrap()
+    command(system, arguments).output().unwrap()
 }
 
 fn built(system: &FakeSystem, arguments: &[&str]) -> Vec<u8> {
@@ -262,6 +260,17 @@ fn a_plan_says_what_would_be_in_the_image_and_writes_nothing() {
         "{json}"
     );
     assert_eq!(fs::read_dir(system.root.join("out")).unwrap().count(), 0);
+}
+
+#[test]
+fn who_has_seen_enough_of_a_plan_is_no_error() {
+    let (_dir, system) = system();
+    for how in [&["--plan"][..], &["--plan", "--json"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = command(&system, how).stdout(writer).output().unwrap();
+        assert!(output.status.success(), "{how:?}: {output:?}");
+    }
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn images_of_other_builders_hold_for_us_what_they_hold_for_their_own_programs() 
         inspect::print(&image, "etc/initrd-release", &mut release).unwrap();
         assert!(String::from_utf8(release).unwrap().contains("dracut"), "{how}");
         let mut modules = Vec::new();
-        inspect::modules(&image, &mut modules).unwrap();
+        inspect::modules(&image, false, &mut modules).unwrap();
         assert!(String::from_utf8(modules).unwrap().contains("\nkernel-modules\n"), "{how}");
     }
     let line = format!("mkinitramfs -o /tmp/mkinitramfs.img {} && lsinitramfs /tmp/mkinitramfs.img", others.kver);

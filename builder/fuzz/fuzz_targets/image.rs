@@ -14,7 +14,7 @@ fuzz_target!(|data: &[u8]| {
     let mut out = Vec::new();
     let _ = inspect::list(data, Order::Size, &mut out);
     let _ = inspect::print(data, "init", &mut out);
-    let _ = inspect::modules(data, &mut out);
+    let _ = inspect::modules(data, true, &mut out);
     let _ = inspect::describe(data, &mut out);
     let _ = inspect::diff(data, data, false, &mut out);
     let _ = (unified::initrd(data), unified::kernel(data), unified::release(data));

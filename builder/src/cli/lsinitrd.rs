@@ -40,7 +40,7 @@ pub struct Lsinitrd {
     #[arg(long, requires = "image", conflicts_with_all = ["unpack", "unpack_early", "modules", "print"])]
     pub diff: bool,
     /// List, or tell differences, as JSON
-    #[arg(long, conflicts_with_all = ["modules", "size", "print", "unpack", "unpack_early"])]
+    #[arg(long, conflicts_with_all = ["size", "print", "unpack", "unpack_early"])]
     pub json: bool,
     /// Say more while unpacking
     #[arg(short, long)]

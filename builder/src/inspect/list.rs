@@ -86,26 +86,52 @@ fn size(archive: &Archive, entry: &Entry) -> String {
     }
 }
 
-/// Lists the modules of an image: those of dracut, if it made it, and those of the kernel.
+/// Lists the modules of an image: those of dracut, if it made it, and those of the kernel; with `json` as JSON.
 ///
 /// # Errors
 /// As [`list`].
-pub fn modules(image: &[u8], out: &mut dyn Write) -> anyhow::Result<()> {
+pub fn modules(image: &[u8], json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
     let archive = read(image)?;
-    let files = archive.files();
-    if let Some(listed) = DRACUT_MODULES.iter().find_map(|path| files.get(*path)) {
+    let (files, reasons) = (archive.files(), reasons(&archive));
+    let listed = DRACUT_MODULES.iter().find_map(|path| files.get(*path));
+    let listed = listed.map(|listed| String::from_utf8_lossy(archive.data(listed)).into_owned());
+    let of_kernel = files.iter().filter(|(path, entry)| entry.is(libc::S_IFREG) && is_module(path));
+    let kernel: Vec<DescribedModule> = of_kernel
+        .map(|(path, entry)| DescribedModule {
+            path,
+            size: archive.size(entry),
+            reason: reasons.get(path.as_ref()).map(String::as_str),
+        })
+        .collect();
+    if json {
+        let dracut = listed.as_deref().map(|listed| listed.lines().collect());
+        serde_json::to_writer_pretty(&mut *out, &DescribedModules { dracut, kernel })?;
+        return Ok(writeln!(out)?);
+    }
+    if let Some(listed) = listed {
         writeln!(out, "dracut modules:")?;
-        for line in String::from_utf8_lossy(archive.data(listed)).lines() {
-            writeln!(out, "{}", printable(line))?;
-        }
+        listed.lines().try_for_each(|line| writeln!(out, "{}", printable(line)))?;
         writeln!(out, "kernel modules:")?;
     }
-    let reasons = reasons(&archive);
-    for (path, entry) in files.iter().filter(|(path, entry)| entry.is(libc::S_IFREG) && is_module(path)) {
-        let reason = reasons.get(path.as_ref()).map_or("", String::as_str);
-        writeln!(out, "{:>9} {}  {}", archive.size(entry), printable(path), printable(reason))?;
+    for DescribedModule { path, size, reason } in kernel {
+        writeln!(out, "{size:>9} {}  {}", printable(path), printable(reason.unwrap_or_default()))?;
     }
     Ok(())
+}
+
+#[derive(Serialize)]
+struct DescribedModules<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dracut: Option<Vec<&'a str>>,
+    kernel: Vec<DescribedModule<'a>>,
+}
+
+#[derive(Serialize)]
+struct DescribedModule<'a> {
+    path: &'a str,
+    size: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
 }
 
 fn is_module(path: &str) -> bool {
