@@ -225,3 +225,30 @@ fn who_has_seen_enough_of_a_list_is_no_error() {
         assert!(output.status.success() && output.stderr.is_empty(), "{how}: {output:?}");
     }
 }
+
+#[test]
+fn files_in_a_file_system_of_the_image_are_told_of_with_what_reads_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = libc::S_IFREG | 0o644;
+    for (name, lister) in [("squash-root.img", "unsquashfs -l FILE"), ("erofs-root.img", "dump.erofs")] {
+        fs::write(dir.path().join("image"), raw(&[("init", file, b"init"), (name, file, b"a file system")])).unwrap();
+        let said = |arguments: &[&str]| {
+            let output = lsinitrd(dir.path(), arguments);
+            (output.status.success(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+        };
+        for (arguments, good) in
+            [(&["image"][..], true), (&["-m", "image"], true), (&["-f", "usr/bin/makedumpfile", "image"], false)]
+        {
+            let (is_good, text) = said(arguments);
+            assert!(is_good == good && text.contains(&format!("-f {name} IMAGE")), "{text}");
+            assert!(text.contains(lister), "{text}");
+        }
+        for arguments in [&["--json", "image"][..], &["-m", "--json", "image"]] {
+            let json: serde_json::Value = serde_json::from_str(&said(arguments).1).unwrap();
+            assert_eq!(json["inner"], serde_json::json!([name]));
+        }
+        assert_eq!(said(&["-f", name, "image"]), (true, "a file system".to_owned()));
+    }
+    fs::write(dir.path().join("image"), raw(&[("init", file, b"init")])).unwrap();
+    assert!(!text(&lsinitrd(dir.path(), &["image"])).contains("unsquashfs"));
+}

@@ -1,6 +1,6 @@
 //! What is in an image: for people, and as JSON.
 
-use super::{kind, mode, printable};
+use super::{inner, kind, mode, printable};
 use crate::build::MANIFEST;
 use crate::cpio::read::{Archive, Entry, Part};
 use serde::Serialize;
@@ -67,6 +67,9 @@ pub fn list(image: &[u8], order: Order, out: &mut dyn Write) -> anyhow::Result<(
             writeln!(out, "part {}: {}", number + 1, part_line(part, number < archive.early_parts()))?;
         }
     }
+    for inner in inner::of(&archive) {
+        writeln!(out, "{}", inner.words())?;
+    }
     let total: u64 = archive.entries.iter().map(|entry| archive.size(entry)).sum();
     writeln!(out, "{} entries, {total} bytes in them, {} bytes of image", archive.entries.len(), image.len())?;
     Ok(())
@@ -105,7 +108,7 @@ pub fn modules(image: &[u8], json: bool, out: &mut dyn Write) -> anyhow::Result<
         .collect();
     if json {
         let dracut = listed.as_deref().map(|listed| listed.lines().collect());
-        serde_json::to_writer_pretty(&mut *out, &DescribedModules { dracut, kernel })?;
+        serde_json::to_writer_pretty(&mut *out, &DescribedModules { dracut, kernel, inner: names(&archive) })?;
         return Ok(writeln!(out)?);
     }
     if let Some(listed) = listed {
@@ -116,6 +119,9 @@ pub fn modules(image: &[u8], json: bool, out: &mut dyn Write) -> anyhow::Result<
     for DescribedModule { path, size, reason } in kernel {
         writeln!(out, "{size:>9} {}  {}", printable(path), printable(reason.unwrap_or_default()))?;
     }
+    for inner in inner::of(&archive) {
+        writeln!(out, "{}", inner.words())?;
+    }
     Ok(())
 }
 
@@ -124,6 +130,8 @@ struct DescribedModules<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     dracut: Option<Vec<&'a str>>,
     kernel: Vec<DescribedModule<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    inner: Vec<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -132,6 +140,11 @@ struct DescribedModule<'a> {
     size: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
+}
+
+/// The file systems in it that are not looked into.
+fn names(archive: &Archive) -> Vec<&'static str> {
+    inner::of(archive).into_iter().map(|inner| inner.path).collect()
 }
 
 fn is_module(path: &str) -> bool {
@@ -143,6 +156,9 @@ struct Described<'a> {
     bytes: usize,
     parts: Vec<DescribedPart>,
     entries: Vec<DescribedEntry<'a>>,
+    /// File systems with further files.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    inner: Vec<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -216,6 +232,7 @@ pub fn describe(image: &[u8], out: &mut dyn Write) -> anyhow::Result<()> {
         bytes: image.len(),
         parts: parts.clone().map(described).collect(),
         entries: parts.flat_map(of_part).collect(),
+        inner: names(&archive),
     };
     serde_json::to_writer_pretty(&mut *out, &all)?;
     writeln!(out)?;

@@ -6,6 +6,7 @@
 mod differ;
 mod extract;
 mod find;
+mod inner;
 mod list;
 
 pub use differ::diff;
@@ -70,8 +71,12 @@ struct Place<'a> {
 
 fn find_file<'a>(archive: &'a Archive, path: &str) -> anyhow::Result<Place<'a>> {
     let files = archive.files();
-    let real = follow(archive, &files, path).with_context(|| format!("there is no {path} in it"))?;
-    let entry = files.get(real.as_str()).with_context(|| format!("there is no {path} in it"))?;
+    let missing = || {
+        let inner = inner::of(archive).into_iter().map(|inner| format!(", but {}", inner.words()));
+        format!("there is no {path} in it{}", inner.collect::<String>())
+    };
+    let real = follow(archive, &files, path).with_context(missing)?;
+    let entry = files.get(real.as_str()).with_context(missing)?;
     Ok(Place { entry, content: entry.inode() })
 }
 
