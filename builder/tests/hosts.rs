@@ -1,14 +1,15 @@
 //! Plans for machines that are described in `tests/hosts/NAME.toml`, held against `NAME.plan`: every module with its reason,
-//! firmware and keys with theirs, and in which layers the target is put together.
+//! firmware and keys with theirs, and in which layers the target is put together; and what all of it takes.
 //!
 //! `KDUMP_GOLDEN=update cargo test -p kdump-builder --test hosts` writes the plans anew.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use clap::Parser;
 use kdump_builder::asked::Asked;
-use kdump_builder::build::{self, Built, Request};
+use kdump_builder::build::{self, Built, Planned, Request};
 use kdump_builder::cli::Kdumpctl;
 use kdump_builder::config::Files;
+use kdump_builder::estimate::Estimate;
 use kdump_builder::fake::{FakeSystem, described};
 use kdump_builder::host::Tree;
 use kdump_builder::kdumpctl;
@@ -48,7 +49,8 @@ fn told(built: &Built) -> String {
     text.extend(
         hooks.network.iter().flat_map(|network| &network.interfaces).map(|on| format!("interface: {}\n", on.name)),
     );
-    text.extend(built.modules.iter().map(|module| format!("module {}: {}\n", module.name, module.reason)));
+    let module = |module: &Planned| format!("module {} ({} bytes): {}\n", module.name, module.size, module.reason);
+    text.extend(built.modules.iter().map(module));
     let others = [
         "lib/firmware/",
         "etc/kdump/send/",
@@ -63,8 +65,15 @@ fn told(built: &Built) -> String {
     text.extend(
         entries
             .filter(|entry| !entry.reason.contains("interpreter"))
-            .map(|entry| format!("/{}: {}\n", entry.path, entry.reason)),
+            .map(|entry| format!("/{} ({} bytes): {}\n", entry.path, entry.size(), entry.reason)),
     );
+    // The image as a whole has the shell of the machine that tests, which runs the collector of a fake machine.
+    let of_kernel = built.plan.entries().filter(|entry| entry.path.starts_with("lib/modules/"));
+    text += &format!("/lib/modules: {} bytes\n", of_kernel.map(|entry| entry.size()).sum::<u64>());
+    let without_image = Estimate { image: 0, unpacked: 0, ..built.estimate.clone() };
+    let parts = without_image.parts().into_iter().filter(|(_, bytes)| *bytes > 0);
+    text.extend(parts.map(|(name, bytes)| format!("memory of {name}: {bytes} bytes\n")));
+    text += &format!("memory without the image: {} bytes, crashkernel={without_image}\n", without_image.sum());
     text.extend(built.warnings.iter().map(|warning| format!("warning: {warning}\n")));
     text
 }
