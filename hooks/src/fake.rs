@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 mod example;
+pub mod fuzz;
 mod keys;
 mod livepatch;
 mod net;
