@@ -288,6 +288,35 @@ fn a_test_leaves_a_mark_in_the_log_by_which_its_dump_is_known_after_the_reboot()
 }
 
 #[test]
+fn a_test_whose_target_is_not_mounted_has_not_failed_and_is_looked_for_again() {
+    let machine = Machine::new();
+    machine.holds_dumps();
+    machine.write("proc/sys/kernel/random/boot_id", "first\n");
+    machine.says("start");
+    machine.write("sys/kernel/kexec_crash_loaded", "1\n");
+    for path in ["dev/kmsg", "proc/sysrq-trigger", "dev/vdb1"] {
+        machine.write(path, "");
+    }
+    machine.says("test --force");
+    machine.write("proc/sys/kernel/random/boot_id", "second\n");
+    machine.write("etc/kdump.conf", "path /crash\next4 /dev/vdb1\n");
+    machine.write("sys/class/block/vdb1/dev", "8:17\n");
+    let said = machine.run("start").1;
+    assert!(said.contains("(/dev/vdb1 is not mounted here)"), "{said}");
+    assert_eq!(machine.json("test --result --json")["state"], "manual");
+    let mount = "2 1 8:17 / /mnt/my\\040disk rw - ext4 /dev/vdb1 rw\n3 1 8:17 /crash /bound rw - ext4 /dev/vdb1 rw\n";
+    machine.write("proc/self/mountinfo", mount);
+    let log = format!("[    1.0] {}\n", machine.read("dev/kmsg"));
+    for (name, text) in [("vmcore-dmesg.txt", &*log), ("status.json", "{\"outcome\": \"complete\"}")] {
+        machine.write(&format!("mnt/my disk/crash/127.0.0.1-2026-01-02-00:00:00/{name}"), text);
+    }
+    let bound = machine.system.root.join("bound");
+    std::os::unix::fs::symlink("mnt/my disk/crash", bound).unwrap();
+    assert!(machine.says("test --result").contains("succeeded: "));
+    assert_eq!(machine.json("dumps list --json").as_array().unwrap().len(), 1);
+}
+
+#[test]
 fn dumps_are_listed_shown_verified_and_pruned() {
     let machine = Machine::new();
     machine.write("etc/kdump.conf", "path /var/crash\n");

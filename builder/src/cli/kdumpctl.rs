@@ -106,7 +106,8 @@ pub enum Word {
         /// Do not ask
         #[arg(long)]
         force: bool,
-        /// Crash nothing; say how the last test came out: exit 0 if its dump is complete, 1 if not, 3 if there was none
+        /// Crash nothing; say how the last test came out: exit 0 if its dump is complete, 1 if not or if this
+        /// machine cannot tell, 3 if there was no test
         #[arg(long, conflicts_with = "force")]
         result: bool,
         /// How it is told

@@ -21,6 +21,29 @@ pub struct Holder {
     pub path: PathBuf,
 }
 
+/// A mounted file system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// The file system's type.
+    pub fstype: String,
+    /// What is mounted.
+    pub source: String,
+    /// Its device number, such as `254:1`.
+    pub number: String,
+    /// Which directory of it is mounted.
+    pub root: PathBuf,
+    /// Where.
+    pub point: PathBuf,
+}
+
+/// All that is mounted; nothing where that cannot be told.
+pub fn all(tree: &Tree) -> Vec<Mount> {
+    let text = tree.line("proc/self/mountinfo").unwrap_or_default();
+    let mounts = text.lines().filter_map(parse);
+    let mount = |(point, Holder { fstype, source, number, path })| Mount { fstype, source, number, root: path, point };
+    mounts.map(mount).collect()
+}
+
 /// Finds the file system that holds `directory`, which need not exist yet.
 ///
 /// # Errors

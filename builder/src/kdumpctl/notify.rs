@@ -7,9 +7,9 @@
 //! would be lost.
 
 use super::Machine;
-use crate::config::{Config, TargetLine, notify};
+use super::places::Places;
+use crate::config::{Config, notify};
 use crate::gather::programs::Programs;
-use crate::host::{Tree, sysfs};
 use anyhow::Context;
 use kdump_hooks::notify::tls::Lender;
 use kdump_hooks::notify::{MARK, News, Notice, Notify};
@@ -40,8 +40,9 @@ pub(super) fn run(machine: &Machine) {
         Ok(lender) => lender,
         Err(error) => return log::warn!("nobody can be told: {error:#}"),
     };
-    let mut news: Vec<(PathBuf, News)> =
-        directories(&config, &machine.tree).iter().flat_map(|dir| unheard(dir)).collect();
+    // Dumps on another machine may be of others.
+    let dirs = Places::of(&config, &machine.tree).local;
+    let mut news: Vec<(PathBuf, News)> = dirs.iter().flat_map(|dir| unheard(dir)).collect();
     news.sort_by(|a, b| a.0.cmp(&b.0));
     for (dump, news) in news.iter().take(MOST) {
         let mut status = whole(&news.status);
@@ -85,28 +86,6 @@ fn whole(text: &str) -> Option<Status> {
     (serde_json::from_str::<serde_json::Value>(text).ok()? == again).then_some(status)
 }
 
-/// Where dumps are on the disks of this machine.
-pub(super) fn directories(config: &Config, tree: &Tree) -> Vec<PathBuf> {
-    let path = &config.dump.path.value;
-    if config.dump.targets.is_empty() {
-        return vec![tree.path(relative(path))];
-    }
-    let mounts = fs::read_to_string(tree.path("proc/self/mounts")).unwrap_or_default();
-    let mut found = Vec::new();
-    for wanted in &config.dump.targets {
-        let TargetLine::Filesystem { device, .. } = &wanted.value.line else { continue };
-        let names = sysfs::block_names(tree, device);
-        let point = mounts.lines().find_map(|line| {
-            let (node, rest) = line.split_once(' ')?;
-            let name = tree.canonical(Path::new(node)).ok()?.file_name()?.to_str()?.to_owned();
-            names.contains(&name).then(|| rest.split(' ').next()).flatten()
-        });
-        let path = wanted.value.path.as_ref().unwrap_or(path);
-        found.extend(point.map(|point| tree.path(relative(Path::new(point))).join(relative(path))));
-    }
-    found
-}
-
 fn relative(path: &Path) -> &Path {
     path.strip_prefix("/").unwrap_or(path)
 }
@@ -131,6 +110,7 @@ fn unheard(dir: &Path) -> Vec<(PathBuf, News)> {
 mod tests {
     use super::*;
     use crate::config::Files;
+    use crate::host::Tree;
     use crate::kexec::fake::FakeKexec;
     use std::io::{BufRead, BufReader, Write};
     use std::net::TcpListener;

@@ -77,6 +77,14 @@ pub fn recover(device: &Path, base: &Path, programs: Option<&Path>) -> anyhow::R
 
 /// A dump that is to be recovered.
 struct Job<'a> {
+/// Whether a dump is on `device`, damaged or not.
+///
+/// # Errors
+/// It cannot be read.
+pub fn has_dump(device: &Path) -> anyhow::Result<bool> {
+    Ok(!matches!(Source::open(device, false)?.look(), Ok(Found::Nothing)))
+}
+
     source: &'a Source,
     /// Tells this dump from any other.
     id: String,

@@ -80,6 +80,16 @@ pub(super) fn before_start(machine: &Machine, config: &Config, out: &mut dyn Wri
 
 fn say(device: &Path, recovered: &Recovered, out: &mut dyn Write) -> anyhow::Result<()> {
     let Recovered { directory, outcome, reason } = recovered;
+/// What is on the configured raw target still.
+pub(super) fn waiting(machine: &Machine, config: &Config) -> Option<String> {
+    match configured(machine, config) {
+        Ok(Some(device)) if matches!(recover::has_dump(&device), Ok(false)) => None,
+        Ok(Some(device)) => Some(format!("what is on {} has not been recovered", device.display())),
+        Ok(None) => None,
+        Err(error) => Some(format!("{error:#}")),
+    }
+}
+
     let why = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
     writeln!(out, "Recovered the dump on {} into {} ({outcome}{why})", device.display(), directory.display())?;
     Ok(())

@@ -4,9 +4,11 @@
 //! dump is known afterwards: `vmcore-dmesg.txt` has it. What was expected is noted below `/var/lib/kdump` first.
 //!
 //! May surprise: the result is looked for at the next `start`, `status` or `test --result`, in the dumps on the disks of
-//! this machine. A dump that went elsewhere can only be judged there; the line to look for is told.
+//! this machine and in what it has mounted. A dump that went elsewhere can only be judged there; the line to look for is
+//! told, and as long as no dump was found it is looked for again.
 
 use super::dumps::{self, Dump};
+use super::places::Places;
 use super::{Machine, kernel, load, status};
 use crate::config::Config;
 use anyhow::{Context, bail};
@@ -36,7 +38,7 @@ pub(super) enum State {
     Success,
     /// A dump came out, and it is not complete; or none did.
     Fail,
-    /// Dumps go to another machine, where somebody has to look.
+    /// Dumps are where this machine cannot look, and somebody has to.
     Manual,
 }
 
@@ -75,7 +77,7 @@ impl fmt::Display for Record {
             (State::Success, None) => write!(f, "test {id} succeeded"),
             (State::Fail, Some(dump)) => write!(f, "test {id} failed: {}", dump.display()),
             (State::Fail, None) => write!(f, "test {id} failed: no dump"),
-            (State::Manual, _) => write!(f, "test {id}: look there for a dump whose log has `{}`", mark(id)),
+            (State::Manual, _) => write!(f, "test {id}: look for a dump whose log has `{}` where it went", mark(id)),
         }?;
         if let Some(reason) = &self.reason {
             write!(f, " ({reason})")?;
@@ -175,7 +177,7 @@ fn told(record: Option<Record>, json: bool, out: &mut dyn Write) -> anyhow::Resu
 
 /// At a start: finds out how the test came out, if there was one, and says so once.
 pub(super) fn settle(machine: &Machine, config: &Config, out: &mut dyn Write) -> anyhow::Result<()> {
-    let Some(before) = read(machine).filter(|record| record.state == State::Pending) else { return Ok(()) };
+    let Some(before) = read(machine) else { return Ok(()) };
     let Some(after) = record(machine, config).filter(|after| after.state != before.state) else { return Ok(()) };
     // VMCORE_CREATION_NOTIFICATION: it is noted in any case.
     if config.system.creation_notification.as_ref().is_none_or(|given| given.value) {
@@ -191,16 +193,17 @@ pub(super) fn settle(machine: &Machine, config: &Config, out: &mut dyn Write) ->
 pub(super) fn record(machine: &Machine, config: &Config) -> Option<Record> {
     let mut record = read(machine)?;
     record.image_is_newer = load::written(&record.image).is_none_or(|written| written != record.image_written);
-    if record.state != State::Pending || record.boot == boot(machine) {
+    if record.dump.is_some() || record.boot == boot(machine) {
         return Some(record);
     }
     let mark = mark(&record.id);
-    let dump = dumps::all(machine, config).into_iter().find(|dump| has_mark(&dump.path, &mark));
+    let places = Places::with_raw(machine, config);
+    let dump = dumps::below(&places.all()).into_iter().find(|dump| has_mark(&dump.path, &mark));
     (record.state, record.reason) = match &dump {
         Some(Dump { outcome, .. }) if outcome == "complete" => (State::Success, None),
         Some(Dump { outcome, .. }) => (State::Fail, Some(format!("the dump is {outcome}"))),
-        None if dumps::go_elsewhere(config) => (State::Manual, Some("dumps go to another machine".to_owned())),
-        None => (State::Fail, None),
+        None if places.unseen.is_empty() => (State::Fail, None),
+        None => (State::Manual, Some(places.unseen.join(", "))),
     };
     record.dump = dump.map(|dump| dump.path);
     Some(record)

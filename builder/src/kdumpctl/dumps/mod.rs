@@ -10,14 +10,17 @@ mod prune;
 mod show;
 pub(super) mod verify;
 
-use super::{Machine, notify};
+use super::Machine;
+use super::places::Places;
 use crate::cli::{Dumps, Place};
-use crate::config::{Config, TargetLine};
+use crate::config::Config;
 use kdump_init::status::FILE;
 use serde::Serialize;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -53,21 +56,23 @@ pub(super) fn run(machine: &Machine, what: &Dumps, out: &mut dyn Write) -> anyho
         }
         Dumps::Verify { dumps, which, how } => verify::run(machine, &found(machine, which)?, dumps, how.json, out),
         Dumps::Prune { keep, dry_run, which, how } => {
-            prune::run(machine, &directories(machine, which)?, *keep, *dry_run, how.json, out)
+            // What is on another machine may be of others, unless somebody names it.
+            let dirs = directories(machine, which, |places| places.local)?;
+            prune::run(machine, &dirs, *keep, *dry_run, how.json, out)
         }
     }
 }
 
-/// The directories that hold dumps.
-fn directories(machine: &Machine, which: &Place) -> anyhow::Result<Vec<PathBuf>> {
+/// The directories that hold dumps: the one that is named, else those of the configured places.
+fn directories(machine: &Machine, which: &Place, of: fn(Places) -> Vec<PathBuf>) -> anyhow::Result<Vec<PathBuf>> {
     match &which.dir {
         Some(dir) => Ok(vec![dir.clone()]),
-        None => Ok(notify::directories(&Config::read(&machine.files)?, &machine.tree)),
+        None => Ok(of(Places::of(&Config::read(&machine.files)?, &machine.tree))),
     }
 }
 
 fn found(machine: &Machine, which: &Place) -> anyhow::Result<Vec<Dump>> {
-    let dirs = directories(machine, which)?;
+    let dirs = directories(machine, which, |places| places.all())?;
     for dir in dirs.iter().filter(|dir| !dir.is_dir()) {
         log::info!("there is no directory {}: no dump has been saved there", dir.display());
     }
@@ -77,31 +82,21 @@ fn found(machine: &Machine, which: &Place) -> anyhow::Result<Vec<Dump>> {
     Ok(below(&dirs))
 }
 
-/// All dumps, newest first.
-pub(super) fn all(machine: &Machine, config: &Config) -> Vec<Dump> {
-    below(&notify::directories(config, &machine.tree))
-}
-
 /// The newest dump of ours.
 pub(super) fn newest(machine: &Machine, config: &Config) -> Option<Dump> {
-    all(machine, config).into_iter().find(|dump| dump.outcome != "foreign")
+    let dirs = Places::of(config, &machine.tree).local;
+    below(&dirs).into_iter().find(|dump| dump.outcome != "foreign")
 }
 
-/// Whether some dumps may be where this machine cannot look.
-pub(super) fn go_elsewhere(config: &Config) -> bool {
-    config
-        .dump
-        .targets
-        .iter()
-        .any(|target| !matches!(target.value.line, TargetLine::Filesystem { .. } | TargetLine::Raw(_)))
-}
-
-fn below(dirs: &[PathBuf]) -> Vec<Dump> {
+/// All dumps in these directories, newest first.
+pub(super) fn below(dirs: &[PathBuf]) -> Vec<Dump> {
     let entries = dirs.iter().flat_map(|dir| fs::read_dir(dir).into_iter().flatten().flatten());
     let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
     let mut dumps: Vec<Dump> = folders.filter_map(|entry| Dump::read(entry.path())).collect();
     dumps.sort_by(|one, other| (other.stamp(), &other.path).cmp(&(one.stamp(), &one.path)));
-    dumps.dedup();
+    // The same one is seen at each mount point of its disk.
+    let mut seen = BTreeSet::new();
+    dumps.retain(|dump| fs::metadata(&dump.path).map_or(true, |meta| seen.insert((meta.dev(), meta.ino()))));
     dumps
 }
 
