@@ -376,6 +376,28 @@ fn the_next_kernel_waits_for_a_reboot_or_is_booted_at_once() {
     fs::write(&kernel, "mine").unwrap();
     machine.says(&format!("kexec --kernel {} --append=quiet --now", kernel.display()));
     assert_eq!(machine.journal(), ["load for a reboot mine 0 `quiet`", "boot"]);
+    // What was loaded before would be booted in its place.
+    for words in ["kexec --now --kernel /mine", "kexec --now --initrd /mine"] {
+        let refused =
+            Kdumpctl::try_parse_from(["kdumpctl"].into_iter().chain(words.split(' '))).unwrap_err().to_string();
+        assert!(refused.contains("--append <LINE>|--reuse-cmdline"), "{refused}");
+    }
+}
+
+#[test]
+fn no_kernel_is_loaded_while_another_kdumpctl_is_at_work() {
+    let machine = Machine::new();
+    machine.write(&format!("boot/initrd.img-{RELEASE}"), "initrd");
+    machine.write("run/kdump.lock", "");
+    let lock = fs::File::options().write(true).open(machine.system.root.join("run/kdump.lock")).unwrap();
+    lock.lock().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            std::thread::sleep(std::time::Duration::from_secs(2));
+            drop(lock);
+        });
+        assert!(machine.says("kexec --reuse-cmdline").contains("Another kdumpctl is at work"));
+    });
 }
 
 #[test]

@@ -260,22 +260,23 @@ pub struct Place {
 
 /// What `kexec` is told.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
+#[command(group = clap::ArgGroup::new("command_line").multiple(true))]
 pub struct Kexec {
     /// Boot what is loaded at once: file systems are synced, nothing is shut down. Without it, `systemctl kexec` or a
     /// reboot of the system boots it
     #[arg(long)]
     pub now: bool,
-    /// The kernel [default: that of the running release]
-    #[arg(long, value_name = "FILE")]
+    /// The kernel, with a command line for it [default: that of the running release]
+    #[arg(long, value_name = "FILE", requires = "command_line")]
     pub kernel: Option<PathBuf>,
-    /// Its initramfs [default: that of the running release]
-    #[arg(long, value_name = "FILE")]
+    /// Its initramfs, with a command line for it [default: that of the running release]
+    #[arg(long, value_name = "FILE", requires = "command_line")]
     pub initrd: Option<PathBuf>,
     /// Its command line
-    #[arg(long, value_name = "LINE", required_unless_present_any = ["reuse_cmdline", "now", "unload"])]
+    #[arg(long, value_name = "LINE", group = "command_line", required_unless_present_any = ["reuse_cmdline", "now", "unload"])]
     pub append: Option<String>,
     /// Take the running kernel's command line; --append goes behind it
-    #[arg(long)]
+    #[arg(long, group = "command_line")]
     pub reuse_cmdline: bool,
     /// Take back what was loaded
     #[arg(long, conflicts_with_all = ["now", "append", "reuse_cmdline", "kernel", "initrd"])]

@@ -91,7 +91,7 @@ pub fn run(typed: &Kdumpctl, tree: Tree, kexec: &dyn Kexec, out: &mut dyn Write)
         Word::Test { force, result, how } => test::run(&machine, *force, *result, how.json, out),
         Word::Rehearse(what) => rehearse::run(&machine, what, out),
         Word::Dumps(what) => dumps::run(&machine, what, out),
-        Word::Kexec(what) => kexec::run(&machine, what, out).map(|()| ExitCode::SUCCESS),
+        Word::Kexec(what) => locked(&machine, out, &|out| kexec::run(&machine, what, out)),
     }
 }
 
