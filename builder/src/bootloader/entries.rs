@@ -15,7 +15,9 @@ use std::path::{Path, PathBuf};
 
 /// Where they are.
 pub(super) const FOLDERS: [&str; 3] = ["boot/loader/entries", "efi/loader/entries", "boot/efi/loader/entries"];
-const NEXT: &str = "etc/kernel/cmdline";
+pub(super) const NEXT: &str = "etc/kernel/cmdline";
+/// What counts where that is missing.
+const SHIPPED: &str = "usr/lib/kernel/cmdline";
 /// Where unified kernel images are; they hold their command lines themselves.
 const UNIFIED: [&str; 3] = ["boot/EFI/Linux", "efi/EFI/Linux", "boot/efi/EFI/Linux"];
 
@@ -24,48 +26,83 @@ pub(super) fn plan(tree: &Tree, which: &Which, edit: &Edit, plan: &mut Plan) -> 
     let entries = entries(tree)?;
     let grubby = tree.path("usr/sbin/grubby").is_file();
     let mut found = false;
-    for (path, text) in entries {
-        let linux = field(&text, "linux").or_else(|| field(&text, "efi")).unwrap_or_default();
-        if !which.means(linux, field(&text, "version")) {
+    for (path, text) in entries.iter().filter(|(_, text)| has_command_line(text)) {
+        let linux = ["linux", "efi", "uki"].iter().find_map(|key| field(text, key)).unwrap_or_default();
+        if !which.means(linux, field(text, "version")) {
             continue;
         }
         found = true;
         let parts: Vec<&str> = text.lines().filter_map(|line| value(line, "options")).collect();
         if !edit.is_for(&parts) {
-            plan.leave(&path);
+            plan.leave(path);
             continue;
         }
-        let after = edited(&text, edit);
+        let after = edited(text, edit);
         plan.fresh = matches!(which, Which::New(_));
-        match grubby && after != text {
+        match grubby && after != *text {
             true => tell_grubby(plan, linux, edit),
-            false => plan.change(&path, Some(text), after),
+            false => plan.change(path, Some(text.clone()), after),
         }
     }
-    let unified = UNIFIED.iter().any(|dir| !conf_like(tree, dir, "efi").is_empty());
-    if let (Which::All, Some(text)) = (which, read(tree, NEXT)?) {
-        found |= unified;
-        let end = if text.ends_with('\n') { "\n" } else { "" };
-        let is_for = edit.is_for(&[text.trim_end()]);
-        match is_for {
-            true => {
-                let after = format!("{}{end}", edit.apply(text.trim_end()));
-                plan.change(&Path::new("/").join(NEXT), Some(text.clone()), after);
-            }
-            false => plan.leave(Path::new(NEXT)),
-        }
-        if unified && is_for {
-            plan.notes.push(
-                "a unified kernel image holds its command line itself: build it anew, with `kernel-install add` or as it was built"
-                    .to_owned(),
-            );
-        }
+    if *which == Which::All {
+        found |= plan_next(tree, edit, found, plan)?;
     }
     // Entries alone say nothing to zipl before it has been run.
     if found && tree.path("etc/zipl.conf").is_file() {
         plan.run(&[&["zipl"]]);
     }
     Ok(found)
+}
+
+/// What kernel-install gives to the kernels to come, and all that concerns unified kernel images, which hold their command
+/// lines themselves. Whether there was anything.
+fn plan_next(tree: &Tree, edit: &Edit, has_entries: bool, plan: &mut Plan) -> anyhow::Result<bool> {
+    let unified = unified(tree)?;
+    let own = read(tree, NEXT)?;
+    // The distribution's is as good as ours until there is one of ours.
+    let shipped = if has_entries || unified.is_some() { read(tree, SHIPPED)? } else { None };
+    let Some(text) = own.clone().or(shipped) else {
+        if let (Some(image), true) = (unified, has_entries) {
+            plan.notes.push(format!(
+                "{image} is a unified kernel image, which holds its command line itself: write that to /{NEXT} with `{}`, \
+                 then build the image anew",
+                edit.added().collect::<Vec<_>>().join(" ")
+            ));
+        }
+        return Ok(false);
+    };
+    if !edit.is_for(&[text.trim_end()]) {
+        plan.leave(Path::new(NEXT));
+        return Ok(unified.is_some());
+    }
+    let end = if text.ends_with('\n') { "\n" } else { "" };
+    let after = format!("{}{end}", edit.apply(text.trim_end()));
+    if own.is_some() || after != text {
+        plan.change(&Path::new("/").join(NEXT), own, after);
+    }
+    if let Some(image) = &unified {
+        plan.notes.push(format!(
+            "{image} is a unified kernel image, which holds its command line itself: build it anew, with `kernel-install add` \
+             or as it was built"
+        ));
+    }
+    Ok(unified.is_some())
+}
+
+/// Whether an entry has a command line of its own. An image that has one in itself, and any other program of the
+/// firmware, would take `options` in the place of what it has, or as something else altogether.
+fn has_command_line(text: &str) -> bool {
+    field(text, "linux").is_some() || field(text, "options").is_some()
+}
+
+/// A unified kernel image that the boot loader shows, if there is one.
+pub(super) fn unified(tree: &Tree) -> anyhow::Result<Option<String>> {
+    let found = UNIFIED.iter().find_map(|dir| Some(format!("/{dir}/{}", conf_like(tree, dir, "efi").first()?)));
+    let of_entry = |(_, text): &(PathBuf, String)| field(text, "uki").map(str::to_owned);
+    Ok(match found {
+        Some(found) => Some(found),
+        None => entries(tree)?.iter().filter(|(_, text)| !has_command_line(text)).find_map(of_entry),
+    })
 }
 
 /// Whether any kernel has an entry of its own.
@@ -213,6 +250,37 @@ mod tests {
         assert_eq!(edited("options \n", &crashkernel("1M")), "options crashkernel=1M\n");
         let two = "options crashkernel=9M a\noptions b";
         assert_eq!(edited(two, &crashkernel("1M")), "options a\noptions b crashkernel=1M");
+    }
+
+    #[test]
+    fn what_holds_its_command_line_itself_or_is_no_kernel_gets_none() {
+        let others = [
+            ("boot/loader/entries/uki.conf", "title x\nuki /EFI/Linux/a.efi\n"),
+            ("boot/loader/entries/shell.conf", "title Shell\nefi /shellx64.efi\n"),
+            ("boot/loader/entries/stub.conf", "efi /vmlinuz-6.1\noptions quiet\n"),
+        ];
+        let plan = changed(&others, &Which::All);
+        let [change] = &plan.changes[..] else { panic!("{plan:?}") };
+        assert_eq!(change.after, "efi /vmlinuz-6.1\noptions quiet crashkernel=256M\n");
+        let note = "/EFI/Linux/a.efi is a unified kernel image, which holds its command line itself: write that to \
+            /etc/kernel/cmdline with `crashkernel=256M`, then build the image anew";
+        assert_eq!(plan.notes, [note]);
+        let (_dir, tree) = tree(&others[..2]);
+        let error = super::super::plan(&tree, &Which::All, &crashkernel("256M")).unwrap_err().to_string();
+        assert!(error.starts_with("/EFI/Linux/a.efi is a unified kernel image"), "{error}");
+    }
+
+    #[test]
+    fn the_distributions_line_of_kernels_to_come_is_taken_over_with_ours() {
+        let files = [("boot/EFI/Linux/a.efi", ""), ("usr/lib/kernel/cmdline", "root=/dev/x\n")];
+        let plan = changed(&files, &Which::All);
+        let [change] = &plan.changes[..] else { panic!("{plan:?}") };
+        assert_eq!((change.path.to_str().unwrap(), &change.before), ("/etc/kernel/cmdline", &None));
+        assert_eq!(change.after, "root=/dev/x crashkernel=256M\n");
+        assert!(plan.notes[0].starts_with("/boot/EFI/Linux/a.efi is a unified kernel image"), "{:?}", plan.notes);
+        let (_dir, tree) = tree(&files);
+        plan.apply(&tree).unwrap();
+        assert!(super::super::plan(&tree, &Which::All, &crashkernel("256M")).unwrap().is_settled());
     }
 
     #[test]

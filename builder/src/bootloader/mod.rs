@@ -118,6 +118,14 @@ pub fn plan(tree: &Tree, which: &Which, edit: &Edit) -> anyhow::Result<Plan> {
     if !found {
         let by_hand: Vec<&str> = edit.added().collect();
         match which {
+        if let (Which::All, Some(image)) = (which, entries::unified(tree)?) {
+            bail!(
+                "{image} is a unified kernel image, which holds its command line itself: write that to /{} with `{}`, then \
+                 build the image anew",
+                entries::NEXT,
+                by_hand.join(" ")
+            );
+        }
             Which::All => bail!(
                 "there is no boot loader that is known: neither entries in {} nor /etc/zipl.conf nor /etc/default/grub \
                  is there; put `{}` on the kernel command line yourself",
