@@ -2,7 +2,8 @@
 //!
 //! In: the files of a machine, whose boot entry is meant, and an [`Edit`] of command lines. Out: a [`Plan`]: which files
 //! change and how, and which programs have to be told. Nothing is written before [`Plan::apply`], which leaves what was
-//! there beside each file, with [`BACKUP`] at the end of its name, but for the entry of a new kernel, which goes with it.
+//! there before the first change of ours beside each file, with [`BACKUP`] at the end of its name, but for the entry of a
+//! new kernel, which goes with it.
 //!
 //! | file | has |
 //! |---|---|
@@ -25,7 +26,7 @@ use crate::host::{Tree, kernel::running_release};
 use anyhow::{Context, bail};
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -117,7 +118,6 @@ pub fn plan(tree: &Tree, which: &Which, edit: &Edit) -> anyhow::Result<Plan> {
     found |= grub::plan(tree, which, edit, found, &mut plan)?;
     if !found {
         let by_hand: Vec<&str> = edit.added().collect();
-        match which {
         if let (Which::All, Some(image)) = (which, entries::unified(tree)?) {
             bail!(
                 "{image} is a unified kernel image, which holds its command line itself: write that to /{} with `{}`, then \
@@ -126,6 +126,7 @@ pub fn plan(tree: &Tree, which: &Which, edit: &Edit) -> anyhow::Result<Plan> {
                 by_hand.join(" ")
             );
         }
+        match which {
             Which::All => bail!(
                 "there is no boot loader that is known: neither entries in {} nor /etc/zipl.conf nor /etc/default/grub \
                  is there; put `{}` on the kernel command line yourself",
@@ -267,10 +268,10 @@ fn write(tree: &Tree, change: &Change, copy: bool) -> anyhow::Result<()> {
     if let Some(before) = &change.before {
         mode = fs::metadata(&path)?.permissions().mode() & 0o7777;
         if copy {
-            let backup = path.with_added_extension(BACKUP);
-            fs::write(&backup, before).with_context(|| format!("cannot keep a copy as {}", backup.display()))?;
-            fs::set_permissions(&backup, fs::Permissions::from_mode(mode))?;
+            keep(&path.with_added_extension(BACKUP), before, mode)?;
         }
+    } else {
+        fs::create_dir_all(folder)?;
     }
     let mut new = tempfile::NamedTempFile::new_in(folder)?;
     new.write_all(change.after.as_bytes())?;
@@ -279,6 +280,20 @@ fn write(tree: &Tree, change: &Change, copy: bool) -> anyhow::Result<()> {
     new.persist(&path)?;
     fs::File::open(folder)?.sync_all()?;
     Ok(())
+}
+
+/// Keeps a copy of what was there. One that is there already stays: it has what was there before any change of ours.
+fn keep(backup: &Path, before: &str, mode: u32) -> anyhow::Result<()> {
+    let opened = fs::File::options().write(true).create_new(true).mode(mode).open(backup);
+    let kept = match opened {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
+        opened => opened.and_then(|mut file| {
+            file.write_all(before.as_bytes())?;
+            file.set_permissions(fs::Permissions::from_mode(mode))?;
+            file.sync_all()
+        }),
+    };
+    kept.with_context(|| format!("cannot keep a copy as {}", backup.display()))
 }
 
 #[cfg(test)]
@@ -317,6 +332,9 @@ mod tests {
         }
         let again = super::plan(&tree, &Which::All, &crashkernel("256M")).unwrap();
         assert_eq!((again.changes.len(), again.settled.len()), (0, 1));
+        super::plan(&tree, &Which::All, &crashkernel("300M")).unwrap().apply(&tree).unwrap();
+        let kept = fs::read_to_string(tree.path("etc/default/grub.before-kdump")).unwrap();
+        assert_eq!(kept, "GRUB_CMDLINE_LINUX=\"quiet\"\n", "the copy is of what was there before any change");
     }
 
     #[test]
