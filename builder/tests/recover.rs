@@ -12,7 +12,7 @@ use kdump_hooks::raw::layout::{FLATTENED, Header, Name, Part, State, aligned};
 use kdump_init::dump::sha256_of;
 use serde_json::Value;
 use std::fs;
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tempfile::TempDir;
@@ -218,8 +218,11 @@ fn an_attempt_that_was_interrupted_is_gone_on_with_in_the_same_directory() {
     assert!(error.contains("cannot rebuild") && error.contains("no space left"), "{error}");
     let (dir, names, _) = machine.dump();
     assert_eq!(names, ["recovery-incomplete", "vmcore-dmesg.txt"]);
+    let inode = || fs::metadata(machine.base().join(&dir).join("vmcore-dmesg.txt")).unwrap().ino();
+    let first = inode();
     machine.collector(COLLECTOR);
     machine.run(&["recover"]).0.unwrap();
+    assert_eq!(inode(), first, "what was saved is saved once");
     assert_eq!((machine.dump().0, machine.dump().1), (dir, FILES.map(str::to_owned).to_vec()));
 }
 

@@ -5,7 +5,8 @@
 //! Reads the raw streams of makedumpfile too, which have no header.
 //!
 //! May surprise: nothing is cleared unless everything has been saved and flushed. Until then the directory has a file
-//! `recovery-incomplete` that says of which dump it is, so that another attempt goes on in the same directory.
+//! `recovery-incomplete` that says of which dump it is, so that another attempt goes on in the same directory,
+//! with those files that are not finished.
 
 mod source;
 pub mod stream;
@@ -20,7 +21,7 @@ use sha2::{Digest, Sha256};
 use source::{Found, Source};
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -67,16 +68,15 @@ pub fn recover(device: &Path, base: &Path, programs: Option<&Path>) -> anyhow::R
         .create(base)
         .with_context(|| format!("cannot make the directory {}", base.display()))?;
     let job = Job::of(&source, found)?;
-    job.fits(base)?;
-    let dir = job.directory(base)?;
+    let earlier = job.earlier(base)?;
+    job.fits(base, earlier.as_deref())?;
+    let dir = job.directory(base, earlier)?;
     let recovered = job.save(&dir, &collector)?;
     source.clear()?;
     fs::remove_file(dir.path().join(MARK)).with_context(|| format!("cannot remove {MARK}"))?;
     Ok(Some(recovered))
 }
 
-/// A dump that is to be recovered.
-struct Job<'a> {
 /// Whether a dump is on `device`, damaged or not.
 ///
 /// # Errors
@@ -85,6 +85,8 @@ pub fn has_dump(device: &Path) -> anyhow::Result<bool> {
     Ok(!matches!(Source::open(device, false)?.look(), Ok(Found::Nothing)))
 }
 
+/// A dump that is to be recovered.
+struct Job<'a> {
     source: &'a Source,
     /// Tells this dump from any other.
     id: String,
@@ -174,16 +176,18 @@ impl<'a> Job<'a> {
         Ok(piece)
     }
 
-    /// Whether there is room for it.
-    fn fits(&self, base: &Path) -> anyhow::Result<()> {
+    /// Whether there is room for it. What an earlier attempt has taken is there already, or is given back.
+    fn fits(&self, base: &Path, earlier: Option<&Path>) -> anyhow::Result<()> {
         let room = statvfs(base).with_context(|| format!("cannot tell the room in {}", base.display()))?;
         let room = room.blocks_available().saturating_mul(room.fragment_size());
+        let taken = earlier.into_iter().flat_map(fs::read_dir).flatten().flatten();
+        let taken: u64 = taken.filter_map(|file| Some(file.metadata().ok()?.blocks().saturating_mul(512))).sum();
         let needed = self.parts.iter().fold(SLACK, |sum, (_, piece)| sum.saturating_add(piece.data));
-        if needed > room {
+        if needed > room.saturating_add(taken) {
             bail!(
                 "the dump on {} needs {} MiB, {} has {} MiB left; make room, or name another directory with --to",
                 self.source.path.display(),
-                needed.div_ceil(1 << 20),
+                needed.saturating_sub(taken).div_ceil(1 << 20),
                 base.display(),
                 room >> 20
             );
@@ -191,13 +195,17 @@ impl<'a> Job<'a> {
         Ok(())
     }
 
-    /// The directory of an earlier attempt with the same dump, else a new one.
-    fn directory(&self, base: &Path) -> anyhow::Result<DumpDir> {
+    /// The directory of an earlier attempt with the same dump.
+    fn earlier(&self, base: &Path) -> anyhow::Result<Option<PathBuf>> {
         let entries = fs::read_dir(base).with_context(|| format!("cannot read {}", base.display()))?;
-        let earlier = entries.flatten().map(|entry| entry.path()).find(|path| {
+        Ok(entries.flatten().map(|entry| entry.path()).find(|path| {
             let is_ours = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(LOCAL));
             is_ours && fs::read_to_string(path.join(MARK)).is_ok_and(|id| id.trim() == self.id)
-        });
+        }))
+    }
+
+    /// That directory, else a new one.
+    fn directory(&self, base: &Path, earlier: Option<PathBuf>) -> anyhow::Result<DumpDir> {
         if let Some(path) = earlier {
             log::info!("going on in {}", path.display());
             return Ok(DumpDir::existing(path));
@@ -217,7 +225,10 @@ impl<'a> Job<'a> {
         let mut status = None;
         for (name, piece) in &self.parts {
             let pending = dir.pending(name.file());
+            // An earlier attempt has given it its name only after all of it was flushed.
+            let is_saved = piece.is_whole && *name != Name::Status && dir.path().join(name.file()).is_file();
             match piece.is_stream {
+                _ if is_saved => log::info!("{} is there already", name.file()),
                 true => self.rebuild(piece, &pending, collector)?,
                 false => self.copy(piece, &pending)?,
             }
@@ -230,6 +241,7 @@ impl<'a> Job<'a> {
                 false => format!("{}-incomplete", name.file()),
             };
             match piece.is_whole {
+                true if is_saved => {}
                 true => dir.finish(name.file())?,
                 false => flush(&pending)?,
             }

@@ -1,6 +1,6 @@
 //! What is said and done around [`recover`](super::recover): which device, which directory, which exit code.
 
-use super::{Machine, recover};
+use super::{Machine, recover, waiting};
 use crate::config::{Config, TargetLine};
 use crate::host::sysfs;
 use anyhow::{Context, bail};
@@ -66,7 +66,9 @@ pub(super) fn before_start(machine: &Machine, config: &Config, out: &mut dyn Wri
     let base = machine.tree.path(&config.dump.path.value);
     let recovered = configured(machine, config).and_then(|device| {
         let device = device.context("kdump.conf names no raw target")?;
-        Ok(recover::recover(&device, &base, machine.programs.as_deref())?.map(|recovered| (device, recovered)))
+        let what = format!("saving what is on {}", device.display());
+        let recovered = waiting::while_saying(&what, || recover::recover(&device, &base, machine.programs.as_deref()));
+        Ok(recovered?.map(|recovered| (device, recovered)))
     });
     match recovered {
         Ok(Some((device, recovered))) => say(&device, &recovered, out)?,
@@ -78,8 +80,6 @@ pub(super) fn before_start(machine: &Machine, config: &Config, out: &mut dyn Wri
     Ok(())
 }
 
-fn say(device: &Path, recovered: &Recovered, out: &mut dyn Write) -> anyhow::Result<()> {
-    let Recovered { directory, outcome, reason } = recovered;
 /// What is on the configured raw target still.
 pub(super) fn waiting(machine: &Machine, config: &Config) -> Option<String> {
     match configured(machine, config) {
@@ -90,6 +90,8 @@ pub(super) fn waiting(machine: &Machine, config: &Config) -> Option<String> {
     }
 }
 
+fn say(device: &Path, recovered: &Recovered, out: &mut dyn Write) -> anyhow::Result<()> {
+    let Recovered { directory, outcome, reason } = recovered;
     let why = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
     writeln!(out, "Recovered the dump on {} into {} ({outcome}{why})", device.display(), directory.display())?;
     Ok(())
