@@ -3,8 +3,11 @@
 //! In: those files, which `grub-mkconfig` sources as shell. Out: changed assignments of `GRUB_CMDLINE_LINUX` and
 //! `GRUB_CMDLINE_LINUX_DEFAULT`. Nothing is run to read them: lines that assign a quoted value on one line are understood,
 //! and one that says more about our option is an error with its place.
+//!
+//! May surprise: a later assignment takes the place of an earlier one of the same name, unless it says `+=` or has that
+//! name in it. What is said before it counts for nothing.
 
-use super::{Change, Edit, Plan, Which};
+use super::{Edit, Plan, Which};
 use crate::host::Tree;
 use anyhow::{Context, bail};
 use std::fs;
@@ -44,39 +47,55 @@ pub(super) fn plan(tree: &Tree, which: &Which, edit: &Edit, entries: bool, plan:
         let text = String::from_utf8(tree.read(Path::new(&name))?);
         files.push((name.clone(), text.with_context(|| format!("/{name} is not UTF-8 text; save it as UTF-8"))?));
     }
-    let (mut said, mut parts) = (Vec::new(), Vec::new());
+    let mut read: Vec<(&String, &String, Vec<Line>)> = Vec::new();
     for (name, text) in &files {
-        let lines = lines(name, text, edit)?;
-        parts.extend(lines.iter().filter_map(|line| line.text.get(line.value.clone()?)));
-        if lines.iter().any(|line| line.concerned) {
-            said.push((name, text));
-        }
+        read.push((name, text, lines(name, text, edit)?));
     }
+    bury(&mut read);
+    let alive = |line: &&Line| line.of.is_some() && !line.dead;
+    let parts: Vec<&str> = read.iter().flat_map(|(_, _, lines)| lines.iter().filter(alive).map(Line::words)).collect();
+    let last = read.iter().rposition(|(_, _, lines)| lines.iter().filter(alive).any(|line| line.concerned));
     if !edit.is_for(&parts) {
-        plan.leave(said.last().map_or(Path::new(MAIN), |(name, _)| Path::new(name.as_str())));
+        plan.leave(last.and_then(|last| read.get(last)).map_or(Path::new(MAIN), |(name, ..)| Path::new(name.as_str())));
         return Ok(true);
     }
-    match said.split_last() {
-        Some(((last, text), others)) => {
-            // The last word counts, so that it stays where it is and goes everywhere else.
-            for (name, text) in others {
-                let after =
-                    rewrite(&lines(name, text, edit)?, |words| edit.take_out(words), |words| edit.take_out(words));
-                plan.change(&Path::new("/").join(name), Some((*text).clone()), after);
+    // Where nothing that counts has it, it goes behind all other files, else to the end of the main one.
+    let ours = last.is_none() && edit.added().next().is_some();
+    let into_main = ours && !tree.path(FOLDER).is_dir();
+    for (at, (name, text, lines)) in read.iter().enumerate() {
+        let gets_it = into_main && at == 0;
+        if !gets_it && !lines.iter().any(|line| line.concerned) {
+            continue;
+        }
+        // The last word counts, so that it stays where it is and goes everywhere else.
+        let mut after = rewrite(lines, last == Some(at), edit);
+        if gets_it {
+            after = added(&after, edit)?;
+        }
+        plan.change(&Path::new("/").join(name), Some((*text).clone()), after);
+    }
+    if ours && !into_main {
+        let [name, _] = NAMES;
+        for (file, _, lines) in read.iter().filter(|(file, ..)| file.as_str() > OURS) {
+            let takes_all = |line: &Line| line.of.as_ref().is_some_and(|of| of.is_plain && of.name == name);
+            if let Some(at) = lines.iter().position(takes_all) {
+                bail!(
+                    "/{file}:{}: this takes the place of what all other files say; write `${name}` into it, before the words \
+                     that are there",
+                    at + 1
+                );
             }
-            let after = rewrite(&lines(last, text, edit)?, |words| edit.apply(words), |words| edit.take_out(words));
-            plan.change(&Path::new("/").join(last), Some((*text).clone()), after);
         }
-        None if edit.added().next().is_none() => plan.settled.push(Path::new("/").join(MAIN)),
-        None if tree.path(FOLDER).is_dir() => {
-            let [name, _] = NAMES;
-            let after = format!("{name}=\"${name} {}\"\n", edit.apply(""));
-            plan.changes.push(Change { path: Path::new("/").join(OURS), before: None, after });
+        let before = files.iter().find(|(name, _)| name == OURS).map(|(_, text)| text.clone());
+        let mut after = before.clone().unwrap_or_default();
+        if !after.is_empty() && !after.ends_with('\n') {
+            after.push('\n');
         }
-        None => {
-            let Some((_, text)) = files.first() else { return Ok(false) };
-            plan.change(&Path::new("/").join(MAIN), Some(text.clone()), added(text, edit)?);
-        }
+        after.push_str(&format!("{name}=\"${name} {}\"\n", edit.apply("")));
+        plan.changes.retain(|change| change.path != Path::new("/").join(OURS));
+        plan.change(&Path::new("/").join(OURS), before, after);
+    } else if last.is_none() && !into_main && plan.changes.is_empty() {
+        plan.settled.push(Path::new("/").join(MAIN));
     }
     plan.run(&[
         &["update-grub"],
@@ -89,20 +108,49 @@ pub(super) fn plan(tree: &Tree, which: &Which, edit: &Edit, entries: bool, plan:
 /// A line, and the value of ours in it.
 struct Line<'a> {
     text: &'a str,
-    /// Where in the line the command line is, if it is an assignment of one.
-    value: Option<std::ops::Range<usize>>,
+    /// What it assigns, if that is a command line.
+    of: Option<Assigned>,
     /// Whether our option is in it.
     concerned: bool,
+    /// Whether a later line takes its place.
+    dead: bool,
+}
+
+/// An assignment of a command line.
+struct Assigned {
+    name: &'static str,
+    /// Whether nothing is left of what the name meant before.
+    is_plain: bool,
+    /// Where the value is in the line.
+    value: std::ops::Range<usize>,
+}
+
+impl<'a> Line<'a> {
+    fn words(&self) -> &'a str {
+        self.of.as_ref().and_then(|of| self.text.get(of.value.clone())).unwrap_or_default()
+    }
+}
+
+/// Marks the lines whose place a later one takes, be it in another file.
+fn bury(files: &mut [(&String, &String, Vec<Line>)]) {
+    let mut taken: Vec<&str> = Vec::new();
+    for line in files.iter_mut().rev().flat_map(|(_, _, lines)| lines.iter_mut().rev()) {
+        let Some(of) = &line.of else { continue };
+        line.dead = taken.contains(&of.name);
+        if of.is_plain {
+            taken.push(of.name);
+        }
+    }
 }
 
 fn lines<'a>(file: &str, text: &'a str, edit: &Edit) -> anyhow::Result<Vec<Line<'a>>> {
     let mut found = Vec::new();
     for (number, line) in text.split_inclusive('\n').enumerate() {
-        let value = assigned(line);
-        let words = value.clone().and_then(|value| line.get(value));
-        let concerned = words.is_some_and(|words| edit.concerns(words));
+        let of = assigned(line);
+        let mut read = Line { text: line, of, concerned: false, dead: false };
+        read.concerned = edit.concerns(read.words());
         let comment = line.trim_start().starts_with('#');
-        if !comment && words.is_none() && edit.names().any(|name| line.contains(&format!("{name}="))) {
+        if !comment && read.of.is_none() && edit.names().any(|name| line.contains(&format!("{name}="))) {
             bail!(
                 "/{file}:{}: this can only be understood by a shell; write NAME=\"WORDS\" on one line with NAME {} or {}, or \
                  edit it by hand",
@@ -111,21 +159,35 @@ fn lines<'a>(file: &str, text: &'a str, edit: &Edit) -> anyhow::Result<Vec<Line<
                 "take the option out"
             );
         }
-        found.push(Line { text: line, value, concerned });
+        found.push(read);
     }
     Ok(found)
 }
 
-/// Where the value is in `NAME="value"` or `NAME=value`, for the names that are ours.
-fn assigned(line: &str) -> Option<std::ops::Range<usize>> {
+/// What `NAME="value"` or `NAME=value` assigns, for the names that are ours.
+fn assigned(line: &str) -> Option<Assigned> {
     let start = line.len() - line.trim_start().len();
     let rest = line.get(start..)?;
     let rest = rest.strip_prefix("export ").map_or(rest, str::trim_start);
-    let (name, value) = rest.split_once('=')?;
-    let name = name.trim_end_matches('+');
-    if !NAMES.contains(&name) {
-        return None;
-    }
+    let (name, text) = rest.split_once('=')?;
+    let is_added = name.ends_with('+');
+    let name = NAMES.into_iter().find(|known| *known == name.trim_end_matches('+'))?;
+    let value = value(line, text)?;
+    // Between apostrophes a name is but a word.
+    let is_taken_over = !text.starts_with('\'') && line.get(value.clone()).is_some_and(|words| mentions(words, name));
+    Some(Assigned { name, is_plain: !is_added && !is_taken_over, value })
+}
+
+/// Whether `$NAME` or `${NAME}` is in it.
+fn mentions(words: &str, name: &str) -> bool {
+    words.split('$').skip(1).any(|rest| {
+        let rest = rest.strip_prefix('{').unwrap_or(rest);
+        rest.strip_prefix(name).is_some_and(|end| !end.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_'))
+    })
+}
+
+/// Where the words are in a line that ends in this value.
+fn value(line: &str, value: &str) -> Option<std::ops::Range<usize>> {
     let from = line.len() - value.len();
     let value = value.trim_end();
     match value.chars().next() {
@@ -146,16 +208,16 @@ fn assigned(line: &str) -> Option<std::ops::Range<usize>> {
     }
 }
 
-/// The file again: the last value that is concerned is changed by `last`, those before it by `others`.
-fn rewrite(lines: &[Line], last: impl Fn(&str) -> String, others: impl Fn(&str) -> String) -> String {
-    let place = lines.iter().rposition(|line| line.concerned);
+/// The file again: our option goes, but for the last line that counts, which has it as it is to be if `stays`.
+fn rewrite(lines: &[Line], stays: bool, edit: &Edit) -> String {
+    let place = lines.iter().rposition(|line| line.concerned && !line.dead).filter(|_| stays);
     let mut text = String::new();
     for (at, line) in lines.iter().enumerate() {
-        match (&line.value, line.concerned) {
-            (Some(value), true) => {
-                let words = line.text.get(value.clone()).unwrap_or_default();
-                let words = if place == Some(at) { last(words) } else { others(words) };
-                text.push_str(&with(line.text, value, &words));
+        match &line.of {
+            Some(of) if line.concerned => {
+                let words = line.words();
+                let words = if place == Some(at) { edit.apply(words) } else { edit.take_out(words) };
+                text.push_str(&with(line.text, &of.value, &words));
             }
             _ => text.push_str(line.text),
         }
@@ -174,14 +236,13 @@ fn with(line: &str, value: &std::ops::Range<usize>, words: &str) -> String {
 fn added(text: &str, edit: &Edit) -> anyhow::Result<String> {
     let [_, name] = NAMES;
     let lines = lines(MAIN, text, edit)?;
-    let is_it = |line: &Line| line.value.is_some() && line.text.trim_start().starts_with(&format!("{name}="));
+    let is_it = |line: &Line| line.of.is_some() && line.text.trim_start().starts_with(&format!("{name}="));
     let place = lines.iter().rposition(is_it);
     let mut result = String::new();
     for (at, line) in lines.iter().enumerate() {
-        match &line.value {
-            Some(value) if place == Some(at) => {
-                let words = line.text.get(value.clone()).unwrap_or_default();
-                result.push_str(&with(line.text, value, &edit.apply(words)));
+        match &line.of {
+            Some(of) if place == Some(at) => {
+                result.push_str(&with(line.text, &of.value, &edit.apply(line.words())));
             }
             _ => result.push_str(line.text),
         }
@@ -243,6 +304,26 @@ mod tests {
                 "GRUB_CMDLINE_LINUX_DEFAULT=\"$GRUB_CMDLINE_LINUX_DEFAULT crashkernel=256M\"\n".into()
             )]
         );
+    }
+
+    #[test]
+    fn what_a_later_assignment_takes_the_place_of_counts_for_nothing() {
+        let main = ("etc/default/grub", "GRUB_CMDLINE_LINUX_DEFAULT=\"quiet crashkernel=1M\"\n");
+        let cloud = ("etc/default/grub.d/50-cloudimg.cfg", "GRUB_CMDLINE_LINUX_DEFAULT=\"console=ttyS0\"\n");
+        let gone = ("/etc/default/grub".to_owned(), "GRUB_CMDLINE_LINUX_DEFAULT=\"quiet\"\n".to_owned());
+        let ours = "GRUB_CMDLINE_LINUX_DEFAULT=\"$GRUB_CMDLINE_LINUX_DEFAULT crashkernel=256M\"\n";
+        assert_eq!(after(&[main, cloud]), [gone, ("/etc/default/grub.d/kdump-rs.cfg".into(), ours.into())]);
+        for more in ["=\"$GRUB_CMDLINE_LINUX_DEFAULT a\"\n", "=\"a ${GRUB_CMDLINE_LINUX_DEFAULT}\"\n", "+=\" a\"\n"] {
+            let more = format!("GRUB_CMDLINE_LINUX_DEFAULT{more}");
+            let kept = after(&[main, ("etc/default/grub.d/50.cfg", &more)]);
+            assert_eq!(kept, [("/etc/default/grub".to_owned(), main.1.replace("1M", "256M"))], "{more}");
+        }
+        let twice = "GRUB_CMDLINE_LINUX=\"crashkernel=1M\"\nGRUB_CMDLINE_LINUX=\"b $GRUB_CMDLINE_LINUX_DEFAULT\"\n";
+        let once = "GRUB_CMDLINE_LINUX=\"\"\nGRUB_CMDLINE_LINUX=\"b $GRUB_CMDLINE_LINUX_DEFAULT crashkernel=256M\"\n";
+        assert_eq!(after(&[("etc/default/grub", twice)]), [("/etc/default/grub".into(), once.into())]);
+        let (_dir, tree) = tree(&[main, ("etc/default/grub.d/zz.cfg", cloud.1)]);
+        let error = plan(&tree, &Which::All, &crashkernel("256M")).unwrap_err().to_string();
+        assert!(error.starts_with("/etc/default/grub.d/zz.cfg:1: this takes the place of"), "{error}");
     }
 
     #[test]
