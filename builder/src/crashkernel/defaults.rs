@@ -7,10 +7,17 @@ use super::{Bytes, Crashkernel, Range, Value};
 use crate::cli::Way;
 use crate::host::Tree;
 use anyhow::bail;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
+/// A line of the kernel log is shorter.
+const RECORD: usize = 8 << 10;
+/// No kernel log has more lines.
+const MOST_RECORDS: usize = 1 << 20;
 
 /// A processor architecture that has defaults of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,8 +71,10 @@ pub enum Distribution {
     Rhel,
     /// SLES and openSUSE.
     Suse,
-    /// Debian and Ubuntu.
+    /// Debian and what is made of it.
     Debian,
+    /// Ubuntu and what is made of it.
+    Ubuntu,
     /// SteamOS.
     SteamOs,
 }
@@ -98,7 +107,7 @@ impl Facts {
             arch: Arch::of(tree.root()),
             page_size: page_size(tree),
             distribution: Distribution::of(&tree.line("etc/os-release").unwrap_or_default()),
-            encrypted: line.split_whitespace().any(|word| word == "mem_encrypt=on"),
+            encrypted: line.split_whitespace().any(|word| word == "mem_encrypt=on") || says_encrypted(tree),
             mlx5: tree.path("sys/module/mlx5_core").is_dir(),
             smmu: iommus.into_iter().any(|entry| entry.file_name().to_string_lossy().starts_with("smmu")),
             memory: memory(tree),
@@ -107,6 +116,11 @@ impl Facts {
 }
 
 impl Distribution {
+    /// Whether it is Debian or comes of it.
+    pub fn is_debian(self) -> bool {
+        matches!(self, Distribution::Debian | Distribution::Ubuntu)
+    }
+
     /// By what os-release says.
     fn of(os_release: &str) -> Distribution {
         let fields = os_release.lines().filter_map(|line| line.split_once('='));
@@ -118,7 +132,8 @@ impl Distribution {
         match () {
             () if is(&["steamos", "holo"]) => Distribution::SteamOs,
             () if is(&["suse", "opensuse", "sles"]) => Distribution::Suse,
-            () if is(&["debian", "ubuntu"]) => Distribution::Debian,
+            () if is(&["ubuntu"]) => Distribution::Ubuntu,
+            () if is(&["debian"]) => Distribution::Debian,
             () => Distribution::Rhel,
         }
     }
@@ -141,7 +156,32 @@ fn page_size(tree: &Tree) -> u64 {
     pairs.iter().filter_map(pair).find(|(key, _)| *key == AT_PAGESZ).map_or(4096, |(_, value)| value)
 }
 
-/// All memory, what is reserved included, in bytes.
+/// Whether the kernel said at its start that it encrypts memory: on AMD's machines it may do so unasked. Only root is
+/// told, and only as long as the log goes back to the start.
+fn says_encrypted(tree: &Tree) -> bool {
+    let opened = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(tree.path("dev/kmsg"));
+    let Ok(mut log) = opened else { return false };
+    // Of the device, each of these is one line.
+    let mut record = vec![0; RECORD];
+    for _ in 0..MOST_RECORDS {
+        match log.read(&mut record) {
+            Ok(0) => return false,
+            Ok(length) => {
+                let text = String::from_utf8_lossy(record.get(..length).unwrap_or_default());
+                let behind = text.split_once("Memory Encryption Features active:").map(|(_, behind)| behind);
+                if behind.is_some_and(|names| names.contains("SME") || names.contains("SEV")) {
+                    return true;
+                }
+            }
+            // It was overwritten while it was read.
+            Err(error) if error.raw_os_error() == Some(libc::EPIPE) => {}
+            Err(_) => return false,
+        }
+    }
+    false
+}
+
+/// All memory, what is reserved included, in bytes; 0 if that is not told.
 pub(crate) fn memory(tree: &Tree) -> u64 {
     let text = tree.line("proc/meminfo").unwrap_or_default();
     let total =
@@ -163,6 +203,9 @@ pub fn default_value(facts: &Facts, way: Way) -> anyhow::Result<Crashkernel> {
         (Distribution::Debian, _, Way::Kdump) => ranges("384M-:128M"),
         (Distribution::SteamOs, _, Way::Kdump) => ranges("192M"),
         (Distribution::Suse, Arch::X86_64, Way::Kdump) if facts.memory > 4 * GIB => {
+        (Distribution::Ubuntu, _, Way::Kdump) => {
+            ranges("2G-4G:320M,4G-32G:512M,32G-64G:1024M,64G-128G:2048M,128G-:4096M")
+        }
             ranges("192M,high crashkernel=72M,low")
         }
         (Distribution::Suse, Arch::Ppc64le, Way::Kdump) => ranges("384M"),
@@ -240,6 +283,10 @@ mod tests {
             (Facts { distribution: debian, ..PLAIN }, "384M-:128M"),
             (Facts { distribution: suse, ..PLAIN }, "192M,high crashkernel=72M,low"),
             (Facts { distribution: suse, memory: 2 << 30, ..PLAIN }, "192M"),
+            (
+                Facts { distribution: Distribution::Ubuntu, ..PLAIN },
+                "2G-4G:320M,4G-32G:512M,32G-64G:1G,64G-128G:2G,128G-:4G",
+            ),
             (Facts { distribution: Distribution::SteamOs, ..PLAIN }, "192M"),
         ] {
             assert_eq!(default_value(&facts, Way::Kdump).unwrap().to_string(), expected, "{facts}");
@@ -248,6 +295,19 @@ mod tests {
 
     #[test]
     fn fadump_is_for_power_alone() {
+    #[test]
+    fn memory_that_the_kernel_encrypts_unasked_counts() {
+        for (line, expected) in [
+            ("6,1,2,-;Memory Encryption Features active: AMD SEV SEV-ES\n", true),
+            ("6,1,2,-;AMD Memory Encryption Features active: SME\n", true),
+            ("6,1,2,-;Memory Encryption Features active: Intel TDX\n", false),
+            ("6,1,2,-;SME is not there\n", false),
+        ] {
+            let (_dir, tree) = crate::fake::tree(&[("dev/kmsg", line)]).unwrap();
+            assert_eq!(Facts::of(&tree).encrypted, expected, "{line}");
+        }
+    }
+
         assert!(default_value(&PLAIN, Way::Fadump).unwrap_err().to_string().contains("POWER machines"));
         let power = Facts { arch: Arch::Ppc64le, ..PLAIN };
         assert_eq!(default_value(&power, Way::Fadump).unwrap().reserves(256 << 30), Some(4 << 30));
@@ -257,7 +317,9 @@ mod tests {
     fn the_distribution_is_told_by_os_release() {
         for (text, expected) in [
             ("ID=debian\n", Distribution::Debian),
-            ("NAME=x\nID=linuxmint\nID_LIKE=\"ubuntu debian\"\n", Distribution::Debian),
+            ("NAME=x\nID=linuxmint\nID_LIKE=\"ubuntu debian\"\n", Distribution::Ubuntu),
+            ("ID=ubuntu\nID_LIKE=debian\n", Distribution::Ubuntu),
+            ("ID=raspbian\nID_LIKE=debian\n", Distribution::Debian),
             ("ID=\"opensuse-leap\"\nID_LIKE=\"suse opensuse\"", Distribution::Suse),
             ("ID=steamos\nID_LIKE=arch", Distribution::SteamOs),
             ("ID=\"rhel\"\nID_LIKE=\"fedora\"", Distribution::Rhel),
