@@ -72,13 +72,65 @@ fn an_upgrade_replaces_an_older_default_and_nothing_else() {
 }
 
 #[test]
-fn the_first_installation_only_notes_the_default() {
+fn the_first_installation_gives_the_default_to_what_says_nothing_yet() {
     let machine = Machine::new();
     machine.enable();
     machine.entry("6.1", &format!(" crashkernel={OLD}"));
     assert_eq!(machine.does(&[AFTER_UPDATE]), "");
     assert_eq!(machine.words("6.1"), format!(" crashkernel={OLD}"));
     assert_eq!(machine.text(KNOWN), format!("{NOW}\n"));
+
+    let machine = Machine::new();
+    machine.enable();
+    machine.system.write("proc/cmdline", b"root=/dev/vda1\n").unwrap();
+    machine.entry("6.1", " quiet");
+    assert!(machine.does(&[AFTER_UPDATE]).contains(&format!("6.1.conf: crashkernel={NOW} from the next boot on")));
+    assert_eq!(machine.words("6.1"), format!(" quiet crashkernel={NOW}"));
+    assert_eq!(machine.does(&[AFTER_UPDATE]), "");
+}
+
+#[test]
+fn on_debian_the_first_installation_has_a_file_for_it_in_grub_d_or_says_what_to_run() {
+    let debian = || {
+        let machine = Machine::new();
+        for (path, text) in [
+            ("proc/cmdline", "root=/dev/vda1\n"),
+            ("etc/os-release", "ID=debian\n"),
+            ("etc/default/grub", "GRUB_CMDLINE_LINUX=\"\"\n"),
+            ("etc/default/grub.d/init-select.cfg", ""),
+        ] {
+            machine.system.write(path, text.as_bytes()).unwrap();
+        }
+        machine
+    };
+    let machine = debian();
+    machine.enable();
+    assert!(machine.does(&[AFTER_UPDATE]).contains("crashkernel=384M-:128M from the next boot on"));
+    let ours = "GRUB_CMDLINE_LINUX_DEFAULT=\"$GRUB_CMDLINE_LINUX_DEFAULT crashkernel=384M-:128M\"\n";
+    assert_eq!(machine.text(GRUB), ours);
+    // Who takes it away is not asked again.
+    fs::remove_file(machine.system.root.join(GRUB)).unwrap();
+    assert_eq!(machine.does(&[AFTER_UPDATE]), "");
+
+    type Spoil = fn(&Machine);
+    let cases: [Spoil; 3] = [
+        |_| {},
+        |machine| {
+            machine.enable();
+            machine.entry("6.1", "");
+        },
+        |machine| {
+            machine.enable();
+            fs::remove_file(machine.system.root.join("etc/default/grub")).unwrap();
+        },
+    ];
+    for spoil in cases {
+        let machine = debian();
+        spoil(&machine);
+        let said = machine.does(&[AFTER_UPDATE]);
+        assert!(said.contains("No memory is reserved") && said.contains("`kdumpctl reset-crashkernel`"), "{said}");
+        assert!(!machine.system.root.join(GRUB).exists());
+    }
 }
 
 #[test]

@@ -58,6 +58,7 @@ const PATCHING: [&str; 2] = [
 const EARLY: &str = "/etc/systemd/system/sysinit.target.wants/kdump-early.service";
 const CONFIG: &str = "/etc/kdump/kdump.toml";
 const DEFAULTS: &str = "/var/lib/kdump/crashkernel-defaults";
+const GRUB: &str = "/etc/default/grub.d/kdump-rs.cfg";
 const HOOK: &str = "/etc/kernel/postinst.d/kdump";
 const IMAGE: &str = "/boot/initramfs-6.0kdump.img";
 const DUMP: &str = "/var/crash/127.0.0.1-2026-11-28-00:00:00/vmcore";
@@ -69,7 +70,11 @@ fn the_debian_package_is_installed_upgraded_removed_and_purged_and_leaves_what_i
     let provided = tools::text(tools::command("dpkg-deb").arg("--field").arg(&deb).arg("Provides"))?;
     ensure!(provided.trim() == "kpatch, kpatch-runtime", "packages of patches find no kpatch: {provided}");
     let system = System::new("package")?;
+    system.write("/etc/default/grub", "GRUB_CMDLINE_LINUX=\"quiet\"\n")?;
+    system.write("/usr/sbin/update-grub", "#!/bin/sh\necho ran >> /root/update-grub\n")?;
     system.install(&deb)?;
+    ensure!(system.text(GRUB)?.contains("crashkernel=384M-:128M"), "the next boot reserves no memory");
+    ensure!(system.text("/root/update-grub")? == "ran\n", "GRUB is not told");
     ensure!(system.has(WANTED), "kdump.service is not enabled");
     ensure!(system.text(CONFIG)?.contains("path = \"/var/crash\""), "there is no configuration");
     ensure!(system.path("/var/crash").is_dir(), "there is no place for dumps");

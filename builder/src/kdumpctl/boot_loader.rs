@@ -5,7 +5,8 @@
 //!
 //! | occasion | what is changed |
 //! |---|---|
-//! | the package came or was upgraded | command lines that have an older default get the new one |
+//! | the package came | command lines that have none get the default: on Debian those that GRUB makes for all kernels |
+//! | it was upgraded | command lines that have an older default get the new one |
 //! | a kernel was installed | its command line, if that has an older default, or none |
 //! | `kdumpctl start`, `rebuild` | with `KDUMP_UPDATE_BOOTLOADER` all command lines get what is asked for |
 //!
@@ -13,7 +14,7 @@
 //! was never one is the administrator's and stays.
 //!
 //! May surprise: packages and kernels change it only where kdump.service is enabled, which is told by links alone, so that
-//! it works in a chroot. Where SUSE's words say what the boot loader is to have, they hold on all three occasions.
+//! it works in a chroot. Where nothing reserves memory after the package came, it is said what does. Where SUSE's words say what the boot loader is to have, they hold on all three occasions.
 
 use super::{Machine, reset_crashkernel};
 use crate::bootloader::{self, Edit, Only, Plan, Which};
@@ -40,10 +41,16 @@ pub(super) fn after_update(machine: &Machine, out: &mut dyn Write) -> anyhow::Re
     defaults.remember(&machine.tree)?;
     let config = Config::read(&machine.files)?;
     if !may_change(&machine.tree, &config) {
+        if defaults.all.is_empty() {
+            hint(machine, "", out)?;
+        }
         return Ok(());
     }
     if follows_suse(&config) {
         return asked_for(machine, &config, out);
+    }
+    if defaults.all.is_empty() {
+        return at_first(machine, &defaults, out);
     }
     let older = defaults.older();
     if older.is_empty() {
@@ -51,6 +58,43 @@ pub(super) fn after_update(machine: &Machine, out: &mut dyn Write) -> anyhow::Re
     }
     let edit = defaults.edit().only(Only::Saying(older));
     change(machine, &Which::All, &edit, &defaults.now, out)
+}
+
+/// After the first installation: what says nothing yet gets the default.
+fn at_first(machine: &Machine, defaults: &Defaults, out: &mut dyn Write) -> anyhow::Result<()> {
+    if has_word(&machine.tree) {
+        return Ok(());
+    }
+    let edit = defaults.edit().only(Only::Saying(vec![Vec::new()]));
+    let plan = match bootloader::plan(&machine.tree, &Which::All, &edit) {
+        Ok(plan) => plan,
+        Err(error) => return hint(machine, &format!(": {error:#}"), out),
+    };
+    // As kdump-tools does it there, which knows of no other boot loader.
+    let is_of_grub = |change: &bootloader::Change| change.path.starts_with("/etc/default");
+    let is_debian = Facts::of(&machine.tree).distribution.is_debian();
+    if is_debian && !(plan.first.is_empty() && plan.changes.iter().all(is_of_grub)) {
+        return hint(machine, "", out);
+    }
+    change(machine, &Which::All, &edit, &defaults.now, out)
+}
+
+/// Says what reserves memory, where nothing does.
+fn hint(machine: &Machine, why: &str, out: &mut dyn Write) -> anyhow::Result<()> {
+    if !has_word(&machine.tree) {
+        writeln!(
+            out,
+            "No memory is reserved for a capture kernel{why}. Run `kdumpctl reset-crashkernel`, then reboot; kdump.service \
+             has to be enabled"
+        )?;
+    }
+    Ok(())
+}
+
+/// Whether the kernel that runs was asked to reserve memory, by whatever boots it.
+fn has_word(tree: &Tree) -> bool {
+    let line = tree.line("proc/cmdline").unwrap_or_default();
+    line.split_whitespace().any(|word| word.starts_with("crashkernel="))
 }
 
 /// After a kernel of that release was installed.
@@ -64,7 +108,8 @@ pub(super) fn for_kernel(machine: &Machine, release: &str, out: &mut dyn Write) 
     }
     let defaults = Defaults::of(machine)?;
     let mut replaced = defaults.older();
-    // Debian's package has a file for it in grub.d. Where that is gone, somebody took it away.
+    // The first installation has put a file for it into grub.d, be it ours or that of kdump-tools. Where that is gone,
+    // somebody took it away.
     if config.dialect != Dialect::Debian {
         replaced.push(Vec::new());
     }
