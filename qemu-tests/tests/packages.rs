@@ -142,9 +142,10 @@ fn the_debian_package_is_installed_upgraded_removed_and_purged_and_leaves_what_i
         "/var/lib/kdump",
         "/usr/lib/kdump",
     ];
-    for gone in [CONFIG, IMAGE, HOOK].into_iter().chain(PATCHING).chain(left) {
+    for gone in [CONFIG, IMAGE, HOOK, GRUB].into_iter().chain(PATCHING).chain(left) {
         ensure!(!system.has(gone), "{gone} is left");
     }
+    ensure!(system.text("/root/update-grub")? == "ran\nran\n", "GRUB goes on to reserve memory");
     ensure!(system.text(DUMP)? == "a dump", "a dump is lost");
     fs::remove_dir_all(system.path("/")).context("unable to remove the system")
 }
