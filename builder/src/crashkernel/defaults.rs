@@ -186,8 +186,10 @@ pub(crate) fn memory(tree: &Tree) -> u64 {
     let text = tree.line("proc/meminfo").unwrap_or_default();
     let total =
         text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse::<u64>().ok());
-    let reserved = tree.line("sys/kernel/kexec_crash_size").and_then(|size| size.parse::<u64>().ok());
-    total.unwrap_or(0).saturating_mul(1024).saturating_add(reserved.unwrap_or(0))
+    let reserved =
+        ["sys/kernel/kexec_crash_size", "sys/kernel/kexec/crash_size"].iter().find_map(|file| tree.line(file));
+    let reserved = reserved.and_then(|size| size.parse::<u64>().ok());
+    total.map_or(0, |total| total.saturating_mul(1024).saturating_add(reserved.unwrap_or(0)))
 }
 
 /// What `crashkernel=` is by default.
@@ -201,11 +203,11 @@ pub fn default_value(facts: &Facts, way: Way) -> anyhow::Result<Crashkernel> {
     let ranges = |text: &str| text.parse::<Crashkernel>();
     match (facts.distribution, facts.arch, way) {
         (Distribution::Debian, _, Way::Kdump) => ranges("384M-:128M"),
-        (Distribution::SteamOs, _, Way::Kdump) => ranges("192M"),
-        (Distribution::Suse, Arch::X86_64, Way::Kdump) if facts.memory > 4 * GIB => {
         (Distribution::Ubuntu, _, Way::Kdump) => {
             ranges("2G-4G:320M,4G-32G:512M,32G-64G:1024M,64G-128G:2048M,128G-:4096M")
         }
+        (Distribution::SteamOs, _, Way::Kdump) => ranges("192M"),
+        (Distribution::Suse, Arch::X86_64, Way::Kdump) if facts.memory > 4 * GIB => {
             ranges("192M,high crashkernel=72M,low")
         }
         (Distribution::Suse, Arch::Ppc64le, Way::Kdump) => ranges("384M"),
@@ -281,20 +283,18 @@ mod tests {
                 "2G-4G:400M,4G-16G:528M,16G-64G:1040M,64G-128G:2064M,128G-:4112M",
             ),
             (Facts { distribution: debian, ..PLAIN }, "384M-:128M"),
-            (Facts { distribution: suse, ..PLAIN }, "192M,high crashkernel=72M,low"),
-            (Facts { distribution: suse, memory: 2 << 30, ..PLAIN }, "192M"),
             (
                 Facts { distribution: Distribution::Ubuntu, ..PLAIN },
                 "2G-4G:320M,4G-32G:512M,32G-64G:1G,64G-128G:2G,128G-:4G",
             ),
+            (Facts { distribution: suse, ..PLAIN }, "192M,high crashkernel=72M,low"),
+            (Facts { distribution: suse, memory: 2 << 30, ..PLAIN }, "192M"),
             (Facts { distribution: Distribution::SteamOs, ..PLAIN }, "192M"),
         ] {
             assert_eq!(default_value(&facts, Way::Kdump).unwrap().to_string(), expected, "{facts}");
         }
     }
 
-    #[test]
-    fn fadump_is_for_power_alone() {
     #[test]
     fn memory_that_the_kernel_encrypts_unasked_counts() {
         for (line, expected) in [
@@ -308,6 +308,8 @@ mod tests {
         }
     }
 
+    #[test]
+    fn fadump_is_for_power_alone() {
         assert!(default_value(&PLAIN, Way::Fadump).unwrap_err().to_string().contains("POWER machines"));
         let power = Facts { arch: Arch::Ppc64le, ..PLAIN };
         assert_eq!(default_value(&power, Way::Fadump).unwrap().reserves(256 << 30), Some(4 << 30));

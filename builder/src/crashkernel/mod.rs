@@ -15,7 +15,11 @@ mod parse;
 pub(crate) use defaults::memory;
 pub use defaults::{Arch, Facts, default_value};
 
+use anyhow::bail;
 use std::fmt;
+
+/// What is reserved below 4 GiB beside [`Value::High`] where nothing says how much: more on x86 than elsewhere.
+const LOW: u64 = if cfg!(target_arch = "x86_64") { 256 << 20 } else { 128 << 20 };
 
 /// Everything that one command line says about it: each of these is one word.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +75,8 @@ impl Crashkernel {
     /// How much a kernel reserves for good on a machine with so much memory; memory for `cma` is not held back. `None` if
     /// the kernel cannot tell: `auto`.
     pub fn reserves(&self, memory: u64) -> Option<u64> {
+        // What firmware keeps for itself is missing from what the kernel counts, so it rounds up before it looks.
+        let memory = memory.checked_next_multiple_of(128 << 20).unwrap_or(memory);
         let (mut main, mut high, mut low) = (None, None, None);
         for word in &self.words {
             match word {
@@ -85,8 +91,34 @@ impl Crashkernel {
                 Value::Cma(_) => {}
             }
         }
+        // Only where there is memory above 4 GiB does one below come along, be it asked for or not.
+        let low = if memory > 4 << 30 { low.unwrap_or(LOW) } else { 0 };
         // A word without a place wins over those with one.
-        Some(main.unwrap_or_else(|| high.map_or(0, |high| high.saturating_add(low.unwrap_or(0)))))
+        Some(main.unwrap_or_else(|| high.map_or(0, |high| high.saturating_add(low))))
+    }
+
+    /// That a machine with so much memory can make something of it; 0 if that is not known.
+    ///
+    /// # Errors
+    /// A size that nothing fits into, or that leaves the running system nothing.
+    pub fn check(&self, memory: u64) -> anyhow::Result<()> {
+        let sizes = self.words.iter().flat_map(|word| match word {
+            Value::Auto => Vec::new(),
+            Value::Size { size, .. } | Value::High(size) | Value::Low(size) | Value::Cma(size) => vec![*size],
+            Value::Ranges { ranges, .. } => ranges.iter().map(|range| range.size).filter(|size| *size > 0).collect(),
+        });
+        if let Some(size) = sizes.into_iter().find(|size| *size < 1 << 20) {
+            let unit = if size < 1 << 10 { "bytes" } else { "bytes, less than 1M" };
+            bail!("crashkernel={self} reserves {size} {unit}, into which no kernel fits; write a size such as 256M");
+        }
+        match self.reserves(memory) {
+            Some(reserved) if memory > 0 && reserved >= memory => bail!(
+                "crashkernel={self} reserves {} MiB, and this machine has {}; write a size such as 256M",
+                mib(reserved),
+                mib(memory)
+            ),
+            _ => Ok(()),
+        }
     }
 
     /// The words as they stand on a command line.
@@ -158,18 +190,41 @@ mod tests {
         for (text, memory, expected) in [
             ("256M", GIB, Some(256 * MIB)),
             ("0x10000000@16M", GIB, Some(256 * MIB)),
-            ("1G-4G:160M,4G-64G:192M,64G-:256M", GIB - 1, Some(0)),
+            ("1G-4G:160M,4G-64G:192M,64G-:256M", GIB - (128 << 20), Some(0)),
+            ("1G-4G:160M,4G-64G:192M,64G-:256M", GIB - 1, Some(160 * MIB)),
+            ("2G-64G:256M,64G-:512M", 2_014_000 << 10, Some(256 * MIB)),
             ("1G-4G:160M,4G-64G:192M,64G-:256M", GIB, Some(160 * MIB)),
             ("1G-4G:160M,4G-64G:192M,64G-:256M", 4 * GIB, Some(192 * MIB)),
             ("1G-4G:160M,4G-64G:192M,64G-:256M", 1 << 45, Some(256 * MIB)),
             ("512M,high crashkernel=72M,low", 8 * GIB, Some(584 * MIB)),
-            ("512M,high", 8 * GIB, Some(512 * MIB)),
+            ("512M,high", 8 * GIB, Some(512 * MIB + LOW)),
+            ("512M,high crashkernel=72M,low", 3 * GIB, Some(512 * MIB)),
             ("128M crashkernel=1G,cma", 8 * GIB, Some(128 * MIB)),
             ("128M crashkernel=192M", 8 * GIB, Some(192 * MIB)),
             ("auto", 8 * GIB, None),
         ] {
             let value: Crashkernel = text.parse().unwrap();
             assert_eq!(value.reserves(memory), expected, "{text} with {memory}");
+        }
+    }
+
+    #[test]
+    fn what_no_machine_can_make_anything_of_is_refused_with_a_remedy() {
+        for (text, memory, error) in [
+            ("256", 8 * GIB, Some("reserves 256 bytes, into which no kernel fits; write a size such as 256M")),
+            ("64K", 8 * GIB, Some("less than 1M")),
+            ("1G-:64K", 8 * GIB, Some("less than 1M")),
+            ("999G", 8 * GIB, Some("reserves 1022976 MiB, and this machine has 8192; write a size such as 256M")),
+            ("7G,high", 7 * GIB, Some("and this machine has 7168")),
+            ("999G", 0, None),
+            ("1G-:0", 8 * GIB, None),
+            ("1G-4G:160M,4T-:64G", 8 * GIB, None),
+            ("256M", 8 * GIB, None),
+            ("auto", 8 * GIB, None),
+        ] {
+            let said = text.parse::<Crashkernel>().unwrap().check(memory).err().map(|error| error.to_string());
+            assert_eq!(said.is_some(), error.is_some(), "{text}: {said:?}");
+            assert!(said.unwrap_or_default().contains(error.unwrap_or_default()), "{text}");
         }
     }
 

@@ -135,6 +135,9 @@ fn asked_for(machine: &Machine, config: &Config, out: &mut dyn Write) -> anyhow:
         Some(Given { value, origin }) => value.parse().with_context(|| format!("{origin}: KDUMP_CRASHKERNEL"))?,
         None => Crashkernel { words: vec![Value::Auto] },
     };
+    if let Some(given) = &config.system.crashkernel {
+        asked.check(facts.memory).with_context(|| format!("{}: KDUMP_CRASHKERNEL", given.origin))?;
+    }
     let is_auto = asked.words.contains(&Value::Auto);
     let value = match is_auto {
         // Before there is an image there is nothing to measure.

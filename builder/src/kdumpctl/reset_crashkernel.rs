@@ -26,6 +26,7 @@ pub(super) fn run(machine: &Machine, what: &Reset, out: &mut dyn Write) -> anyho
         Some(value) => value,
         None => default_value(&facts, way)?,
     };
+    value.check(facts.memory)?;
     if value.reserves(facts.memory) == Some(0) {
         log::warn!("with {} MiB of memory, this machine reserves nothing by crashkernel={value}", mib(facts.memory));
     }
