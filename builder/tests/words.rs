@@ -253,6 +253,34 @@ fn status_tells_everything_in_one_place() {
 }
 
 #[test]
+fn what_is_done_can_be_told_as_json_as_well() {
+    let machine = Machine::new();
+    let started = machine.json("start --json");
+    assert_eq!((&started["ok"], &started["steps"][0]["step"]), (&true.into(), &"Starting".into()));
+    let said = started["steps"][0]["said"].as_array().unwrap();
+    assert!(said.last().unwrap().as_str().unwrap().starts_with("Loaded "), "{said:?}");
+    assert_eq!(machine.json("restart --json")["steps"].as_array().unwrap().len(), 2);
+    for words in ["reload --json", "rebuild --json", "stop --json"] {
+        assert_eq!(machine.json(words)["ok"], true, "{words}");
+    }
+    machine.write(&format!("boot/initrd.img-{RELEASE}"), "initrd");
+    assert_eq!(machine.json("kexec --reuse-cmdline --json")["ok"], true);
+    assert!(
+        machine.json("propagate --json")["steps"][0]["error"].as_str().unwrap().contains("nobody to give a key to")
+    );
+    let default = machine.says("get-default-crashkernel");
+    assert_eq!(machine.json("get-default-crashkernel --json")["crashkernel"], default.trim_end());
+    machine.write("sys/kernel/kexec_crash_size", "0\n");
+    let failed = machine.json("start --json");
+    assert!(failed["steps"][0]["error"].as_str().unwrap().contains("No memory reserved"), "{failed}");
+    for words in ["list", "verify", "prune --keep 1"] {
+        assert!(
+            machine.fails(&format!("dumps {words} --dir /nonexistent")).contains("there is no directory /nonexistent")
+        );
+    }
+}
+
+#[test]
 fn a_test_leaves_a_mark_in_the_log_by_which_its_dump_is_known_after_the_reboot() {
     let machine = Machine::new();
     machine.holds_dumps();

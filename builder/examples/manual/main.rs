@@ -67,8 +67,8 @@ fn pages() -> Vec<Page> {
             section: 8,
             exits: &[
                 (0, "it is done; of status: a capture kernel is loaded"),
-                (1, "it could not be done; stderr has the reason"),
-                (3, "of status: none is loaded; of recover: there is no dump"),
+                (1, "it could not be done; stderr has the reason. Of test --result: no complete dump is known of"),
+                (3, "of status: none is loaded; of recover: there is no dump; of test --result: there was no test"),
             ],
             files: FILES,
             see: &["mkdumprd(8)", "kdump.toml(5)", "kdump-capture(8)", "systemctl(1)"],

@@ -38,15 +38,32 @@ pub enum Word {
         /// How it is loaded
         #[command(flatten)]
         how: Loading,
+        /// How it is told
+        #[command(flatten)]
+        told: Told,
     },
     /// Unload the capture kernel
-    Stop,
+    Stop(Told),
     /// Unload the capture kernel, then load it as `start` does
-    Restart(Loading),
+    Restart {
+        /// How it is loaded
+        #[command(flatten)]
+        how: Loading,
+        /// How it is told
+        #[command(flatten)]
+        told: Told,
+    },
     /// Load the capture kernel anew with the image that is there: no look at the configuration, nothing is built
-    Reload(Loading),
+    Reload {
+        /// How it is loaded
+        #[command(flatten)]
+        how: Loading,
+        /// How it is told
+        #[command(flatten)]
+        told: Told,
+    },
     /// Build the image, whether or not it is too old
-    Rebuild,
+    Rebuild(Told),
     /// Say whether a capture kernel is loaded: exit 0 if so, 3 if not
     Status {
         /// Say more: what is reserved and loaded, where dumps go, the last dump and test, what is out of date
@@ -79,7 +96,7 @@ pub enum Word {
     /// that the image cannot do without
     Modules(Told),
     /// Make a key for a target by ssh or sftp, and have the other machine let it in
-    Propagate,
+    Propagate(Told),
     /// Say how much memory is reserved for the capture kernel
     Showmem(Told),
     /// Say how much memory the capture kernel of this machine takes, and what to reserve for it
@@ -89,6 +106,9 @@ pub enum Word {
         /// For which way of dumping
         #[arg(value_enum, default_value = "kdump")]
         way: Way,
+        /// How it is told
+        #[command(flatten)]
+        told: Told,
     },
     /// Set `crashkernel=` of the installed kernels to the default, or to a value that is given
     ResetCrashkernel(Reset),
@@ -133,9 +153,12 @@ impl Word {
     /// Whether it is done to the kernel that runs, not to files.
     pub fn is_for_this_machine(&self) -> bool {
         match self {
-            Word::Start { .. } | Word::Stop | Word::Restart(_) | Word::Reload(_) | Word::Kexec(_) | Word::Propagate => {
-                true
-            }
+            Word::Start { .. }
+            | Word::Stop(_)
+            | Word::Restart { .. }
+            | Word::Reload { .. }
+            | Word::Kexec(_)
+            | Word::Propagate(_) => true,
             Word::Test { result, .. } => !result,
             _ => false,
         }
@@ -284,6 +307,9 @@ pub struct Kexec {
     /// The system call that loads it
     #[arg(long, value_enum, value_name = "CALL", default_value = "auto")]
     pub syscall: Syscall,
+    /// How it is told
+    #[command(flatten)]
+    pub told: Told,
 }
 
 /// What runs a virtual machine.

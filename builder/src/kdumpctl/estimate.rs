@@ -6,7 +6,7 @@
 use super::{Machine, kernel, start, status};
 use crate::config::Config;
 use crate::crashkernel::{Facts, default_value, mib};
-use crate::estimate::{self, Estimate};
+use crate::estimate::{self, Calibrated, Estimate};
 use crate::{build, cli, inspect};
 use serde_json::json;
 use std::fs;
@@ -54,6 +54,10 @@ pub(super) fn run(machine: &Machine, json: bool, out: &mut dyn Write) -> anyhow:
     }
     table(&estimate, reserved, out)?;
     writeln!(out, "{:<24} {default}", "Default crashkernel:")?;
+    let Calibrated { low, high, min_low, max_low, min_high, max_high, .. } = estimate.calibrated(facts.memory);
+    for (name, mib, least, most) in [("Low:", low, min_low, max_low), ("High:", high, min_high, max_high)] {
+        writeln!(out, "{name:<24} {mib}M ({least}M to {most}M)")?;
+    }
     match large.is_empty() {
         true => writeln!(out, "Large modules: <none>")?,
         false => {

@@ -32,11 +32,13 @@ mod stop;
 mod test;
 mod waiting;
 
-use crate::cli::{Kdumpctl, Word};
+use crate::cli::{Kdumpctl, Told, Word};
 use crate::config::Files;
 use crate::generator;
 use crate::host::Tree;
 use crate::kexec::Kexec;
+use serde_json::json;
+use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -62,28 +64,32 @@ pub fn run(typed: &Kdumpctl, tree: Tree, kexec: &dyn Kexec, out: &mut dyn Write)
     let files = Files::new(tree.root(), typed.config.as_deref(), typed.sysconfig.as_deref());
     let machine = Machine { tree, files, programs: typed.programs.clone(), kexec };
     match &typed.word {
-        Word::Start { replace, how } => {
-            alone(&machine, out, &[("Starting", &|out| start::run(&machine, *replace, how, out))])
+        Word::Start { replace, how, told } => {
+            alone(&machine, out, *told, &[("Starting", &|out| start::run(&machine, *replace, how, out))])
         }
-        Word::Stop => alone(&machine, out, &[("Stopping", &|_| stop::run(&machine))]),
-        Word::Restart(how) => alone(
+        Word::Stop(told) => alone(&machine, out, *told, &[("Stopping", &|_| stop::run(&machine))]),
+        Word::Restart { how, told } => alone(
             &machine,
             out,
+            *told,
             &[("Stopping", &|_| stop::run(&machine)), ("Starting", &|out| start::run(&machine, false, how, out))],
         ),
-        Word::Reload(how) => alone(&machine, out, &[("Reloading", &|out| reload::run(&machine, how, out))]),
-        Word::Rebuild => alone(&machine, out, &[("Rebuilding", &|out| rebuild::run(&machine, out))]),
+        Word::Reload { how, told } => {
+            alone(&machine, out, *told, &[("Reloading", &|out| reload::run(&machine, how, out))])
+        }
+        Word::Rebuild(told) => alone(&machine, out, *told, &[("Rebuilding", &|out| rebuild::run(&machine, out))]),
         Word::Status { verbose, how } => status::run(&machine, *verbose, how.json, out),
         // The device is locked; nothing else of the machine is touched.
         Word::Recover { device, to, json } => recovery::run(&machine, device.as_deref(), to.as_deref(), *json, out),
         Word::Config { word } => config::run(&machine, word, out),
         Word::Generator { dir } => generator::run(&machine.files, dir).map(|()| ExitCode::SUCCESS),
         Word::Modules(how) => modules::run(&machine, how.json, out).map(|()| ExitCode::SUCCESS),
-        Word::Propagate => propagate::run(&machine, out).map(|()| ExitCode::SUCCESS),
+        Word::Propagate(Told { json: true }) => as_json(out, &[("Propagating", &|out| propagate::run(&machine, out))]),
+        Word::Propagate(_) => propagate::run(&machine, out).map(|()| ExitCode::SUCCESS),
         Word::Showmem(how) => showmem::run(&machine, how.json, out).map(|()| ExitCode::SUCCESS),
         Word::Estimate(how) => estimate::run(&machine, how.json, out).map(|()| ExitCode::SUCCESS),
-        Word::GetDefaultCrashkernel { way } => {
-            default_crashkernel::run(&machine, *way, out).map(|()| ExitCode::SUCCESS)
+        Word::GetDefaultCrashkernel { way, told } => {
+            default_crashkernel::run(&machine, *way, told.json, out).map(|()| ExitCode::SUCCESS)
         }
         Word::ResetCrashkernel(what) => reset_crashkernel::run(&machine, what, out).map(|()| ExitCode::SUCCESS),
         Word::AfterUpdate => locked(&machine, out, &|out| boot_loader::after_update(&machine, out)),
@@ -91,7 +97,13 @@ pub fn run(typed: &Kdumpctl, tree: Tree, kexec: &dyn Kexec, out: &mut dyn Write)
         Word::Test { force, result, how } => test::run(&machine, *force, *result, how.json, out),
         Word::Rehearse(what) => rehearse::run(&machine, what, out),
         Word::Dumps(what) => dumps::run(&machine, what, out),
-        Word::Kexec(what) => locked(&machine, out, &|out| kexec::run(&machine, what, out)),
+        Word::Kexec(what) => {
+            let _lock = lock(&machine, out, what.told)?;
+            match what.told.json {
+                true => as_json(out, &[("Loading", &|out| kexec::run(&machine, what, out))]),
+                false => kexec::run(&machine, what, out).map(|()| ExitCode::SUCCESS),
+            }
+        }
     }
 }
 
@@ -109,8 +121,11 @@ fn locked(
 }
 
 /// Takes steps in order while no other kdumpctl is at work, and says how each came out.
-fn alone(machine: &Machine, out: &mut dyn Write, steps: &[Step]) -> anyhow::Result<ExitCode> {
-    let _lock = lock::take(&machine.tree, out)?;
+fn alone(machine: &Machine, out: &mut dyn Write, told: Told, steps: &[Step]) -> anyhow::Result<ExitCode> {
+    let _lock = lock(machine, out, told)?;
+    if told.json {
+        return as_json(out, steps);
+    }
     for (what, step) in steps {
         match step(out) {
             Ok(()) => writeln!(out, "{what} kdump: [OK]")?,
@@ -121,4 +136,29 @@ fn alone(machine: &Machine, out: &mut dyn Write, steps: &[Step]) -> anyhow::Resu
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Takes the lock. Who has to wait is told where it spoils no JSON.
+fn lock(machine: &Machine, out: &mut dyn Write, told: Told) -> anyhow::Result<File> {
+    let mut errors = std::io::stderr();
+    lock::take(&machine.tree, if told.json { &mut errors } else { out })
+}
+
+/// Takes steps in order, and says of each how it came out and what it said meanwhile.
+fn as_json(out: &mut dyn Write, steps: &[Step]) -> anyhow::Result<ExitCode> {
+    let (mut done, mut ended) = (Vec::new(), Ok(()));
+    for (what, step) in steps {
+        let mut said = Vec::new();
+        ended = step(&mut said);
+        let said = String::from_utf8_lossy(&said);
+        let error = ended.as_ref().err().map(|error| format!("{error:#}"));
+        done.push(json!({
+            "step": what, "ok": ended.is_ok(), "said": said.lines().collect::<Vec<_>>(), "error": error,
+        }));
+        if ended.is_err() {
+            break;
+        }
+    }
+    writeln!(out, "{:#}", json!({ "ok": ended.is_ok(), "steps": done }))?;
+    ended.map(|()| ExitCode::SUCCESS)
 }

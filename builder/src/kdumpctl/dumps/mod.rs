@@ -14,6 +14,7 @@ use super::Machine;
 use super::places::Places;
 use crate::cli::{Dumps, Place};
 use crate::config::Config;
+use anyhow::bail;
 use kdump_init::status::FILE;
 use serde::Serialize;
 use serde_json::Value;
@@ -66,6 +67,7 @@ pub(super) fn run(machine: &Machine, what: &Dumps, out: &mut dyn Write) -> anyho
 /// The directories that hold dumps: the one that is named, else those of the configured places.
 fn directories(machine: &Machine, which: &Place, of: fn(Places) -> Vec<PathBuf>) -> anyhow::Result<Vec<PathBuf>> {
     match &which.dir {
+        Some(dir) if !dir.is_dir() => bail!("there is no directory {}; name the one that dumps are in", dir.display()),
         Some(dir) => Ok(vec![dir.clone()]),
         None => Ok(of(Places::of(&Config::read(&machine.files)?, &machine.tree))),
     }
@@ -171,7 +173,7 @@ fn meant<'a>(dumps: &'a [Dump], typed: &Path) -> anyhow::Result<&'a Dump> {
     let is_it = |dump: &&Dump| dump.path == typed || Path::new(&dump.name()) == typed;
     match dumps.iter().find(is_it) {
         Some(dump) => Ok(dump),
-        None => anyhow::bail!("there is no dump {}; `kdumpctl dumps list` lists them", typed.display()),
+        None => bail!("there is no dump {}; `kdumpctl dumps list` lists them", typed.display()),
     }
 }
 
