@@ -281,6 +281,32 @@ fn what_is_done_can_be_told_as_json_as_well() {
 }
 
 #[test]
+fn status_asks_the_far_side_whether_it_would_let_a_dump_in() {
+    let machine = Machine::new();
+    machine.write("etc/kdump.conf", "path /srv\nssh dump@10.9.8.7\nsshkey /root/key\n");
+    machine.write("root/key", "KEY");
+    machine.write("root/.ssh/known_hosts", "10.9.8.7 ssh-ed25519 AAAA\n");
+    let send = machine.system.programs().join("kdump-send");
+    let asked = machine.system.root.join("asked");
+    let keep = format!(
+        "#!/bin/sh\nfor word; do [ -f \"$word\" ] && cat \"$word\"; done > {0}\necho \"$@\" >> {0}\n",
+        asked.display()
+    );
+    kdump_hooks::fake::program(&send, keep.as_bytes()).unwrap();
+    let said = machine.run("status -v").1;
+    assert!(said.contains("Asked:         ssh://dump@10.9.8.7/srv: it lets us in\n"), "{said}");
+    let asked = machine.read("asked");
+    assert!(asked.starts_with("KEY10.9.8.7 ssh-ed25519 AAAA\n"), "{asked}");
+    assert!(asked.ends_with(" ssh://dump@10.9.8.7/srv check\n"), "{asked}");
+    for code in [1, 2] {
+        let refuse = format!("#!/bin/sh\necho beginning >&2\necho no such key >&2\nexit {code}\n");
+        kdump_hooks::fake::program(&send, refuse.as_bytes()).unwrap();
+        let said = machine.run("status -v").1;
+        assert!(said.contains("/srv: no dump would get there: no such key\n"), "{said}");
+    }
+}
+
+#[test]
 fn a_test_leaves_a_mark_in_the_log_by_which_its_dump_is_known_after_the_reboot() {
     let machine = Machine::new();
     machine.holds_dumps();

@@ -19,6 +19,7 @@ mod modules;
 mod notify;
 mod places;
 mod propagate;
+mod reach;
 mod rebuild;
 pub mod recover;
 mod recovery;
@@ -42,6 +43,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// What a command works on.
 #[derive(Debug)]
@@ -66,6 +68,7 @@ pub fn run(typed: &Kdumpctl, tree: Tree, kexec: &dyn Kexec, out: &mut dyn Write)
     match &typed.word {
         Word::Start { replace, how, told } => {
             alone(&machine, out, *told, &[("Starting", &|out| start::run(&machine, *replace, how, out))])
+                .inspect(|_| reach::warn(&machine, reach::patience()))
         }
         Word::Stop(told) => alone(&machine, out, *told, &[("Stopping", &|_| stop::run(&machine))]),
         Word::Restart { how, told } => alone(
@@ -73,11 +76,13 @@ pub fn run(typed: &Kdumpctl, tree: Tree, kexec: &dyn Kexec, out: &mut dyn Write)
             out,
             *told,
             &[("Stopping", &|_| stop::run(&machine)), ("Starting", &|out| start::run(&machine, false, how, out))],
-        ),
+        )
+        .inspect(|_| reach::warn(&machine, reach::patience())),
         Word::Reload { how, told } => {
             alone(&machine, out, *told, &[("Reloading", &|out| reload::run(&machine, how, out))])
         }
-        Word::Rebuild(told) => alone(&machine, out, *told, &[("Rebuilding", &|out| rebuild::run(&machine, out))]),
+        Word::Rebuild(told) => alone(&machine, out, *told, &[("Rebuilding", &|out| rebuild::run(&machine, out))])
+            .inspect(|_| reach::warn(&machine, Duration::ZERO)),
         Word::Status { verbose, how } => status::run(&machine, *verbose, how.json, out),
         // The device is locked; nothing else of the machine is touched.
         Word::Recover { device, to, json } => recovery::run(&machine, device.as_deref(), to.as_deref(), *json, out),

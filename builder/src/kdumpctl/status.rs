@@ -2,7 +2,7 @@
 
 mod report;
 
-use super::Machine;
+use super::{Machine, reach};
 use crate::cli::Way;
 use crate::crashkernel::{Facts, default_value};
 use crate::host::Tree;
@@ -10,6 +10,7 @@ use crate::kexec::Guard;
 use anyhow::bail;
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// The exit of `kdumpctl status` if no capture kernel is loaded.
 const NOT_OPERATIONAL: u8 = 3;
@@ -23,6 +24,13 @@ pub(super) fn run(machine: &Machine, verbose: bool, json: bool, out: &mut dyn Wr
             writeln!(out, "Kdump is {}operational", if is_loaded { "" } else { "not " })?;
             if verbose {
                 report::of(machine).say(out)?;
+                for (target, answer) in reach::of(machine, Duration::ZERO) {
+                    let said = answer.map_or_else(
+                        |error| format!("no dump would get there: {error:#}"),
+                        |()| "it lets us in".into(),
+                    );
+                    writeln!(out, "{:<14} {target}: {said}", "Asked:")?;
+                }
             } else if let Some(line) = report::last_test(machine) {
                 writeln!(out, "{line}")?;
             }
