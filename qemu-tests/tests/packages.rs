@@ -313,8 +313,7 @@ if ! ls -d /var/crash/127.0.0.1-* > /dev/null 2>&1; then
     kernel-install remove SECOND
     say removed "$(ls /boot/*kdump.img /boot/loader/entries | tr '\n' ' ')"
     sync
-    sleep 1
-    echo c > /proc/sysrq-trigger
+    kdumpctl test --force > /dev/console 2>&1
     sleep 60
 fi
 logged() { journalctl --boot --unit "$1" --output cat | grep -c "$2"; }
@@ -326,6 +325,7 @@ while [ $i -lt 60 ] && [ "$(logged kdump-hotplug.service '^Reloading kdump: .OK.
 say processors "$(cat /sys/devices/system/cpu/present)"
 say followed "$(logged kdump-hotplug.service '^Reloading kdump: .OK.')"
 say dump "$(ls /var/crash/127.0.0.1-* | tr '\n' ' ')"
+say test "$(kdumpctl test --result --json | tr -d '\n')"
 say listed "$(kdumpctl dumps list --json | tr -d '\n')"
 say verified "$(kdumpctl dumps verify --json | tr -d '\n')"
 systemctl poweroff
@@ -375,9 +375,12 @@ fn an_installed_package_saves_a_crash_that_the_next_boot_finds() -> Result<()> {
     said.expect("processors", "0-1")?;
     said.expect("followed", "1")?;
     said.expect("dump", "kexec-dmesg.log status.json vmcore vmcore-dmesg.txt")?;
+    let test: Value = serde_json::from_str(said.of("test")?)?;
+    ensure!(test["state"] == "success" && test["reason"].is_null(), "the test is {test}");
     let listed: Value = serde_json::from_str(said.of("listed")?)?;
     ensure!(listed.as_array().is_some_and(|dumps| dumps.len() == 1), "listed is {listed}");
     ensure!(listed[0]["outcome"] == "complete" && listed[0]["kernel"] == *kernel.release, "listed is {listed}");
+    ensure!(test["dump"] == listed[0]["path"], "the test is {test}, listed is {listed}");
     let verified: Value = serde_json::from_str(said.of("verified")?)?;
     ensure!(verified[0]["sound"] == true && verified[0]["dump"] == listed[0]["path"], "verified is {verified}");
     // A shutdown can crash, too.
