@@ -9,6 +9,7 @@ use crate::raw;
 use anyhow::{Context, bail};
 use kdump_hooks::cifs::Cifs;
 use kdump_hooks::filesystem::Filesystem;
+use kdump_hooks::fstab::{self, Entry};
 use kdump_hooks::kmod::ModuleName;
 use kdump_hooks::nfs::Nfs;
 use kdump_hooks::pstore::{BACKENDS, Pstore};
@@ -105,21 +106,16 @@ fn named(
 pub(crate) fn nfs_options(tree: &Tree, nfs: &Nfs) -> Vec<String> {
     /// Those of a running mount that its administrator chose; the others say how it came out.
     const CHOSEN: [&str; 8] = ["vers", "proto", "port", "sec", "mountport", "mountproto", "rsize", "wsize"];
-    let fields = |file: &str| -> Option<Vec<String>> {
+    let options = |file: &str| -> Option<Vec<String>> {
         let text = std::fs::read_to_string(tree.path(file)).ok()?;
-        text.lines().find_map(|line| {
-            let mut fields = line.split_whitespace();
-            let is_it = fields.next()?.parse::<Nfs>().is_ok_and(|found| found.to_string() == nfs.to_string());
-            let fstype = fields.nth(1)?;
-            (is_it && fstype.starts_with("nfs"))
-                .then(|| fields.next())?
-                .map(|options| options.split(',').map(str::to_owned).collect::<Vec<_>>())
-        })
+        let is_it = |entry: &Entry| entry.source.parse::<Nfs>().is_ok_and(|found| found.is_same(nfs));
+        let mut entries = fstab::parse(&text).into_iter().filter(|entry| entry.fstype.starts_with("nfs"));
+        entries.find(is_it).map(|entry| entry.for_the_kernel())
     };
-    if let Some(options) = fields("etc/fstab") {
-        return options.into_iter().filter(|option| option != "defaults" && !option.starts_with("x-")).collect();
+    if let Some(options) = options("etc/fstab") {
+        return options;
     }
-    let running = fields("proc/self/mounts").unwrap_or_default();
+    let running = options("proc/self/mounts").unwrap_or_default();
     let name = |option: &str| option.split('=').next().unwrap_or_default().to_owned();
     running.into_iter().filter(|option| CHOSEN.contains(&name(option).as_str())).collect()
 }
@@ -213,4 +209,23 @@ fn holder_of(path: &Path, host: &SystemHost) -> anyhow::Result<(Filesystem, Path
     }
     let path = Path::new("/").join(holder.path);
     Ok((Filesystem { fstype: holder.fstype, device, options }, path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_export_gets_the_options_of_its_line_in_fstab_that_are_for_the_kernel() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = Tree::new(dir.path());
+        std::fs::create_dir(tree.path("etc")).unwrap();
+        let write = |line: &str| std::fs::write(tree.path("etc/fstab"), line).unwrap();
+        let options = |export: &str| nfs_options(&tree, &export.parse().unwrap()).join(" ");
+        write("10.0.0.1:/srv/ /mnt nfs4 rw,users,group,comment=dumps,x-systemd.automount,_netdev,v4.1,port=2050 0 0\n");
+        assert_eq!(options("10.0.0.1:/srv"), "v4.1 port=2050");
+        assert_eq!(options("10.0.0.1:/srv/deeper"), "");
+        write("# nas:/x\nnas:/srv/my\\040dumps /mnt nfs timeo=50\n");
+        assert_eq!(options("NAS:/srv/my dumps"), "timeo=50");
+    }
 }

@@ -43,10 +43,14 @@ impl Entry {
 
     /// The options that are for mount(2).
     pub fn for_the_kernel(&self) -> Vec<String> {
-        let name = |option: &str| option.split('=').next().unwrap_or_default().to_owned();
-        let is_for_it = |option: &&String| !option.starts_with("x-") && !FOR_READERS.contains(&name(option).as_str());
-        self.options.iter().filter(is_for_it).cloned().collect()
+        self.options.iter().filter(|option| !is_for_readers(option)).cloned().collect()
     }
+}
+
+/// Whether an option only tells fstab's readers something: the kernel would refuse it.
+pub fn is_for_readers(option: &str) -> bool {
+    let name = option.split('=').next().unwrap_or_default();
+    name.starts_with("x-") || name.starts_with("X-") || FOR_READERS.contains(&name)
 }
 
 /// The line of a file that is mounted at `point`.
@@ -107,7 +111,7 @@ mod tests {
     #[test]
     fn the_first_line_of_a_place_counts_and_comments_do_not() {
         let text = "# LABEL=old /usr xfs defaults\nLABEL=root / ext4 defaults 0 1\n\
-                    LABEL=my\\040usr\t/usr/  ext4 ro,noatime,x-systemd.x=1,nofail,comment=y 0 2\nLABEL=x /usr ext4\nhalf\n";
+                    LABEL=my\\040usr\t/usr/  ext4 ro,noatime,x-systemd.x=1,nofail,comment=y,users,group,X-y 0 2\nLABEL=x /usr ext4\nhalf\n";
         let entry = entry_at(text, Path::new("/usr")).unwrap();
         assert_eq!((entry.source.as_str(), entry.fstype.as_str()), ("LABEL=my usr", "ext4"));
         assert_eq!(entry.for_the_kernel(), ["ro", "noatime"]);

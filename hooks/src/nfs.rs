@@ -8,6 +8,7 @@
 //! seconds and the next target or the failure action follows. A `hard` mount would hold the machine down for ever, but
 //! for the collector's own limit.
 
+use crate::fstab;
 use crate::host::{Contribution, Host, ModuleNeed};
 use crate::machine::{Machine, MountPlan, Refused};
 use crate::net::server;
@@ -58,9 +59,8 @@ impl Use {
     }
 }
 
-/// Options that only mount.nfs and fstab know; the kernel would refuse them.
-const NOT_FOR_THE_KERNEL: [&str; 9] =
-    ["defaults", "ro", "bg", "fg", "retry", "addr", "clientaddr", "mountaddr", "auto"];
+/// Options that only mount.nfs knows; the kernel would refuse them, or they are told it anew.
+const NOT_FOR_THE_KERNEL: [&str; 7] = ["ro", "bg", "fg", "retry", "addr", "clientaddr", "mountaddr"];
 
 /// An NFS export.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,9 +118,14 @@ impl Nfs {
         pairs.find(|(name, _)| names.contains(name)).map(|(_, value)| value)
     }
 
+    /// Whether both name one export, however many `/` are written.
+    pub fn is_same(&self, other: &Nfs) -> bool {
+        self.server.eq_ignore_ascii_case(&other.server) && Path::new(&self.export) == Path::new(&other.export)
+    }
+
     /// The versions that may be tried.
     fn versions(&self) -> Vec<&str> {
-        match self.option(&["vers", "nfsvers"]) {
+        match self.options.iter().rev().find_map(|option| version_of(option)) {
             Some("4") => VERSIONS.iter().copied().filter(|version| version.starts_with('4')).collect(),
             Some(version) => vec![version],
             None => match self.options.iter().any(|option| option.starts_with("minorversion=")) {
@@ -150,8 +155,8 @@ impl Nfs {
         let three = version.starts_with('3');
         let name = |option: &str| option.split('=').next().unwrap_or_default().to_owned();
         let kept = self.options.iter().filter(|option| {
-            let name = name(option);
-            !NOT_FOR_THE_KERNEL.contains(&name.as_str()) && !matches!(name.as_str(), "vers" | "nfsvers")
+            let is_known = NOT_FOR_THE_KERNEL.contains(&name(option).as_str());
+            !is_known && !fstab::is_for_readers(option) && version_of(option).is_none()
         });
         let kept: Vec<String> = kept.cloned().collect();
         let says = |names: &[&str]| kept.iter().any(|option| names.contains(&name(option).as_str()));
@@ -228,6 +233,15 @@ impl Nfs {
             log::warn!("{}; trying again, {} of {} s", refusals.join("; "), waited.as_secs(), limit.as_secs());
             machine.network().pause(BETWEEN_TRIES);
         }
+    }
+}
+
+/// The version that an option asks for: `vers=4.1`, `nfsvers=4.1`, or `v4.1` as mount.nfs has it, too.
+fn version_of(option: &str) -> Option<&str> {
+    match option.split_once('=') {
+        Some(("vers" | "nfsvers", version)) => Some(version),
+        Some(_) => None,
+        None => option.strip_prefix('v').filter(|version| version.starts_with(|c: char| c.is_ascii_digit())),
     }
 }
 
@@ -364,6 +378,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_for_readers_of_fstab_stays_away_from_the_kernel_and_a_version_may_be_one_word() {
+        let mut machine = FakeMachine::near_a_server();
+        let words = ["rw", "users", "owner", "group", "comment=x", "x-systemd.automount", "nofail", "_netdev", "v4.1"];
+        nfs("10.0.2.7:/srv", &words).open(&mut machine, LIMIT).unwrap();
+        let begin = "mount 10.0.2.7:/srv /kdump/target nfs vers=4.1,addr=10.0.2.7,proto=tcp,clientaddr=10.0.2.15";
+        assert_eq!(mounts(&machine), [format!("{begin},soft,timeo=100,retrans=3")]);
+    }
+
+    #[test]
     fn a_server_that_is_not_there_yet_is_tried_again_within_the_limit() {
         let mut machine = FakeMachine::near_a_server();
         machine.unmountable.insert("nfs".into());
@@ -421,8 +444,16 @@ mod tests {
         assert_eq!((has(&[], "nfsv4"), has(&[], "nfsv3")), (Some(true), Some(false)));
         assert_eq!((has(&["vers=3"], "nfsv4"), has(&["vers=3"], "nfsv3")), (None, Some(true)));
         assert_eq!((has(&["vers=4"], "nfsv4"), has(&["vers=4"], "nfsv3")), (Some(true), None));
+        assert_eq!((has(&["v3"], "nfsv4"), has(&["v4"], "nfsv3")), (None, None));
         let error = nfs("h:/e", &["sec=krb5p"]).gather(&FakeHost::default()).unwrap_err().to_string();
         assert!(error.starts_with("sec=krb5p needs tickets"), "{error}");
+    }
+
+    #[test]
+    fn an_export_is_the_same_however_it_is_written() {
+        let same = |one: &str, other: &str| nfs(one, &[]).is_same(&nfs(other, &[]));
+        assert!(same("NAS:/srv/", "nas:/srv") && same("nas://srv/crash", "nas:/srv/crash") && same("h:/", "h:/"));
+        assert!(!same("nas:/srv", "nas:/srv/crash") && !same("nas:/srv", "nas2:/srv"));
     }
 
     #[test]

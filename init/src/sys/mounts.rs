@@ -1,6 +1,7 @@
 //! Mounting and unmounting.
 
 use anyhow::{Context, anyhow};
+use kdump_hooks::fstab;
 use kdump_hooks::kernel::KernelLog;
 use kdump_hooks::machine::MOUNT_POINT;
 use kdump_hooks::{MountPlan, Refused};
@@ -69,7 +70,7 @@ pub fn mount(plan: &MountPlan, secret: &[String]) -> anyhow::Result<()> {
     })
 }
 
-/// The options that are flags of mount(2). Those that only fstab's readers know have no effect.
+/// The options that are flags of mount(2). Those for fstab's readers have no effect.
 fn flag(option: &str) -> Option<MsFlags> {
     Some(match option {
         "ro" => MsFlags::MS_RDONLY,
@@ -81,8 +82,8 @@ fn flag(option: &str) -> Option<MsFlags> {
         "nosuid" => MsFlags::MS_NOSUID,
         "sync" => MsFlags::MS_SYNCHRONOUS,
         "dirsync" => MsFlags::MS_DIRSYNC,
-        "rw" | "defaults" | "auto" | "noauto" | "nofail" | "_netdev" | "user" | "nouser" | "exec" | "suid" | "dev"
-        | "async" | "atime" => MsFlags::empty(),
+        "exec" | "suid" | "dev" | "async" | "atime" => MsFlags::empty(),
+        readers if fstab::is_for_readers(readers) => MsFlags::empty(),
         _ => return None,
     })
 }
@@ -133,6 +134,9 @@ mod tests {
     fn options_are_flags_or_data_for_the_file_system() {
         assert_eq!(flag("noatime"), Some(MsFlags::MS_NOATIME));
         assert_eq!(flag("defaults"), Some(MsFlags::empty()));
+        for option in ["users", "owner", "group", "comment=dumps", "x-systemd.automount", "rw", "_netdev"] {
+            assert_eq!(flag(option), Some(MsFlags::empty()), "{option}");
+        }
         assert_eq!(flag("data=ordered"), None);
     }
 }
