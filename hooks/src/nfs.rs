@@ -178,8 +178,10 @@ impl Nfs {
             false => options.push(format!("clientaddr={client}")),
         }
         match to {
-            Use::Dumps if !says(&["hard", "soft", "softerr", "timeo", "retrans"]) => {
-                options.extend(["soft", "timeo=100", "retrans=3"].map(str::to_owned));
+            Use::Dumps if !says(&["hard"]) => {
+                let names: [(&[&str], &str); 3] =
+                    [(&["soft", "softerr"], "soft"), (&["timeo"], "timeo=100"), (&["retrans"], "retrans=3")];
+                options.extend(names.iter().filter(|(names, _)| !says(names)).map(|(_, option)| (*option).to_owned()));
             }
             Use::System { read_only: true } => options.push("ro".to_owned()),
             _ => {}
@@ -384,6 +386,22 @@ mod tests {
         nfs("10.0.2.7:/srv", &words).open(&mut machine, LIMIT).unwrap();
         let begin = "mount 10.0.2.7:/srv /kdump/target nfs vers=4.1,addr=10.0.2.7,proto=tcp,clientaddr=10.0.2.15";
         assert_eq!(mounts(&machine), [format!("{begin},soft,timeo=100,retrans=3")]);
+    }
+
+    #[test]
+    fn only_hard_makes_it_hard_whatever_is_said_of_time() {
+        for (said, comes) in [
+            (&["timeo=50"][..], "soft,retrans=3,timeo=50"),
+            (&["retrans=2"], "soft,timeo=100,retrans=2"),
+            (&["timeo=50", "retrans=2"], "soft,timeo=50,retrans=2"),
+            (&["softerr"], "timeo=100,retrans=3,softerr"),
+            (&["hard", "timeo=50"], "hard,timeo=50"),
+        ] {
+            let mut machine = FakeMachine::near_a_server();
+            nfs("10.0.2.7:/srv", said).open(&mut machine, LIMIT).unwrap();
+            let mount = mounts(&machine)[0];
+            assert!(mount.ends_with(&format!("clientaddr=10.0.2.15,{comes}")), "{said:?}: {mount}");
+        }
     }
 
     #[test]
