@@ -138,7 +138,10 @@ impl Bench {
     fn build(&self, name: &str, conf: &str, machine: Option<&Path>) -> Result<Built> {
         let config = self.scratch.path().join("kdump.conf");
         fs::write(&config, conf)?;
-        for (file, text) in [("root/key", "KEY"), ("etc/ssh/ssh_known_hosts", "192.0.2.1 ssh-ed25519 AAAA\n")] {
+        for (file, text) in [
+            ("root/key", "-----BEGIN RSA PRIVATE KEY-----\nAAAA\n-----END RSA PRIVATE KEY-----\n"),
+            ("etc/ssh/ssh_known_hosts", "192.0.2.1 ssh-ed25519 AAAAC3NzaC1lZDI1NTE5\n"),
+        ] {
             fs::write(self.builders.root.join(file), text)?;
         }
         let image = self.scratch.path().join(name.replace([' ', ','], "-"));

@@ -136,8 +136,12 @@ mod tests {
         assert_eq!(remote.login.identity, Some("/root/.ssh/two".into()));
         assert_eq!((remote.wait, remote.path.as_path()), (Some(7), Path::new("/srv")));
         assert!(warnings[0].contains("one key is enough"), "{warnings:?}");
-        let (remote, _) = completed("", "KDUMP_SAVEDIR=ssh://nas/srv\nKDUMP_HOST_KEY=\"ssh-rsa B\"\n", &keys);
-        assert_eq!((remote.login.host_keys.as_slice(), remote.any_host), (&["ssh-rsa B".to_owned()][..], false));
+        let (remote, _) =
+            completed("", "KDUMP_SAVEDIR=ssh://nas/srv\nKDUMP_HOST_KEY=\"ssh-rsa AAAAB3NzaC1yc2E=\"\n", &keys);
+        assert_eq!(
+            (remote.login.host_keys.as_slice(), remote.any_host),
+            (&["ssh-rsa AAAAB3NzaC1yc2E=".to_owned()][..], false)
+        );
         let (remote, warnings) = completed("", "KDUMP_SAVEDIR=ssh://nas/srv\nKDUMP_HOST_KEY='*'\n", &keys);
         assert!(remote.any_host && warnings[0].contains("whoever answers"), "{warnings:?}");
         let (_, warnings) = completed("", "KDUMP_SAVEDIR=ftp://me:x@nas/srv\n", &keys);

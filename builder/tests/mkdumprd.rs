@@ -80,17 +80,22 @@ fn an_image_that_sends_its_dump_has_the_program_a_key_and_the_host_s_keys() {
         assert!(!output.status.success() && error.contains(words), "{error}");
     };
     refused("`kdumpctl propagate` makes and installs one");
-    system.write("root/key", b"KEY").unwrap();
+    system
+        .write("root/key", b"-----BEGIN RSA PRIVATE KEY-----\nAAAAKEYKEYKE\n-----END RSA PRIVATE KEY-----\n")
+        .unwrap();
     refused("no key of the host 10.9.8.7 is known");
-    system.write("etc/ssh/ssh_known_hosts", b"10.9.8.7 ssh-ed25519 AAAA\n").unwrap();
+    system.write("etc/ssh/ssh_known_hosts", b"10.9.8.7 ssh-ed25519 AAAAC3NzaC1lZDI1NTE5\n").unwrap();
     built(&system, &["-f", "out/image"]);
     let all = reasons(&system);
     assert_eq!(all["usr/bin/kdump-send"], "delivers to the target ssh://dump@10.9.8.7/srv/crash");
     let image = system.root.join("out/image");
     let file = |name: &str| lsinitrd(&[&image, Path::new(name)]);
-    assert_eq!(file("etc/kdump/send/ssh-10.9.8.7.key"), "KEY");
-    assert_eq!(file("etc/kdump/send/ssh-10.9.8.7.hosts"), "10.9.8.7 ssh-ed25519 AAAA\n");
-    assert!(!file("etc/kdump/image.toml").contains("KEY"));
+    assert_eq!(
+        file("etc/kdump/send/ssh-10.9.8.7.key"),
+        "-----BEGIN RSA PRIVATE KEY-----\nAAAAKEYKEYKE\n-----END RSA PRIVATE KEY-----\n"
+    );
+    assert_eq!(file("etc/kdump/send/ssh-10.9.8.7.hosts"), "10.9.8.7 ssh-ed25519 AAAAC3NzaC1lZDI1NTE5\n");
+    assert!(!file("etc/kdump/image.toml").contains("KEYKEY"));
     let list = lsinitrd(&[&image]);
     let line = list.lines().find(|line| line.contains("ssh-10.9.8.7.key")).unwrap();
     assert!(line.starts_with("-rw-------"), "{line}");

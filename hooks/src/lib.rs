@@ -30,6 +30,7 @@
 //! | [`virtiofs`] | the hook for a directory that the hypervisor shares |
 //! | [`nfs`], [`cifs`] | the hooks for a dump target that is an NFS export, or a share of Samba or Windows |
 //! | [`remote`] | the hook for a dump target that is sent to: SSH, SFTP, FTP |
+//! | [`ssh_key`] | whether a private key, or a key of a host, can be used at all |
 //! | [`net`] | the hook that brings a network up, for targets that need one |
 //! | [`rootfs`] | `dump_to_rootfs`: the host's root file system as the last target |
 //! | [`user`] | `kdump_pre`, `kdump_post`, `kdump_emergency` and their directories |
@@ -89,6 +90,7 @@ pub mod remote;
 pub mod rootfs;
 pub mod shell;
 pub mod signatures;
+pub mod ssh_key;
 pub mod stage;
 pub mod storage;
 pub mod sysctl;

@@ -9,6 +9,7 @@
 use crate::host::{Contribution, FileNeed, Host};
 use crate::machine::{Machine, Program};
 use crate::net::server;
+use crate::ssh_key;
 use crate::{Destination, Hook, TargetHook};
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
@@ -282,6 +283,7 @@ impl Hook for Remote {
                 let key = host.read(identity).with_context(|| {
                     format!("the target {self} needs a private key; `kdumpctl propagate` makes and installs one")
                 })?;
+                ssh_key::check_private(&key, identity).with_context(|| format!("the target {self}"))?;
                 secret("key", key, "private key");
                 let certificate = certificate_of(identity);
                 if host.has_file(&certificate) {
@@ -296,6 +298,10 @@ impl Hook for Remote {
                             self.known_as(),
                             self.server
                         );
+                    }
+                    for key in &self.login.host_keys {
+                        ssh_key::check_host_key(key)
+                            .with_context(|| format!("what is known of the host {}", self.known_as()))?;
                     }
                     let line = |key: &String| format!("{} {key}\n", self.known_as());
                     let lines: String = self.login.host_keys.iter().map(line).collect();
@@ -364,6 +370,7 @@ mod tests {
     use proptest::prelude::*;
 
     const LIMIT: Duration = Duration::from_secs(30);
+    const KEY: &[u8] = b"-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKC\n-----END RSA PRIVATE KEY-----\n";
 
     fn remote(url: &str) -> Remote {
         url.parse().unwrap()
@@ -417,12 +424,16 @@ mod tests {
         target.login.identity = Some("/root/.ssh/key".into());
         let refusal = |target: &Remote, host: &FakeHost| format!("{:#}", target.gather(host).unwrap_err());
         assert!(refusal(&target, &host).contains("`kdumpctl propagate` makes"), "{}", refusal(&target, &host));
-        host.files.insert("/root/.ssh/key".into(), b"KEY".to_vec());
+        host.files.insert("/root/.ssh/key".into(), b"junk".to_vec());
+        assert!(refusal(&target, &host).contains("the target sftp://nas:2222/x: /root/.ssh/key is not a private key"));
+        host.files.insert("/root/.ssh/key".into(), KEY.to_vec());
         assert!(refusal(&target, &host).contains("no key of the host [nas]:2222 is known"));
-        target.login.host_keys = vec!["ssh-ed25519 AAAA".into()];
+        target.login.host_keys = vec!["ssh-rsa AAAAnonsense".into()];
+        assert!(refusal(&target, &host).contains("what is known of the host [nas]:2222: `ssh-rsa AAAAnonsense`"));
+        target.login.host_keys = vec!["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5".into()];
         let Contribution { files, ours, .. } = target.gather(&host).unwrap();
         let files: Vec<_> = files.iter().map(|file| (file.bytes.as_slice(), file.secret)).collect();
-        assert_eq!(files, [(&b"KEY"[..], true), (b"[nas]:2222 ssh-ed25519 AAAA\n", true)]);
+        assert_eq!(files, [(KEY, true), (b"[nas]:2222 ssh-ed25519 AAAAC3NzaC1lZDI1NTE5\n", true)]);
         assert_eq!(ours[0].0, PROGRAM);
         target.any_host = true;
         assert_eq!(target.gather(&host).unwrap().files.len(), 1);

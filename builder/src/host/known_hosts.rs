@@ -4,6 +4,7 @@
 //! hashed, patterns, or excluded by a `!`; of the lines with a mark, those that revoke a key take it away again, and
 //! those of certificate authorities are passed over: kdump-send does not know certificates of hosts.
 
+use kdump_hooks::ssh_key::base64;
 use sha1::{Digest, Sha1};
 use std::collections::BTreeSet;
 
@@ -82,29 +83,6 @@ fn hmac_sha1(key: &[u8], text: &[u8]) -> Vec<u8> {
     let padded = |pad: u8| (0..BLOCK).map(|at| key.get(at).copied().unwrap_or(0) ^ pad).collect::<Vec<u8>>();
     let inner = Sha1::new().chain_update(padded(0x36)).chain_update(text).finalize();
     Sha1::new().chain_update(padded(0x5c)).chain_update(inner).finalize().to_vec()
-}
-
-/// RFC 4648, section 4.
-fn base64(text: &str) -> Option<Vec<u8>> {
-    let digits = text.trim_end_matches('=');
-    let (mut bytes, mut bits, mut count) = (Vec::new(), 0u32, 0);
-    for digit in digits.bytes() {
-        let value = match digit {
-            b'A'..=b'Z' => digit - b'A',
-            b'a'..=b'z' => digit - b'a' + 26,
-            b'0'..=b'9' => digit - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        bits = (bits << 6 | u32::from(value)) & 0xffff;
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            bytes.push(u8::try_from(bits >> count & 0xff).ok()?);
-        }
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]

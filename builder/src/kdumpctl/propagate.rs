@@ -9,6 +9,7 @@ use crate::config::{Config, Origin};
 use crate::remote;
 use anyhow::{Context, bail};
 use kdump_hooks::remote::Protocol;
+use kdump_hooks::ssh_key;
 use std::fs::DirBuilder;
 use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
@@ -27,7 +28,12 @@ pub(super) fn run(machine: &Machine, out: &mut dyn Write) -> anyhow::Result<()> 
     let key = remote::identity(&config, &machine.tree, &mut warnings);
     let file = machine.tree.path(&key);
     match file.exists() {
-        true => writeln!(out, "Using the key {}", key.display())?,
+        true => {
+            // What an image could not use had better not be installed anywhere.
+            let bytes = std::fs::read(&file).with_context(|| format!("cannot read {}", key.display()))?;
+            ssh_key::check_private(&bytes, &key)?;
+            writeln!(out, "Using the key {}", key.display())?;
+        }
         false => {
             if let Some(dir) = file.parent() {
                 make_private(dir)?;
@@ -85,6 +91,29 @@ fn done(command: &mut Command, what: &str) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Files;
+    use crate::host::Tree;
+    use crate::kexec::fake::FakeKexec;
+    use std::fs;
+
+    #[test]
+    fn a_key_that_an_image_could_not_use_is_not_installed_anywhere() {
+        let root = tempfile::tempdir().unwrap();
+        for (path, text) in [
+            ("etc/kdump.conf", "ssh me@nas\nsshkey /root/key\n"),
+            ("root/key", "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIFHDBOBgkq\n-----END ENCRYPTED PRIVATE KEY-----\n"),
+        ] {
+            fs::create_dir_all(root.path().join(path).parent().unwrap()).unwrap();
+            fs::write(root.path().join(path), text).unwrap();
+        }
+        let kexec = FakeKexec::default();
+        let files = Files::new(root.path(), None, None);
+        let machine = Machine { tree: Tree::new(root.path()), files, programs: None, kexec: &kexec };
+        let mut out = Vec::new();
+        let error = run(&machine, &mut out).unwrap_err().to_string();
+        assert!(error.starts_with("the private key /root/key has a passphrase"), "{error}");
+        assert!(out.is_empty());
+    }
 
     #[test]
     fn a_key_is_of_the_kind_that_its_name_tells() {

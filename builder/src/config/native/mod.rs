@@ -109,7 +109,7 @@
 //!
 //! [remote]                                # for targets by ssh and sftp
 //! identities = "id_ed25519 id_rsa"        # relative to root's; the first that is there
-//! host_key = "ssh-ed25519 AAAA"
+//! host_key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"
 //! wait = 30                               # seconds
 //! ```
 //!

@@ -19,6 +19,7 @@ use kdump_hooks::net::NetConfig;
 use kdump_hooks::notify::Notify;
 use kdump_hooks::notify::smtp::{self, Mail};
 use kdump_hooks::notify::tls::Tls;
+use kdump_hooks::ssh_key;
 
 /// Those that no other dialect has.
 pub(super) const VARIABLES: [&str; 32] = [
@@ -241,6 +242,9 @@ fn others(variables: &mut Variables, dump: &mut KdumpConf, system: &mut Sysconfi
 pub(super) fn host_key(value: &str) -> anyhow::Result<String> {
     if value != "*" && value.split_whitespace().count() != 2 {
         bail!("write a kind and a key, such as `ssh-ed25519 AAAA…`, or `*`");
+    }
+    if value != "*" {
+        ssh_key::check_host_key(value)?;
     }
     Ok(value.to_owned())
 }

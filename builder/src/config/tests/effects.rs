@@ -42,7 +42,7 @@ const RHEL: &[Row] = &[
     ("minix /dev/vdb", Is("target.device", "\"/dev/vdb\"", "init hooks.targets[0].device = \"/dev/vdb\"")),
     ("virtiofs tag", Is("target.tag", "\"tag\"", "init hooks.targets[0].tag = \"tag\"")),
     ("raw /dev/vdb\nraw_force yes", Is("raw_force", "true", "init hooks.targets[0].force = true")),
-    ("ssh me@nas\nsshkey /root/k", Is("sshkey", "\"/root/k\"", "etc/kdump/send/ssh-nas.key: another key")),
+    ("ssh me@nas\nsshkey /root/k", Is("sshkey", "\"/root/k\"", "etc/kdump/send/ssh-nas.key: anotherkey==")),
     (
         "core_collector makedumpfile -F -l -d 1",
         Is(
@@ -249,12 +249,16 @@ const SUSE: &[Row] = &[
     ),
     ("KDUMP_SMTP_TIMEOUT=3", Notes("KDUMP_SMTP_TIMEOUT: mail has a limit of its own")),
     (
-        "KDUMP_SAVEDIR=sftp://u@nas/x\nKDUMP_HOST_KEY=\"ssh-rsa A\"",
-        Is("remote.host_key", "\"ssh-rsa A\"", "etc/kdump/send/sftp-nas.hosts: nas ssh-rsa A"),
+        "KDUMP_SAVEDIR=sftp://u@nas/x\nKDUMP_HOST_KEY=\"ssh-rsa AAAAB3NzaC1yc2E=\"",
+        Is(
+            "remote.host_key",
+            "\"ssh-rsa AAAAB3NzaC1yc2E=\"",
+            "etc/kdump/send/sftp-nas.hosts: nas ssh-rsa AAAAB3NzaC1yc2E=",
+        ),
     ),
     (
         "KDUMP_SAVEDIR=sftp://u@nas/x\nKDUMP_SSH_IDENTITY=\"a other\"",
-        Is("remote.identities", "\"a other\"", "etc/kdump/send/sftp-nas.key: another key"),
+        Is("remote.identities", "\"a other\"", "etc/kdump/send/sftp-nas.key: anotherkey=="),
     ),
     ("KDUMPTOOL_FLAGS=x", Warns("KDUMPTOOL_FLAGS has not had an effect")),
     ("KDUMP_COPY_KERNEL=yes", Warns("KDUMP_COPY_KERNEL has no effect any more")),
@@ -303,7 +307,7 @@ const DEBIAN: &[Row] = &[
     ("FTP=nas\nFTP_USER=u\nFTP_PASSWORD=p", Is("target.password", "\"(set)\"", "etc/kdump/send/ftp-nas.password: p")),
     ("FTP=nas\nFTP_PORT=2121", Is("target.url", "\"ftp://nas:2121/\"", "init hooks.targets[0].port = 2121")),
     ("KDUMP_COREDIR=/c\nSSH=u@nas", Is("target.url", "\"ssh://u@nas/c\"", "init hooks.targets[0].user = \"u\"")),
-    ("SSH=u@nas\nSSH_KEY=/root/k", Is("sshkey", "\"/root/k\"", "etc/kdump/send/ssh-nas.key: another key")),
+    ("SSH=u@nas\nSSH_KEY=/root/k", Is("sshkey", "\"/root/k\"", "etc/kdump/send/ssh-nas.key: anotherkey==")),
     ("SSH=u@nas\nSSH_KDUMP_RETRY=5", Is("remote.wait", "15", "init hooks.targets[0].wait = 15")),
 ];
 
@@ -337,7 +341,7 @@ const DRACUT_ARGS: &[Row] = &[
     ("--add integrity", Is("image.integrity", "true", "file etc/keys/ima/one.der")),
     ("-a \"lvm masterkey\"", Is("image.integrity", "true", "file etc/keys/ima/one.der")),
     ("--force-add modsign", Is("image.modsign", "true", "file etc/keys/modsign/one.der")),
-    ("--sshkey /root/k", Is("sshkey", "\"/root/k\"", "etc/kdump/send/ssh-nas.key: another key")),
+    ("--sshkey /root/k", Is("sshkey", "\"/root/k\"", "etc/kdump/send/ssh-nas.key: anotherkey==")),
 ];
 
 const DRACUT_CONF: &[Row] = &[
@@ -356,14 +360,14 @@ const DRACUT_CONF: &[Row] = &[
     ("omit_dracutmodules+=\" watchdog \"", Is("image.watchdog", "false", "no module wdt")),
     ("kernel_cmdline=\"x\"", Is("kernel.append", "\"… x\"", "line x")),
     ("compress=\"gzip\"", Is("image.compress", "\"gzip\"", "packed with gzip")),
-    ("sshkey=\"/root/k\"", Is("sshkey", "\"/root/k\"", "etc/kdump/send/ssh-nas.key: another key")),
+    ("sshkey=\"/root/k\"", Is("sshkey", "\"/root/k\"", "etc/kdump/send/ssh-nas.key: anotherkey==")),
 ];
 
 const NATIVE: &[Row] = &[
     ("path = \"/srv\"", Is("path", "\"/srv\"", "init dump.path = \"/srv\"")),
     (
         "target = [{ kind = \"remote\", url = \"ssh://u@nas/x\" }]\nsshkey = \"/root/k\"",
-        Is("sshkey", "\"/root/k\"", "etc/kdump/send/ssh-nas.key: another key"),
+        Is("sshkey", "\"/root/k\"", "etc/kdump/send/ssh-nas.key: anotherkey=="),
     ),
     (
         "target = [{ kind = \"raw\", device = \"/dev/vdb\" }]\nraw_force = true",
@@ -533,11 +537,15 @@ const NATIVE: &[Row] = &[
     ),
     (
         "target = [{ kind = \"remote\", url = \"ssh://u@nas/x\" }]\n[remote]\nidentities = \"a other\"",
-        Is("remote.identities", "\"a other\"", "etc/kdump/send/ssh-nas.key: another key"),
+        Is("remote.identities", "\"a other\"", "etc/kdump/send/ssh-nas.key: anotherkey=="),
     ),
     (
-        "target = [{ kind = \"remote\", url = \"ssh://u@nas/x\" }]\n[remote]\nhost_key = \"ssh-rsa A\"",
-        Is("remote.host_key", "\"ssh-rsa A\"", "etc/kdump/send/ssh-nas.hosts: nas ssh-rsa A"),
+        "target = [{ kind = \"remote\", url = \"ssh://u@nas/x\" }]\n[remote]\nhost_key = \"ssh-rsa AAAAB3NzaC1yc2E=\"",
+        Is(
+            "remote.host_key",
+            "\"ssh-rsa AAAAB3NzaC1yc2E=\"",
+            "etc/kdump/send/ssh-nas.hosts: nas ssh-rsa AAAAB3NzaC1yc2E=",
+        ),
     ),
     (
         "target = [{ kind = \"remote\", url = \"ssh://u@nas/x\" }]\n[remote]\nwait = 9",
