@@ -72,7 +72,8 @@ impl Story<'_> {
                 }
                 Destination::Sender(command) => {
                     let client = hook.client(machine).map_or(LOCAL.to_owned(), |address| address.to_string());
-                    Sender::create(command, &run.places.state, &client, SystemTime::now(), config.limits.stage())
+                    let (stage, stall) = (config.limits.stage(), config.limits.stall());
+                    Sender::create(command, &run.places.state, &client, SystemTime::now(), stage, stall)
                         .map(|made| Box::new(made) as Box<dyn Place>)
                 }
                 Destination::Pstore { backend, bytes } => {

@@ -24,6 +24,8 @@ use std::time::{Duration, SystemTime};
 
 /// What has been delivered so far.
 const DELIVERED: &str = "delivered.json";
+/// The longest that kdump-send can be told to wait, in seconds.
+const LONGEST_PATIENCE: u64 = 86_400;
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +38,8 @@ pub struct Sender {
     state: PathBuf,
     /// How long kdump-send may be silent.
     limit: Duration,
+    /// How long a server may be.
+    stall: Duration,
 }
 
 /// What kdump-send reports.
@@ -63,8 +67,9 @@ impl Sender {
         host: &str,
         now: SystemTime,
         limit: Duration,
+        stall: Duration,
     ) -> anyhow::Result<Sender> {
-        let mut sender = Sender { command, dir: String::new(), state: state.to_owned(), limit };
+        let mut sender = Sender { command, dir: String::new(), state: state.to_owned(), limit, stall };
         sender.note(&Delivered::default());
         let report = sender.report();
         let ended = sender.run(&["mkdir", &name_of(host, now)], None, &mut Silent)?;
@@ -79,8 +84,11 @@ impl Sender {
 
     fn words(&self, verb: &[&str]) -> Vec<String> {
         let report = self.report().display().to_string();
+        // It is to say itself who has stalled, before it is ended for it.
+        let patience = (self.stall.as_secs() * 9 / 10).clamp(1, LONGEST_PATIENCE).to_string();
+        let options = ["--timeout".to_owned(), patience, "--report".to_owned(), report];
         let verb = verb.iter().map(|word| (*word).to_owned());
-        self.command.iter().cloned().chain(["--report".to_owned(), report]).chain(verb).collect()
+        self.command.iter().cloned().chain(options).chain(verb).collect()
     }
 
     fn run(&self, verb: &[&str], input: Option<Stdio>, pulse: &mut dyn Pulse) -> anyhow::Result<Ended> {
@@ -232,7 +240,7 @@ mod tests {
 
     /// A kdump-send that delivers to a directory, and to it alone.
     const SEND: &str = r#"#!/bin/sh
-base=$1; shift; shift; report=$1; shift
+base=$1; echo "$2 $3" >> "$base.patience"; shift 4; report=$1; shift
 case $1 in
 mkdir) mkdir "$base/$2.1" && echo "{\"name\":\"$2.1\"}" > "$report";;
 put) shift; suffix=; [ "$1" = --flattened ] && { suffix=.flat; shift; }
@@ -263,6 +271,7 @@ esac
                 "10.0.2.15",
                 SystemTime::UNIX_EPOCH + Duration::from_secs(1),
                 Duration::from_secs(20),
+                Duration::from_secs(40),
             );
             Rehearsal { sender: sender.unwrap(), tree }
         }
@@ -307,6 +316,17 @@ esac
                 .unwrap()
                 .any(|entry| { entry.unwrap().file_name().to_string_lossy().ends_with("unsent") })
         );
+    }
+
+    #[test]
+    fn the_limit_on_stalls_is_the_program_s_too_and_a_little_shorter() {
+        let mut rehearsal = Rehearsal::new();
+        rehearsal.collect(VMCORE, "echo dump").unwrap();
+        let told = fs::read_to_string(rehearsal.tree.path().join("far.patience")).unwrap();
+        assert_eq!(told, "--timeout 36\n--timeout 36\n");
+        rehearsal.sender.stall = Duration::from_secs(1);
+        rehearsal.collect(VMCORE, "echo dump").unwrap();
+        assert!(fs::read_to_string(rehearsal.tree.path().join("far.patience")).unwrap().ends_with("--timeout 1\n"));
     }
 
     #[test]
