@@ -123,7 +123,7 @@ fn convert_writes_what_asks_for_the_same_and_secrets_for_root_alone() {
     let (refused, _) = machine.run(&["config", "convert"]);
     assert!(refused.unwrap_err().to_string().contains("name a directory with --secrets DIR"));
     let before = machine.image().0;
-    let password = || machine.file("etc/kdump/send/ftp-10.9.8.7.password");
+    let password = || machine.file("etc/kdump/send/ftp-me@10.9.8.7.password");
     assert_eq!(password(), "hunter2\n");
 
     let secrets = machine.system.root.join("secrets");

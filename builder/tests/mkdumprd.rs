@@ -99,6 +99,13 @@ fn an_image_that_sends_its_dump_has_the_program_a_key_and_the_host_s_keys() {
     let list = lsinitrd(&[&image]);
     let line = list.lines().find(|line| line.contains("ssh-10.9.8.7.key")).unwrap();
     assert!(line.starts_with("-rw-------"), "{line}");
+
+    let two = "[[target]]\nkind = \"remote\"\nurl = \"ftp://a:one@10.9.8.7/x\"\n[[target]]\nkind = \"remote\"\n\
+               url = \"ftp://b:two@10.9.8.7/x\"\n";
+    system.write("etc/kdump/kdump.toml", two.as_bytes()).unwrap();
+    built(&system, &["-f", "out/image"]);
+    assert_eq!(file("etc/kdump/send/ftp-a@10.9.8.7.password"), "one\n");
+    assert_eq!(file("etc/kdump/send/ftp-b@10.9.8.7.password"), "two\n");
 }
 
 #[test]

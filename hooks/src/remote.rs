@@ -155,8 +155,15 @@ impl Remote {
         format!("{}://{user}{host}{port}{}", self.protocol, encoded(&self.path.to_string_lossy()))
     }
 
+    /// Where a secret is in an image: two targets on one server may differ in their ports, and with passwords in their
+    /// users. A key and the host's are the same whoever logs in.
     fn secret(&self, name: &str) -> PathBuf {
-        Path::new(SECRETS).join(format!("{}-{}.{name}", self.protocol, self.server.replace(':', "_")))
+        let user = self.user.as_ref().filter(|_| !self.protocol.is_ssh());
+        let user = user.map_or(String::new(), |user| format!("{}@", encoded(user).replace('/', "%2F")));
+        let port =
+            self.port.filter(|port| *port != self.protocol.port()).map_or(String::new(), |port| format!(",{port}"));
+        let server = self.server.replace(':', "_");
+        Path::new(SECRETS).join(format!("{}-{user}{server}{port}.{name}", self.protocol))
     }
 
     /// The words of kdump-send's command line but for its verb.
@@ -388,14 +395,14 @@ mod tests {
         let mut machine = FakeMachine::near_a_server();
         assert_eq!(
             words(&mut machine, "ssh://me@nas.example:2222/srv/my crash"),
-            "/usr/bin/kdump-send --host-name nas.example --identity /etc/kdump/send/ssh-nas.example.key --known-hosts \
-             /etc/kdump/send/ssh-nas.example.hosts ssh://me@10.0.2.7:2222/srv/my%20crash"
+            "/usr/bin/kdump-send --host-name nas.example --identity /etc/kdump/send/ssh-nas.example,2222.key --known-hosts \
+             /etc/kdump/send/ssh-nas.example,2222.hosts ssh://me@10.0.2.7:2222/srv/my%20crash"
         );
         assert!(machine.journal[0].ends_with("/srv/my%20crash check"), "{:?}", machine.journal);
         assert_eq!(
             words(&mut machine, "ftps://me:secret@[fec0::2]/x"),
-            "/usr/bin/kdump-send --host-name fec0::2 --password-file /etc/kdump/send/ftps-fec0__2.password --ca-file \
-             /etc/kdump/send/ftps-fec0__2.authorities ftps://me@[fec0::2]/x"
+            "/usr/bin/kdump-send --host-name fec0::2 --password-file /etc/kdump/send/ftps-me@fec0__2.password --ca-file \
+             /etc/kdump/send/ftps-me@fec0__2.authorities ftps://me@[fec0::2]/x"
         );
         assert_eq!(
             words(&mut machine, "ftp://10.0.2.9/x"),
@@ -439,7 +446,20 @@ mod tests {
         assert_eq!(target.gather(&host).unwrap().files.len(), 1);
         host.files.insert("/root/.ssh/key-cert.pub".into(), b"CERT".to_vec());
         let names: Vec<PathBuf> = target.gather(&host).unwrap().files.into_iter().map(|file| file.path).collect();
-        assert_eq!(names, ["/etc/kdump/send/sftp-nas.key", "/etc/kdump/send/sftp-nas.key-cert.pub"].map(PathBuf::from));
+        assert_eq!(
+            names,
+            ["/etc/kdump/send/sftp-nas,2222.key", "/etc/kdump/send/sftp-nas,2222.key-cert.pub"].map(PathBuf::from)
+        );
+    }
+
+    #[test]
+    fn two_targets_on_one_server_have_secrets_of_their_own() {
+        let secrets = |urls: &[&str]| -> std::collections::BTreeSet<PathBuf> {
+            urls.iter().map(|url| remote(url).secret("password")).collect()
+        };
+        assert_eq!(secrets(&["ftp://a@nas/x", "ftp://b@nas/x", "ftp://b@nas:2121/x", "ftps://b@nas/x"]).len(), 4);
+        assert_eq!(secrets(&["ssh://nas/x", "ssh://nas:2222/x", "sftp://nas/x"]).len(), 3);
+        assert_eq!(secrets(&["ssh://a@nas/x", "ssh://b@nas:22/y"]).len(), 1, "the key is the same");
     }
 
     #[test]

@@ -304,7 +304,7 @@ const DEBIAN: &[Row] = &[
     ("NFS=nas:/x\nNFS_MOUNT_RETRY=2", Warns("NFS_MOUNT_RETRY has no effect: the server is tried until")),
     ("FTP=nas:/x", Is("target.url", "\"ftp://nas/x\"", "init hooks.targets[0].protocol = \"ftp\"")),
     ("FTP=nas\nFTP_USER=u", Is("target.url", "\"ftp://u@nas/\"", "init hooks.targets[0].user = \"u\"")),
-    ("FTP=nas\nFTP_USER=u\nFTP_PASSWORD=p", Is("target.password", "\"(set)\"", "etc/kdump/send/ftp-nas.password: p")),
+    ("FTP=nas\nFTP_USER=u\nFTP_PASSWORD=p", Is("target.password", "\"(set)\"", "etc/kdump/send/ftp-u@nas.password: p")),
     ("FTP=nas\nFTP_PORT=2121", Is("target.url", "\"ftp://nas:2121/\"", "init hooks.targets[0].port = 2121")),
     ("KDUMP_COREDIR=/c\nSSH=u@nas", Is("target.url", "\"ssh://u@nas/c\"", "init hooks.targets[0].user = \"u\"")),
     ("SSH=u@nas\nSSH_KEY=/root/k", Is("sshkey", "\"/root/k\"", "etc/kdump/send/ssh-nas.key: anotherkey==")),
@@ -590,7 +590,7 @@ const NATIVE: &[Row] = &[
     ),
     (
         "[[target]]\nkind = \"remote\"\nurl = \"ftp://u@nas/x\"\npassword_file = \"/etc/kdump/password\"",
-        Is("target.password_file", "\"/etc/kdump/password\"", "etc/kdump/send/ftp-nas.password: p"),
+        Is("target.password_file", "\"/etc/kdump/password\"", "etc/kdump/send/ftp-u@nas.password: p"),
     ),
     (
         "[[target]]\nkind = \"virtiofs\"\ntag = \"t\"\npath = \"/d\"",
