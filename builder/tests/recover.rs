@@ -182,6 +182,27 @@ fn start_recovers_first_and_starts_even_if_that_fails() {
 }
 
 #[test]
+fn a_recovered_dump_is_listed_and_is_what_a_test_was_waiting_for() {
+    let machine = Machine::new();
+    machine.system.write("proc/sys/kernel/random/boot_id", b"second\n").unwrap();
+    let record =
+        "{\"id\":\"7\",\"state\":\"pending\",\"boot\":\"first\",\"time\":1,\"image\":\"/i\",\"image_written\":1}";
+    machine.system.write("var/lib/kdump/test.json", record.as_bytes()).unwrap();
+    machine.disk(&written(&[
+        (Name::Log, State::Complete, b"[    9.0] kdumpctl test 7\n[   10.0] sysrq: Trigger a crash\n"),
+        (Name::Vmcore, State::Complete, &stream(b"the dump")),
+        (Name::Status, State::Complete, STATUS),
+    ]));
+    machine.run(&["recover"]).0.unwrap();
+    let (code, said) = machine.run(&["dumps", "list"]);
+    assert_eq!(code.unwrap(), ExitCode::SUCCESS);
+    assert!(said.contains("127.0.0.1-2026-11-21-20:49:18"), "{said}");
+    let (code, said) = machine.run(&["test", "--result"]);
+    assert!(said.starts_with("test 7 succeeded: "), "{said}");
+    assert_eq!(code.unwrap(), ExitCode::SUCCESS);
+}
+
+#[test]
 fn whatever_is_damaged_is_named_and_nothing_is_cleared() {
     let machine = Machine::new();
     for (at, words) in [
