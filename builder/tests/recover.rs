@@ -182,6 +182,26 @@ fn start_recovers_first_and_starts_even_if_that_fails() {
 }
 
 #[test]
+fn every_raw_target_is_recovered_even_where_kdump_cannot_start() {
+    let machine = Machine::new();
+    let native = "path = \"/var/crash\"\n[[target]]\nkind = \"raw\"\ndevice = \"/dev/gone\"\n[[target]]\nkind = \"raw\"\n\
+                  device = \"/dev/vdb\"\n[[target]]\nkind = \"raw\"\ndevice = \"/dev/vdc\"\n";
+    machine.system.write("etc/kdump/kdump.toml", native.as_bytes()).unwrap();
+    machine.system.write("sys/kernel/kexec_crash_size", b"0\n").unwrap();
+    machine.disk(&good());
+    fs::copy(machine.device(), machine.dir.path().join("dev/vdc")).unwrap();
+    let (code, said) = machine.run(&["start"]);
+    assert!(format!("{:#}", code.unwrap_err()).contains("crashkernel="));
+    assert_eq!(said.matches("Recovered the dump on ").count(), 2, "{said}");
+    assert_eq!(fs::read_dir(machine.base()).unwrap().count(), 2);
+
+    machine.disk(&good());
+    let (code, said) = machine.run(&["recover"]);
+    assert!(format!("{:#}", code.unwrap_err()).contains("/dev/gone is not here"));
+    assert!(said.contains("Recovered the dump on ") && said.contains("There is no dump on "), "{said}");
+}
+
+#[test]
 fn a_recovered_dump_is_listed_and_is_what_a_test_was_waiting_for() {
     let machine = Machine::new();
     machine.system.write("proc/sys/kernel/random/boot_id", b"second\n").unwrap();

@@ -26,68 +26,78 @@ pub(super) fn run(
         (Some(_), Some(_)) => None,
         _ => Some(Config::read(&machine.files)?),
     };
-    let device = match (device, &config) {
-        (Some(device), _) => device.to_owned(),
-        (None, Some(config)) => configured(machine, config)?
-            .context("kdump.conf names no raw target; name the device, as in `kdumpctl recover /dev/sdb1`")?,
+    let devices = match (device, &config) {
+        (Some(device), _) => vec![Ok(device.to_owned())],
+        (None, Some(config)) => configured(machine, config),
         (None, None) => bail!("no device is named"),
     };
+    if devices.is_empty() {
+        bail!("kdump.conf names no raw target; name the device, as in `kdumpctl recover /dev/sdb1`");
+    }
     let base = match (to, &config) {
         (Some(to), _) => to.to_owned(),
         (None, Some(config)) => machine.tree.path(&config.dump.path.value),
         (None, None) => bail!("no directory is named"),
     };
-    let recovered = recover::recover(&device, &base, machine.programs.as_deref());
-    if json {
-        writeln!(out, "{:#}", told(&device, &recovered))?;
+    let (mut complete, mut incomplete, mut errors) = (false, false, Vec::new());
+    for device in devices {
+        let recovered = match &device {
+            Ok(device) => recover::recover(device, &base, machine.programs.as_deref()),
+            Err(error) => Err(anyhow::anyhow!("{error:#}")),
+        };
+        let device = device.unwrap_or_default();
+        match (json, &recovered) {
+            (true, _) => writeln!(out, "{:#}", told(&device, &recovered))?,
+            (false, Ok(Some(recovered))) => say(&device, recovered, out)?,
+            (false, Ok(None)) => writeln!(out, "There is no dump on {}", device.display())?,
+            (false, Err(_)) => {}
+        }
+        match recovered {
+            Ok(Some(recovered)) if recovered.outcome == "complete" => complete = true,
+            Ok(Some(_)) => incomplete = true,
+            Ok(None) => {}
+            Err(error) => errors.push(error),
+        }
     }
-    match recovered? {
-        Some(recovered) => {
-            if !json {
-                say(&device, &recovered, out)?;
-            }
-            Ok(if recovered.outcome == "complete" { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-        }
-        None => {
-            if !json {
-                writeln!(out, "There is no dump on {}", device.display())?;
-            }
-            Ok(ExitCode::from(NO_DUMP))
-        }
+    let mut errors = errors.into_iter();
+    match (errors.next(), complete, incomplete) {
+        (Some(first), ..) => Err(errors.fold(first, |first, also| anyhow::anyhow!("{first:#}; and {also:#}"))),
+        (None, _, true) => Ok(ExitCode::FAILURE),
+        (None, true, false) => Ok(ExitCode::SUCCESS),
+        (None, false, false) => Ok(ExitCode::from(NO_DUMP)),
     }
 }
 
-/// Recovers what is on the configured raw target, before the next crash could overwrite it. That it cannot be done is no
+/// Recovers what is on the configured raw targets, before the next crash could overwrite it. That it cannot be done is no
 /// reason to leave the machine without kdump.
 pub(super) fn before_start(machine: &Machine, config: &Config, out: &mut dyn Write) -> anyhow::Result<()> {
-    if !config.dump.is_raw() {
-        return Ok(());
-    }
     let base = machine.tree.path(&config.dump.path.value);
-    let recovered = configured(machine, config).and_then(|device| {
-        let device = device.context("kdump.conf names no raw target")?;
-        let what = format!("saving what is on {}", device.display());
-        let recovered = waiting::while_saying(&what, || recover::recover(&device, &base, machine.programs.as_deref()));
-        Ok(recovered?.map(|recovered| (device, recovered)))
-    });
-    match recovered {
-        Ok(Some((device, recovered))) => say(&device, &recovered, out)?,
-        Ok(None) => {}
-        Err(error) => {
-            log::error!("nothing was recovered from the raw target, and the next crash overwrites it: {error:#}");
+    for device in configured(machine, config) {
+        let recovered = device.and_then(|device| {
+            let what = format!("saving what is on {}", device.display());
+            let recover = || recover::recover(&device, &base, machine.programs.as_deref());
+            let recovered = waiting::while_saying(&what, recover)?;
+            Ok(recovered.map(|recovered| (device, recovered)))
+        });
+        match recovered {
+            Ok(Some((device, recovered))) => say(&device, &recovered, out)?,
+            Ok(None) => {}
+            Err(error) => {
+                log::error!("nothing was recovered from the raw target, and the next crash overwrites it: {error:#}");
+            }
         }
     }
     Ok(())
 }
 
-/// What is on the configured raw target still.
-pub(super) fn waiting(machine: &Machine, config: &Config) -> Option<String> {
-    match configured(machine, config) {
-        Ok(Some(device)) if matches!(recover::has_dump(&device), Ok(false)) => None,
-        Ok(Some(device)) => Some(format!("what is on {} has not been recovered", device.display())),
-        Ok(None) => None,
+/// What is on the configured raw targets still.
+pub(super) fn waiting(machine: &Machine, config: &Config) -> Vec<String> {
+    let waits = |device: anyhow::Result<PathBuf>| match device {
+        Ok(device) if matches!(recover::has_dump(&device), Ok(false)) => None,
+        Ok(device) => Some(format!("what is on {} has not been recovered", device.display())),
         Err(error) => Some(format!("{error:#}")),
-    }
+    };
+    configured(machine, config).into_iter().filter_map(waits).collect()
 }
 
 fn say(device: &Path, recovered: &Recovered, out: &mut dyn Write) -> anyhow::Result<()> {
@@ -107,18 +117,21 @@ fn told(device: &Path, recovered: &anyhow::Result<Option<Recovered>>) -> Value {
     }
 }
 
-/// The node of the configured raw target.
-fn configured(machine: &Machine, config: &Config) -> anyhow::Result<Option<PathBuf>> {
-    let raw = config.dump.targets.iter().find_map(|target| match &target.value.line {
+/// The nodes of the configured raw targets, or why there is none.
+fn configured(machine: &Machine, config: &Config) -> Vec<anyhow::Result<PathBuf>> {
+    let raw = config.dump.targets.iter().filter_map(|target| match &target.value.line {
         TargetLine::Raw(device) => Some((target, device)),
         _ => None,
     });
-    let Some((target, device)) = raw else { return Ok(None) };
-    let node = match device {
+    let node = |device: &DeviceSpec| match device {
         DeviceSpec::Path(path) => Some(machine.tree.path(path)),
         _ => sysfs::block_names(&machine.tree, device)
             .first()
             .map(|name| machine.tree.path("dev").join(name.replace('!', "/"))),
     };
-    node.filter(|node| node.exists()).map(Some).with_context(|| format!("{}: {device} is not here", target.origin))
+    raw.map(|(target, device)| {
+        let node = node(device).filter(|node| node.exists());
+        node.with_context(|| format!("{}: {device} is not here", target.origin))
+    })
+    .collect()
 }

@@ -27,17 +27,18 @@ pub(super) fn run(machine: &Machine, replace: bool, how: &Loading, out: &mut dyn
 }
 
 fn checked(machine: &Machine, replace: bool, how: &Loading, out: &mut dyn Write) -> anyhow::Result<()> {
-    status::feasible(&machine.tree)?;
     let config = Config::read(&machine.files)?;
-    switched_on(&config)?;
     if let Some(level) = &config.system.log_level {
         console::say(level.value);
     }
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
+    // The last crash first: what it left is recovered whether or not there can be another dump.
     recovery::before_start(machine, &config, out)?;
     test::settle(machine, &config, out)?;
+    status::feasible(&machine.tree)?;
+    switched_on(&config)?;
     if !replace && status::is_loaded(&machine.tree) {
         log::warn!("a capture kernel is already loaded; kdumpctl start --replace loads another in its place");
         return Ok(());
