@@ -202,6 +202,40 @@ fn every_raw_target_is_recovered_even_where_kdump_cannot_start() {
 }
 
 #[test]
+fn recovered_dumps_count_among_those_that_stay_and_leave_free_what_is_to_stay_free() {
+    let machine = Machine::new();
+    let conf = |words: &str| {
+        let text =
+            format!("path = \"/var/crash\"\n[[target]]\nkind = \"raw\"\ndevice = \"/dev/vdb\"\n[room]\n{words}\n");
+        machine.system.write("etc/kdump/kdump.toml", text.as_bytes()).unwrap();
+    };
+    let mounted = |source: &str| {
+        let line = format!("1 0 8:1 / / rw - ext4 {source} rw\n");
+        machine.system.write("proc/self/mountinfo", line.as_bytes()).unwrap();
+    };
+    let recover = |time: u64| {
+        let mut bytes = good();
+        let mut header = Header::decode(&bytes[..512]).unwrap();
+        header.time = time;
+        // Its status is lost.
+        *header.part_mut(Name::Status) = Part::default();
+        bytes[..512].copy_from_slice(&header.encode());
+        machine.disk(&bytes);
+        machine.run(&["recover"]).0.unwrap();
+        fs::read_dir(machine.base()).unwrap().count()
+    };
+    conf("keep = 1");
+    mounted("nas:/srv");
+    assert_eq!((recover(1), recover(2)), (1, 2), "a share may have another machine's");
+    mounted("/dev/vda1");
+    assert_eq!(recover(3), 1);
+    conf("free = 4000000000");
+    machine.disk(&good());
+    let error = machine.fails(&["recover"]);
+    assert!(error.contains("besides the 4000000000 MiB that stay free; make room"), "{error}");
+}
+
+#[test]
 fn a_recovered_dump_is_listed_and_is_what_a_test_was_waiting_for() {
     let machine = Machine::new();
     machine.system.write("proc/sys/kernel/random/boot_id", b"second\n").unwrap();

@@ -14,13 +14,14 @@ pub mod stream;
 use crate::gather::programs::Programs;
 use anyhow::{Context, bail};
 use kdump_hooks::raw::layout::{Header, Name, Part, State};
-use kdump_init::dump::{DumpDir, hex, sha256_of};
+use kdump_init::dump::{DumpDir, hex, retention, sha256_of};
 use nix::sys::statvfs::statvfs;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use source::{Found, Source};
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::num::NonZeroU32;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -46,11 +47,20 @@ pub struct Recovered {
     pub reason: Option<String>,
 }
 
+/// How the room below a directory of dumps is shared.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Room {
+    /// So many dumps stay once the new one is complete; all of them, if nothing is said.
+    pub keep: Option<NonZeroU32>,
+    /// Bytes that stay free.
+    pub free: u64,
+}
+
 /// Recovers the dump on `device` into a new directory below `base`. `None` if there is no dump on it.
 ///
 /// # Errors
 /// There is one, and it is damaged, or there is no room for it, or it cannot be written. The device is as it was.
-pub fn recover(device: &Path, base: &Path, programs: Option<&Path>) -> anyhow::Result<Option<Recovered>> {
+pub fn recover(device: &Path, base: &Path, room: Room, programs: Option<&Path>) -> anyhow::Result<Option<Recovered>> {
     if matches!(Source::open(device, false)?.look()?, Found::Nothing) {
         return Ok(None);
     }
@@ -69,11 +79,16 @@ pub fn recover(device: &Path, base: &Path, programs: Option<&Path>) -> anyhow::R
         .with_context(|| format!("cannot make the directory {}", base.display()))?;
     let job = Job::of(&source, found)?;
     let earlier = job.earlier(base)?;
-    job.fits(base, earlier.as_deref())?;
+    job.fits(base, earlier.as_deref(), room.free)?;
     let dir = job.directory(base, earlier)?;
     let recovered = job.save(&dir, &collector)?;
     source.clear()?;
     fs::remove_file(dir.path().join(MARK)).with_context(|| format!("cannot remove {MARK}"))?;
+    if let Some(keep) = room.keep.filter(|_| recovered.outcome == "complete") {
+        let mut removed = Vec::new();
+        retention::settle(dir.path(), keep, &mut removed, || ());
+        removed.iter().for_each(|old| log::info!("{old} is removed: {keep} dumps stay"));
+    }
     Ok(Some(recovered))
 }
 
@@ -177,15 +192,16 @@ impl<'a> Job<'a> {
     }
 
     /// Whether there is room for it. What an earlier attempt has taken is there already, or is given back.
-    fn fits(&self, base: &Path, earlier: Option<&Path>) -> anyhow::Result<()> {
+    fn fits(&self, base: &Path, earlier: Option<&Path>, free: u64) -> anyhow::Result<()> {
         let room = statvfs(base).with_context(|| format!("cannot tell the room in {}", base.display()))?;
-        let room = room.blocks_available().saturating_mul(room.fragment_size());
+        let room = room.blocks_available().saturating_mul(room.fragment_size()).saturating_sub(free);
         let taken = earlier.into_iter().flat_map(fs::read_dir).flatten().flatten();
         let taken: u64 = taken.filter_map(|file| Some(file.metadata().ok()?.blocks().saturating_mul(512))).sum();
         let needed = self.parts.iter().fold(SLACK, |sum, (_, piece)| sum.saturating_add(piece.data));
         if needed > room.saturating_add(taken) {
+            let but = if free > 0 { format!(" besides the {} MiB that stay free", free >> 20) } else { String::new() };
             bail!(
-                "the dump on {} needs {} MiB, {} has {} MiB left; make room, or name another directory with --to",
+                "the dump on {} needs {} MiB, {} has {} MiB left{but}; make room, or name another directory with --to",
                 self.source.path.display(),
                 needed.saturating_sub(taken).div_ceil(1 << 20),
                 base.display(),
@@ -289,7 +305,7 @@ impl<'a> Job<'a> {
                     if lost.is_empty() { String::new() } else { format!(" while it wrote {}", lost.join(", ")) };
                 reason = Some(format!("the capture kernel ended{while_writing}, before it could say why"));
             }
-            json!({ "outcome": outcome, "reason": reason, "capture_kernel": self.kernel_release })
+            json!({ "outcome": outcome, "reason": reason, "capture_kernel": self.kernel_release, "stages": [] })
         });
         if let Some(status) = status.as_object_mut() {
             status.insert("files".to_owned(), files.into());

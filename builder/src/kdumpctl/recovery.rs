@@ -2,10 +2,10 @@
 
 use super::{Machine, recover, waiting};
 use crate::config::{Config, TargetLine};
-use crate::host::sysfs;
+use crate::host::{mounts, sysfs};
 use anyhow::{Context, bail};
 use kdump_hooks::DeviceSpec;
-use recover::Recovered;
+use recover::{Recovered, Room};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -39,10 +39,14 @@ pub(super) fn run(
         (None, Some(config)) => machine.tree.path(&config.dump.path.value),
         (None, None) => bail!("no directory is named"),
     };
+    let room = match (to, &config) {
+        (None, Some(config)) => room(machine, config, &base),
+        _ => Room::default(),
+    };
     let (mut complete, mut incomplete, mut errors) = (false, false, Vec::new());
     for device in devices {
         let recovered = match &device {
-            Ok(device) => recover::recover(device, &base, machine.programs.as_deref()),
+            Ok(device) => recover::recover(device, &base, room, machine.programs.as_deref()),
             Err(error) => Err(anyhow::anyhow!("{error:#}")),
         };
         let device = device.unwrap_or_default();
@@ -72,10 +76,11 @@ pub(super) fn run(
 /// reason to leave the machine without kdump.
 pub(super) fn before_start(machine: &Machine, config: &Config, out: &mut dyn Write) -> anyhow::Result<()> {
     let base = machine.tree.path(&config.dump.path.value);
+    let room = room(machine, config, &base);
     for device in configured(machine, config) {
         let recovered = device.and_then(|device| {
             let what = format!("saving what is on {}", device.display());
-            let recover = || recover::recover(&device, &base, machine.programs.as_deref());
+            let recover = || recover::recover(&device, &base, room, machine.programs.as_deref());
             let recovered = waiting::while_saying(&what, recover)?;
             Ok(recovered.map(|recovered| (device, recovered)))
         });
@@ -98,6 +103,15 @@ pub(super) fn waiting(machine: &Machine, config: &Config) -> Vec<String> {
         Err(error) => Some(format!("{error:#}")),
     };
     configured(machine, config).into_iter().filter_map(waits).collect()
+}
+
+/// What `[room]` says of the directory that dumps are recovered to. Old ones are only removed from a disk of this machine:
+/// a share may have those of another one.
+fn room(machine: &Machine, config: &Config, base: &Path) -> Room {
+    let path = Path::new("/").join(base.strip_prefix(machine.tree.path("/")).unwrap_or(base));
+    let is_disk = mounts::holder(&machine.tree, &path).is_ok_and(|holder| holder.source.starts_with("/dev/"));
+    let keep = config.system.keep.as_ref().map(|given| given.value);
+    Room { keep: keep.filter(|_| is_disk), free: config.system.free.as_ref().map_or(0, |given| given.value) }
 }
 
 fn say(device: &Path, recovered: &Recovered, out: &mut dyn Write) -> anyhow::Result<()> {

@@ -161,8 +161,11 @@ impl OldDump {
         File::open(path.join(status::FILE)).ok()?.take(LONGEST_STATUS).read_to_end(&mut text).ok()?;
         let status: Value = serde_json::from_slice(&text).ok()?;
         let outcome = status.get("outcome")?.as_str()?;
-        status.get("capture_kernel")?.as_str()?;
-        status.get("stages")?.as_array()?;
+        // What was recovered from a raw target may have lost its status, and with it what only the capture kernel knew.
+        if status.get("recovered_from").and_then(Value::as_str).is_none() {
+            status.get("capture_kernel")?.as_str()?;
+            status.get("stages")?.as_array()?;
+        }
         let has_core = files.iter().any(|file| file == VMCORE || file == FLATTENED);
         Some(OldDump { name, path, complete: outcome == "complete" && has_core, files })
     }
