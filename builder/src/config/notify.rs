@@ -55,8 +55,11 @@ mod tests {
             (kdump_hooks::notify::tls::Tls::Starttls, "topsecret")
         );
         assert!(mail.credentials.is_some(), "it is in the image");
-        let error = of("KDUMP_NOTIFICATION_TO=a@x").unwrap_err().to_string();
-        assert!(error.contains("kdump:1: KDUMP_NOTIFICATION_TO needs KDUMP_SMTP_SERVER"), "{error}");
+        let mail = of("KDUMP_NOTIFICATION_TO=a@x").unwrap().unwrap().mail.unwrap();
+        assert_eq!(mail.to_string(), "127.0.0.1:25", "the machine's own, after the reboot");
+        let error =
+            of("KDUMP_NOTIFICATION_TO=a@x\nKDUMP_SMTP_USER=u\nKDUMP_SMTP_PASSWORD=p\n").unwrap_err().to_string();
+        assert!(error.contains("kdump:1: KDUMP_SMTP_USER needs KDUMP_SMTP_SERVER"), "{error}");
         let error = of("KDUMP_SMTP_SERVER=mail\nKDUMP_NOTIFICATION_TO=\"a<x\"\n").unwrap_err().to_string();
         assert!(error.contains("kdump:2: KDUMP_NOTIFICATION_TO: `a<x` is not a mail address"), "{error}");
     }

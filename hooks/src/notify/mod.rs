@@ -77,6 +77,9 @@ pub struct Notice {
     pub time: u64,
     /// Why it could not be told; nothing if it was.
     pub error: Option<String>,
+    /// Those among them whom the server did not take, and why, though others were told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<String>,
 }
 
 impl Notice {
@@ -107,7 +110,9 @@ impl Notify {
     ) -> Vec<Notice> {
         let end = Instant::now() + limit;
         self.each(news, known, &mut |way| match way {
-            Way::Webhook(webhook) => talk(webhook.server(), net, lender, end, &mut |line| webhook.tell(news, line)),
+            Way::Webhook(webhook) => {
+                talk(webhook.server(), net, lender, end, &mut |line| webhook.tell(news, line).map(|()| Vec::new()))
+            }
             Way::Mail(mail) => {
                 let read = || mail.credentials.as_ref().map(|file| read(file, net)).transpose();
                 let credentials = mail.login.clone().map_or_else(read, |login| Ok(Some(login)))?;
@@ -130,18 +135,25 @@ impl Notify {
         self.each(news, &[], &mut |_| bail!("{why}"))
     }
 
-    fn each(&self, news: &News, known: &[Notice], tell: &mut dyn FnMut(Way) -> anyhow::Result<()>) -> Vec<Notice> {
+    fn each(&self, news: &News, known: &[Notice], tell: &mut Tell) -> Vec<Notice> {
         let ways = self.webhook.iter().map(Way::Webhook).chain(self.mail.iter().map(Way::Mail));
         let is_told = |to: &String| known.iter().any(|notice| notice.to == *to && notice.error.is_none());
         ways.map(|way| (way.to_string(), way))
             .filter(|(to, _)| !is_told(to))
             .map(|(to, way)| {
-                let error = tell(way).err().map(|error| format!("{error:#}"));
-                Notice { to, by: news.by.clone(), time: news.time, error }
+                let (refused, error) = match tell(way) {
+                    Ok(refused) => (refused, None),
+                    Err(error) => (Vec::new(), Some(format!("{error:#}"))),
+                };
+                refused.iter().for_each(|why| log::warn!("not everybody has been told: {why}"));
+                Notice { to, by: news.by.clone(), time: news.time, error, refused }
             })
             .collect()
     }
 }
+
+/// Tells in one way; whom the server refused.
+type Tell<'a> = dyn FnMut(Way) -> anyhow::Result<Vec<String>> + 'a;
 
 /// One way to tell.
 enum Way<'a> {
@@ -219,13 +231,13 @@ trait Speak: Read + Write {}
 impl<S: Read + Write> Speak for S {}
 
 /// Connects, as secure as is asked for, and talks.
-fn talk(
+fn talk<T>(
     server: Server<'_>,
     net: &mut dyn Net,
     lender: &Lender,
     end: Instant,
-    talk: &mut dyn FnMut(&mut dyn Speak) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
+    talk: &mut dyn FnMut(&mut dyn Speak) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
     let address = SocketAddr::new(server::find(net, server.host, None)?, server.port);
     if server.tls.is_off() {
         return talk(&mut connect(address, end)?);
@@ -333,6 +345,7 @@ mod tests {
             by: "test".into(),
             time,
             error: error.map(str::to_owned),
+            refused: Vec::new(),
         };
         let mut known = vec![notice("a", 1, Some("no")), notice("b", 1, Some("down"))];
         Notice::settle(&mut known, vec![notice("a", 2, None)]);

@@ -120,6 +120,18 @@ impl Reply {
         bail!("the reply does not end")
     }
 
+    /// 251 is as good as 250: the server knows better where it goes.
+    fn is_about(&self, wanted: u16) -> bool {
+        self.code / 10 == wanted / 10
+    }
+
+    fn must_be(self, what: &str, wanted: u16) -> anyhow::Result<Reply> {
+        match self.is_about(wanted) {
+            true => Ok(self),
+            false => bail!("{what}: the server says: {}", self.text()),
+        }
+    }
+
     fn text(&self) -> String {
         format!("{} {}", self.code, self.lines.join(" ")).trim_end().to_owned()
     }
@@ -132,19 +144,22 @@ struct Talk<S> {
 
 impl<S: Read + Write> Talk<S> {
     fn hear(&mut self, what: &str, wanted: u16) -> anyhow::Result<Reply> {
-        let reply = Reply::read(&mut self.line).with_context(|| what.to_owned())?;
-        // 251 is as good as 250: the server knows better where it goes.
-        if reply.code / 10 != wanted / 10 {
-            bail!("{what}: the server says: {}", reply.text());
-        }
-        Ok(reply)
+        self.reply(what)?.must_be(what, wanted)
     }
 
-    fn say(&mut self, what: &str, line: &str, wanted: u16) -> anyhow::Result<Reply> {
+    fn reply(&mut self, what: &str) -> anyhow::Result<Reply> {
+        Reply::read(&mut self.line).with_context(|| what.to_owned())
+    }
+
+    fn ask(&mut self, what: &str, line: &str) -> anyhow::Result<Reply> {
         let to = self.line.get_mut();
         let said = to.write_all(format!("{line}\r\n").as_bytes()).and_then(|()| to.flush());
         said.with_context(|| what.to_owned())?;
-        self.hear(what, wanted)
+        self.reply(what)
+    }
+
+    fn say(&mut self, what: &str, line: &str, wanted: u16) -> anyhow::Result<Reply> {
+        self.ask(what, line)?.must_be(what, wanted)
     }
 }
 
@@ -153,14 +168,14 @@ impl Mail {
         Server { host: &self.host, port: self.port, tls: self.tls }
     }
 
-    /// Hands the mail over.
+    /// Hands the mail over; those whom the server does not take, and why. One at least is taken.
     pub(super) fn tell(
         &self,
         host: &str,
         news: &News,
         credentials: Option<&Credentials>,
         line: impl Read + Write,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Vec<String>> {
         let mut talk = Talk { line: BufReader::new(line) };
         if self.tls != Tls::Starttls {
             talk.hear("greeting", 220)?;
@@ -172,14 +187,21 @@ impl Mail {
             self.authenticate(&mut talk, &extensions, credentials)?;
         }
         talk.say("MAIL FROM", &format!("MAIL FROM:<{}>", self.from), 250)?;
+        let mut refused = Vec::new();
         for to in self.to.iter().chain(&self.cc) {
-            talk.say(&format!("RCPT TO {to}"), &format!("RCPT TO:<{to}>"), 250)?;
+            let reply = talk.ask(&format!("RCPT TO {to}"), &format!("RCPT TO:<{to}>"))?;
+            if !reply.is_about(250) {
+                refused.push(format!("RCPT TO {to}: the server says: {}", reply.text()));
+            }
+        }
+        if refused.len() == self.to.len() + self.cc.len() {
+            bail!("{}", refused.join("; "));
         }
         talk.say("DATA", "DATA", 354)?;
         talk.say("the mail itself", &format!("{}.", self.text(&name, news)), 250)?;
         // It is the server's now, whatever it says to this.
         let _ = talk.say("QUIT", "QUIT", 221);
-        Ok(())
+        Ok(refused)
     }
 
     fn authenticate<S: Read + Write>(
@@ -295,7 +317,7 @@ mod tests {
         }
     }
 
-    fn tell(says: &str, credentials: Option<&Credentials>) -> (anyhow::Result<()>, String) {
+    fn tell(says: &str, credentials: Option<&Credentials>) -> (anyhow::Result<Vec<String>>, String) {
         let mut script = Script { says: says.bytes().collect(), heard: Vec::new() };
         let news = News { outcome: "complete".into(), status: "{\n.\n}".into(), ..News::default() };
         let told = mail().tell("web1", &news, credentials, &mut script);
@@ -308,7 +330,7 @@ mod tests {
             "220 hi\r\n250-mail\r\n250 8BITMIME\r\n250 ok\r\n250 ok\r\n251 ok\r\n354 go\r\n250 ok\r\n221 bye\r\n",
             None,
         );
-        told.unwrap();
+        assert!(told.unwrap().is_empty());
         assert!(heard.starts_with("EHLO web1\r\nMAIL FROM:<root@web1>\r\nRCPT TO:<a@x>\r\nRCPT TO:<b@x>\r\nDATA\r\n"));
         assert!(
             heard.contains("Subject: kdump on web1: complete\r\n") && heard.contains("\r\n{\r\n..\r\n}\r\n.\r\nQUIT")
@@ -317,8 +339,12 @@ mod tests {
 
     #[test]
     fn a_refusal_is_quoted_and_a_password_is_not() {
-        let (told, _) = tell("220 hi\r\n250 mail\r\n250 ok\r\n550 no such user\r\n", None);
-        assert_eq!(told.unwrap_err().to_string(), "RCPT TO a@x: the server says: 550 no such user");
+        let (told, heard) = tell("220 hi\r\n250 mail\r\n250 ok\r\n550 no such user\r\n551 nor this\r\n", None);
+        assert_eq!(
+            told.unwrap_err().to_string(),
+            "RCPT TO a@x: the server says: 550 no such user; RCPT TO b@x: the server says: 551 nor this"
+        );
+        assert!(!heard.contains("DATA"));
         let credentials = Credentials { user: "u".into(), password: "topsecret".into(), domain: None };
         let (told, heard) = tell("220 hi\r\n250-mail\r\n250 AUTH LOGIN PLAIN\r\n535 no\r\n", Some(&credentials));
         assert_eq!(told.unwrap_err().to_string(), "AUTH PLAIN: the server says: 535 no");
@@ -326,6 +352,14 @@ mod tests {
         let (told, heard) = tell("220 hi\r\n250 mail\r\n", Some(&credentials));
         assert!(told.unwrap_err().to_string().contains("neither AUTH PLAIN nor AUTH LOGIN"));
         assert!(!heard.contains("AUTH"));
+    }
+
+    #[test]
+    fn one_who_is_refused_does_not_keep_the_others_from_their_mail() {
+        let says = "220 hi\r\n250 mail\r\n250 ok\r\n550 no such user\r\n250 ok\r\n354 go\r\n250 ok\r\n221 bye\r\n";
+        let (told, heard) = tell(says, None);
+        assert_eq!(told.unwrap(), ["RCPT TO a@x: the server says: 550 no such user"]);
+        assert!(heard.contains("DATA\r\nFrom: ") && heard.ends_with("\r\n.\r\nQUIT\r\n"), "{heard}");
     }
 
     #[test]

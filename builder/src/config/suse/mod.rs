@@ -272,14 +272,21 @@ fn mail(variables: &mut Variables) -> Option<Given<Notify>> {
             None
         }
     };
-    let Some(server) = server else {
-        variables.complaints.error(
-            &to.origin,
-            "KDUMP_NOTIFICATION_TO needs KDUMP_SMTP_SERVER: no program for mail is in the image; name a mail server",
-        );
-        return None;
+    let (host, port, tls) = match server {
+        Some(server) => server.value,
+        // As SUSE has it, whose mailx then hands it to the machine's own mail server.
+        None => {
+            variables.complaints.warn(
+                &to.origin,
+                "KDUMP_NOTIFICATION_TO without KDUMP_SMTP_SERVER: no mail leaves the capture kernel; kdumpctl start hands \
+                 it to this machine's own mail server, at 127.0.0.1:25, after the reboot",
+            );
+            if login.is_some() {
+                variables.complaints.error(&to.origin, "KDUMP_SMTP_USER needs KDUMP_SMTP_SERVER; name a mail server");
+            }
+            ("127.0.0.1".to_owned(), 25, Tls::Off)
+        }
     };
-    let (host, port, tls) = server.value;
     let mail = Mail {
         host,
         port,
