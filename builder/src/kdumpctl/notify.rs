@@ -6,11 +6,12 @@
 //! May surprise: a `status.json` in which there is something that this version does not know stays as it is, since it
 //! would be lost.
 
-use super::Machine;
 use super::places::Places;
-use crate::config::{Config, notify};
+use super::{Machine, dumps};
+use crate::config::{Config, Origin, notify};
 use crate::gather::programs::Programs;
 use anyhow::Context;
+use kdump_hooks::net::Net;
 use kdump_hooks::notify::tls::Lender;
 use kdump_hooks::notify::{MARK, News, Notice, Notify};
 use kdump_hooks::remote::{AUTHORITIES, PROGRAM};
@@ -19,6 +20,7 @@ use kdump_init::status::{self, Status};
 use kdump_init::sys::LinuxNet;
 use std::fs;
 use std::io::Read;
+use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -40,9 +42,16 @@ pub(super) fn run(machine: &Machine) {
         Ok(lender) => lender,
         Err(error) => return log::warn!("nobody can be told: {error:#}"),
     };
+    let own = own_addresses();
     // Dumps on another machine may be of others.
     let dirs = Places::of(&config, &machine.tree).local;
-    let mut news: Vec<(PathBuf, News)> = dirs.iter().flat_map(|dir| unheard(dir)).collect();
+    let mut news: Vec<(PathBuf, News)> = dirs.iter().flat_map(|dir| unheard(dir, &own)).collect();
+    let since = asked_since(&config);
+    news.retain(|(dump, news)| match since.is_some_and(|since| is_older(dump, news, since)) {
+        // Nobody wanted to know of it then.
+        true => mark(dump).map_or(true, |()| false),
+        false => true,
+    });
     news.sort_by(|a, b| a.0.cmp(&b.0));
     for (dump, news) in news.iter().take(MOST) {
         let mut status = whole(&news.status);
@@ -55,16 +64,48 @@ pub(super) fn run(machine: &Machine) {
             noted.unwrap_or_else(|error| log::warn!("who has been told is not in {}: {error:#}", status::FILE));
         }
         let told = failures.map_or(Ok(()), |failures| Err(anyhow::Error::msg(failures)));
-        let marked = told.and_then(|()| {
-            let mark = fs::File::options().create(true).append(true).mode(0o600).open(dump.join(MARK));
-            Ok(mark.map(drop)?)
-        });
+        let marked = told.and_then(|()| mark(dump));
         match marked {
             Ok(()) => log::info!("those who are to know have been told of {}", dump.display()),
             // The others would fare no better.
             Err(error) => return log::warn!("{}: {error:#}; trying again at the next start", dump.display()),
         }
     }
+}
+
+/// Notes that a dump needs to be told of no more.
+fn mark(dump: &Path) -> anyhow::Result<()> {
+    let mark = fs::File::options().create(true).append(true).mode(0o600).open(dump.join(MARK));
+    Ok(mark.map(drop)?)
+}
+
+/// When the file was written that says who is told.
+fn asked_since(config: &Config) -> Option<SystemTime> {
+    match &config.dump.notify.as_ref()?.origin {
+        Origin::Line(file, _) => fs::metadata(file).and_then(|meta| meta.modified()).ok(),
+        Origin::Default => None,
+    }
+}
+
+/// Whether a dump was taken before anybody wanted to know: it is older, and the capture kernel did not try either.
+fn is_older(dump: &Path, news: &News, since: SystemTime) -> bool {
+    let written = fs::metadata(dump.join(status::FILE)).and_then(|meta| meta.modified());
+    let read: Option<serde_json::Value> = serde_json::from_str(&news.status).ok();
+    let tried = read.and_then(|status| Some(!status.get("notices")?.as_array()?.is_empty()));
+    !tried.unwrap_or(false) && written.is_ok_and(|written| written < since)
+}
+
+/// The addresses that dumps of this machine can be named after.
+fn own_addresses() -> Vec<IpAddr> {
+    let addresses = LinuxNet::default().addresses().unwrap_or_default();
+    addresses.into_iter().map(|address| address.cidr.address).collect()
+}
+
+/// Whether a dump is named after another machine, as on a share that several have.
+fn is_of_another(dump: &Path, own: &[IpAddr]) -> bool {
+    let name = dump.file_name().unwrap_or_default().to_string_lossy();
+    let host = dumps::host_of(&name).and_then(|host| host.parse::<IpAddr>().ok());
+    host.is_some_and(|host| !host.is_loopback() && !own.contains(&host))
 }
 
 /// What is needed to tell over TLS, if anybody is to be told so.
@@ -90,11 +131,11 @@ fn relative(path: &Path) -> &Path {
     path.strip_prefix("/").unwrap_or(path)
 }
 
-/// The dumps in a directory that nobody has been told of.
-fn unheard(dir: &Path) -> Vec<(PathBuf, News)> {
+/// The dumps of this machine in a directory that nobody has been told of.
+fn unheard(dir: &Path, own: &[IpAddr]) -> Vec<(PathBuf, News)> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    let dumps = entries.map(|entry| entry.path()).filter(|dump| !dump.join(MARK).exists());
+    let dumps = entries.map(|entry| entry.path()).filter(|dump| !dump.join(MARK).exists() && !is_of_another(dump, own));
     dumps
         .filter_map(|dump| {
             let mut status = String::new();
@@ -123,12 +164,19 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         };
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        // What is older than the configuration, and was not to be told of.
+        let another = "127.0.0.1-2020-01-01-00:00:00";
+        write(&format!("var/crash/{another}/status.json"), "{\"outcome\": \"complete\"}");
+        let old = fs::File::open(root.path().join(format!("var/crash/{another}/status.json"))).unwrap();
+        old.set_modified(UNIX_EPOCH + Duration::from_secs(7)).unwrap();
+        write("etc/kdump/kdump.toml", &format!("[notify]\nwebhook = \"http://{}/\"", server.local_addr().unwrap()));
+        let strange = "192.0.2.77-2026-01-01-00:00:00";
+        write(&format!("var/crash/{strange}/status.json"), "{\"outcome\": \"complete\"}");
         let ours = String::from_utf8(Status::new("6.1".into()).json()).unwrap();
         for (dump, status) in [("b", &*ours), ("a", "{\"outcome\": \"complete\"}"), ("c", "{}")] {
             write(&format!("var/crash/{dump}/status.json"), status);
         }
-        let server = TcpListener::bind("127.0.0.1:0").unwrap();
-        write("etc/kdump/kdump.toml", &format!("[notify]\nwebhook = \"http://{}/\"", server.local_addr().unwrap()));
         let kexec = FakeKexec::default();
         let machine = Machine {
             tree: Tree::new(root.path()),
@@ -164,5 +212,7 @@ mod tests {
         let other = fs::read_to_string(root.path().join("var/crash/a/status.json")).unwrap();
         assert_eq!(other, "{\"outcome\": \"complete\"}", "nothing of another's is lost");
         assert!(!root.path().join("var/crash/c").join(MARK).exists(), "that is no dump of ours");
+        let marked = |dump: &str| root.path().join("var/crash").join(dump).join(MARK).exists();
+        assert!(marked(another) && !marked(strange), "one is too old, one is another machine's");
     }
 }

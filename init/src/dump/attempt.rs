@@ -24,8 +24,8 @@ const LOCAL: &str = "127.0.0.1";
 const ALL: u64 = u64::MAX;
 
 impl Story<'_> {
-    /// Opens a target, saves what there is, and lets go of it.
-    pub(super) fn attempt(&mut self, target: &Target) -> anyhow::Result<Came> {
+    /// Opens a target, saves what there is, and lets go of it. After the last one there is nothing else to tell of.
+    pub(super) fn attempt(&mut self, target: &Target, is_last: bool) -> anyhow::Result<Came> {
         self.run.target = Some(target.to_string());
         let mut place = self.open(target)?;
         let address = place.address();
@@ -40,7 +40,7 @@ impl Story<'_> {
             }
             Next::GoOn => self.save(target, &mut *place),
         };
-        let ending = self.end(target, &came, &mut *place);
+        let ending = self.end(target, &came, is_last, &mut *place);
         (self.run.address, self.run.target) = (None, None);
         match (came, ending) {
             (Ok(Came::Complete), Ok(())) => {
@@ -198,9 +198,16 @@ impl Story<'_> {
     }
 
     /// What is written last, whatever happened.
-    fn end(&mut self, target: &Target, came: &anyhow::Result<Came>, place: &mut dyn Place) -> anyhow::Result<()> {
+    fn end(
+        &mut self,
+        target: &Target,
+        came: &anyhow::Result<Came>,
+        is_last: bool,
+        place: &mut dyn Place,
+    ) -> anyhow::Result<()> {
         let limit = self.config.limits.stage();
         let (config, last_words, machine) = (self.config, &mut *self.last_words, &mut *self.machine);
+        let told = &mut self.told;
         self.run.stage(Stage::Ending, limit, |run| {
             last_words(&mut run.status);
             save_environment_log(place).unwrap_or_else(|error| warn!("{error:#}"));
@@ -218,10 +225,17 @@ impl Story<'_> {
             status.targets.push(report_on(target, came));
             // A disk that is too full for the status has the dump all the same.
             let written = place.write(status::FILE, &mut std::iter::once(status.json()));
-            let is_safe = written.is_ok() && matches!(came, Ok(Came::Complete));
+            // Of a failure as well, if no target is left: the directory has who knows of it, and nobody is told twice.
+            let is_time = match came {
+                Ok(Came::Complete | Came::Spoilt(_)) => true,
+                Ok(Came::Declined(_)) => false,
+                Err(_) => is_last,
+            };
+            let is_time = is_time && written.is_ok() && !place.is_lost();
             written.unwrap_or_else(|error| warn!("{error:#}"));
             rehearsal::tell(&status);
-            if is_safe {
+            if is_time {
+                *told = true;
                 status.notices = notify(run, config, machine, &status);
                 if !status.notices.is_empty() {
                     let noted = place.replace(status::FILE, status.json());

@@ -85,6 +85,8 @@ struct Story<'a> {
     /// Whether the hooks have acted that do so once, before the first dump and after the first failure.
     pre_done: bool,
     emergency_done: bool,
+    /// Whether those who are to know have been told, or it is known why not, and a dump's directory has it.
+    told: bool,
 }
 
 /// Tries target by target until one has a complete dump, and gives the worker's last word. `last_words` may add to the
@@ -95,13 +97,13 @@ pub fn to_targets(
     machine: &mut dyn Machine,
     last_words: &mut dyn FnMut(&mut Status),
 ) -> Beat {
-    Story { run, config, machine, last_words, pre_done: false, emergency_done: false }.tell()
+    Story { run, config, machine, last_words, pre_done: false, emergency_done: false, told: false }.tell()
 }
 
 impl Story<'_> {
     fn tell(mut self) -> Beat {
         let last_word = self.try_targets();
-        if matches!(last_word, Beat::Failed(_)) {
+        if matches!(last_word, Beat::Failed(_)) && !self.told {
             let status = self.run.status.clone();
             notify(self.run, self.config, self.machine, &status);
         }
@@ -116,7 +118,7 @@ impl Story<'_> {
                 self.run.status.reason = Some(reasons.join("; "));
                 self.emergency();
             }
-            let came = self.attempt(target);
+            let came = self.attempt(target, targets.peek().is_none());
             self.run.status.targets.push(report_on(target, &came));
             match came {
                 Ok(Came::Complete) => {
@@ -415,6 +417,22 @@ mod tests {
             assert_eq!(names, ["status.json", "vmcore", "vmcore-dmesg.txt"], "nobody has been told");
             assert!(status["notices"][0]["error"].as_str().unwrap().contains(why), "{status}");
         }
+    }
+
+    #[test]
+    fn a_failure_is_told_once_and_the_incomplete_dump_says_so() {
+        let (url, hearing) = web_server();
+        let mut rehearsal = Rehearsal::new("echo half > $out; exit 1").with_device("second");
+        let webhook = Some(url.parse().unwrap());
+        rehearsal.config.hooks.notify = Some(kdump_hooks::notify::Notify { webhook, ..Default::default() });
+        rehearsal.config.hooks.network = Some(kdump_hooks::net::Network::default());
+        assert!(matches!(rehearsal.end().1, Beat::Failed(_)));
+        let heard = hearing.join().unwrap();
+        assert!(heard.contains("LABEL=first did not appear") && heard.contains("LABEL=second"), "{heard}");
+        let (names, status) = rehearsal.files();
+        assert!(names.contains(&kdump_hooks::notify::MARK.to_owned()), "{names:?}");
+        let notices = status["notices"].as_array().unwrap();
+        assert_eq!((notices.len(), &notices[0]["error"]), (1, &serde_json::Value::Null));
     }
 
     #[test]

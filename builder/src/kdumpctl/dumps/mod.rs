@@ -161,6 +161,11 @@ fn stamp_of(name: &str) -> Option<usize> {
     name.char_indices().map(|(at, _)| at).find(|at| name.get(*at..).is_some_and(is_date))
 }
 
+/// Whom a dump's name names, as an address.
+pub(super) fn host_of(name: &str) -> Option<&str> {
+    name.get(..stamp_of(name)?.checked_sub(1)?)
+}
+
 /// What `status.json` says.
 fn status(path: &Path) -> Option<Value> {
     let mut text = Vec::new();
