@@ -2,7 +2,7 @@
 //!
 //! In: the configuration and the files of this machine. Out: a target that its hook can put into an image.
 
-use crate::config::{Config, Sysconfig, TargetLine};
+use crate::config::{Config, Sysconfig, TargetLine, privacy};
 use crate::host::{Tree, known_hosts};
 use kdump_hooks::remote::{Login, Remote};
 use std::fs;
@@ -27,7 +27,10 @@ pub fn complete(remote: &Remote, path: &Path, config: &Config, tree: &Tree, warn
         return remote;
     }
     let (host_keys, any_host) = host_keys(&remote, &config.system, tree, warnings);
-    let login = Login { identity: Some(identity(config, tree, warnings)), host_keys, ..remote.login };
+    let identity = identity(config, tree, warnings);
+    let told = tree.resolve(&identity).ok().and_then(|file| privacy::warning(&file, "a private key"));
+    warnings.extend(told.filter(|told| !warnings.contains(told)));
+    let login = Login { identity: Some(identity), host_keys, ..remote.login };
     Remote { login, any_host, ..remote }
 }
 
@@ -97,6 +100,7 @@ pub fn by_ssh(config: &Config) -> Vec<&Remote> {
 mod tests {
     use super::*;
     use crate::config::Files;
+    use std::os::unix::fs::PermissionsExt;
 
     fn completed(conf: &str, sysconfig: &str, files: &[(&str, &str)]) -> (Remote, Vec<String>) {
         let root = tempfile::tempdir().unwrap();
@@ -104,7 +108,8 @@ mod tests {
         for (path, text) in all.iter().chain(files) {
             let path = root.path().join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         }
         let config = Config::read(&Files::new(root.path(), None, None)).unwrap();
         let TargetLine::Remote(remote) = &config.dump.targets[0].value.line else { panic!("no remote") };
@@ -125,6 +130,7 @@ mod tests {
         let usual = ("root/.ssh/kdump_id_rsa", "K");
         let (remote, warnings) = completed("ssh me@nas\nsshkey /opt/key\n", "", &[usual]);
         assert_eq!(remote.login.identity, Some("/root/.ssh/kdump_id_rsa".into()));
+        assert_eq!(warnings.len(), 1, "the key is for its owner alone");
         assert!(warnings[0].contains("/opt/key is not there; /root/.ssh/kdump_id_rsa is used"), "{warnings:?}");
     }
 

@@ -30,6 +30,7 @@ pub mod initramfs_tools;
 pub mod native;
 pub mod notify;
 pub mod pacemaker;
+pub(crate) mod privacy;
 pub mod rhel;
 pub mod settings;
 pub mod suse;
@@ -90,6 +91,12 @@ impl Config {
     /// # Errors
     /// A file cannot be read, or it cannot be told which one is meant.
     pub fn examine(files: &Files, complaints: &mut Complaints) -> anyhow::Result<Config> {
+        let config = Config::understood(files, complaints)?;
+        privacy::look(&config, &files.root, complaints);
+        Ok(config)
+    }
+
+    fn understood(files: &Files, complaints: &mut Complaints) -> anyhow::Result<Config> {
         if let Some(path) = &files.native
             && let Some(text) = Config::native(path, files)?
         {
