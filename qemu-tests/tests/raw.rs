@@ -57,7 +57,9 @@ fn a_raw_disk_that_is_full_has_an_incomplete_dump_its_log_and_its_status() -> Re
     let status = qemu_tests::status::Status::read(&recovered.join("status.json"))?;
     status.expect_outcome("incomplete")?;
     let reason = status.text("/reason")?;
-    ensure!(reason.contains("No space left") || reason.contains("full"), "the reason is: {reason}");
+    ensure!(reason.contains("the size limit of "), "the reason is: {reason}");
+    let measures = status.text("/space/measures/0")?;
+    ensure!(measures.contains("there is room for "), "it was not known beforehand: {measures}");
     ensure!(fs::read_to_string(recovered.join("vmcore-dmesg.txt"))?.contains(&outcome.marker), "no log");
     ensure!(recovered.join("vmcore-incomplete").metadata()?.len() > 8 * MIB, "next to nothing was saved");
     ensure!(KdumpFile::open(&recovered.join("vmcore-incomplete"))?.is_incomplete(), "it does not say so itself");

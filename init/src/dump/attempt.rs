@@ -142,7 +142,10 @@ impl Story<'_> {
     fn within_the_room(&mut self, target: &Target, place: &dyn Place) -> anyhow::Result<Vec<String>> {
         let dump = &self.config.dump;
         let address = place.address();
-        let Some(dir) = address.directory() else { return Ok(dump.collector.clone()) };
+        let (dir, room) = (address.directory(), place.room());
+        if dir.is_none() && room.is_none() {
+            return Ok(dump.collector.clone());
+        }
         if place.is_lost() {
             bail!("{address} does not answer any more");
         }
@@ -150,10 +153,12 @@ impl Story<'_> {
         let mut command = Ok(dump.collector.clone());
         self.run.stage(Stage::Room, limits.stall() + limits.stage(), |run| {
             let vmcore = fs::metadata(&run.places.vmcore).map_or(0, |metadata| metadata.len());
+            let keep = dump.keep.filter(|_| is_ours_alone(target));
             let mut ground = OnDisk {
                 dir,
+                room,
                 free: dump.free,
-                removals: Removals::beside(dir, dump.keep.filter(|_| is_ours_alone(target))),
+                removals: dir.map_or_else(Removals::none, |dir| Removals::beside(dir, keep)),
                 vmcore: &run.places.vmcore,
                 report: &run.places.state.join("room-report.json"),
                 stall: limits.stall(),
@@ -164,6 +169,7 @@ impl Story<'_> {
             run.status.space = Some(report);
             decided.map(|words| command = Ok(words))
         })?;
+        let Some(dir) = dir else { return command };
         let dir = DumpDir::existing(dir.to_owned());
         let reserved = within(limits.stall(), move || {
             dir.reserve();
@@ -263,9 +269,11 @@ fn is_ours_alone(target: &Target) -> bool {
     target.device().is_some()
 }
 
-/// A target's directory, and our collector.
+/// A target's directory, or a device, and our collector.
 struct OnDisk<'a> {
-    dir: &'a Path,
+    dir: Option<&'a Path>,
+    /// What a device has.
+    room: Option<u64>,
     free: u64,
     removals: Removals,
     vmcore: &'a Path,
@@ -276,7 +284,8 @@ struct OnDisk<'a> {
 
 impl Ground for OnDisk<'_> {
     fn room(&mut self) -> anyhow::Result<u64> {
-        let (dir, free) = (self.dir.to_owned(), self.free);
+        let Some(dir) = self.dir.map(Path::to_owned) else { return self.room.context("the device has no size") };
+        let free = self.free;
         within(self.stall, move || space::room(&dir, free))
     }
 

@@ -24,6 +24,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The room for the last files of a dump that does not fit.
 const KEPT: u64 = 1 << 20;
+/// At most such a part of a stream is not the dump itself: the heads of its records.
+const STREAM_PART: u64 = 256;
 /// No dump fits into less.
 const LEAST: u64 = 8 << 20;
 
@@ -95,11 +97,8 @@ impl RawDevice {
             .with_context(|| format!("cannot write the header of {}", self.node.display()))
     }
 
-    /// Says that a part is being written; the device then stands where it begins.
-    fn begin_part(&mut self, name: Name) -> anyhow::Result<Writing> {
-        let node = self.node.display().to_string();
-        let mut device = open(&self.node, OFlag::empty())?;
-        let size = device.seek(SeekFrom::End(0)).with_context(|| format!("cannot size {node}"))?;
+    /// Where a part begins on a device of that size: behind what was written before it.
+    fn start_of(&self, name: Name, size: u64) -> anyhow::Result<u64> {
         let header = self.header()?;
         let mut offset = ALIGNMENT;
         for earlier in Name::ALL.into_iter().take_while(|earlier| *earlier != name) {
@@ -112,6 +111,15 @@ impl RawDevice {
             };
             offset = end.max(offset);
         }
+        Ok(offset)
+    }
+
+    /// Says that a part is being written; the device then stands where it begins.
+    fn begin_part(&mut self, name: Name) -> anyhow::Result<Writing> {
+        let node = self.node.display().to_string();
+        let mut device = open(&self.node, OFlag::empty())?;
+        let size = device.seek(SeekFrom::End(0)).with_context(|| format!("cannot size {node}"))?;
+        let offset = self.start_of(name, size)?;
         if offset >= size {
             bail!("{node} is full: no room is left for {}", name.file());
         }
@@ -178,6 +186,13 @@ struct Writing {
 impl Place for RawDevice {
     fn address(&self) -> Address {
         Address::Device(self.node.clone())
+    }
+
+    /// What lies behind the log, but for what is kept for the last files, and for what a stream says of its pieces.
+    fn room(&self) -> Option<u64> {
+        let size = File::open(&self.node).and_then(|mut device| device.seek(SeekFrom::End(0))).ok()?;
+        let room = size.checked_sub(self.start_of(Name::Vmcore, size).ok()?)?.saturating_sub(KEPT);
+        Some(room.saturating_sub(room / STREAM_PART).saturating_sub(ALIGNMENT))
     }
 
     fn collect(&mut self, name: &str, collector: &Collector, pulse: &mut dyn Pulse) -> anyhow::Result<()> {

@@ -265,7 +265,7 @@ mod tests {
         fn end(&mut self) -> (Status, Beat) {
             let places = Places {
                 root: self.tree.path().to_owned(),
-                vmcore: "/dev/null".into(),
+                vmcore: Some(self.tree.path().join("vmcore")).filter(|it| it.exists()).unwrap_or("/dev/null".into()),
                 collector: self.tree.path().join("collector"),
                 state: self.tree.path().join("state"),
             };
@@ -517,6 +517,33 @@ mod tests {
         fs::File::create(&disk).unwrap();
         let reason = rehearsal.run().reason.unwrap();
         assert!(reason.contains("too little for a dump"), "{reason}");
+    }
+
+    #[test]
+    fn a_raw_device_that_is_too_small_is_known_before_it_is_written() {
+        let collector = r#"#!/bin/sh
+case "$*" in
+*--dry-run*) while [ "$1" != --report ]; do shift; done
+  echo '{"bytes":20000000,"level":31,"codec":"zstd","format":"kdump"}' > $2;;
+*" -L "*) printf 'makedumpfile\0\0\0\0part'; echo cut >&2; exit 1;;
+*) exit 3;;
+esac"#;
+        let mut rehearsal = Rehearsal::new("echo log");
+        let program = rehearsal.tree.path().join("kdump-capture");
+        fake::program(&program, collector.as_bytes()).unwrap();
+        rehearsal.config.dump.collector = vec![program.display().to_string(), "-z".into()];
+        let device = DeviceSpec::Wwid("dumps".into());
+        rehearsal.machine.devices.insert(device.to_string(), "/dev/vdb".into());
+        rehearsal.config.hooks.targets = vec![Target::Raw(Raw { device, force: false })];
+        fs::create_dir(rehearsal.tree.path().join("dev")).unwrap();
+        for (file, mib) in [("dev/vdb", 16), ("vmcore", 32)] {
+            fs::File::create(rehearsal.tree.path().join(file)).unwrap().set_len(mib << 20).unwrap();
+        }
+        let status = rehearsal.run();
+        assert_eq!(status.outcome, Outcome::Incomplete, "{:?}", status.reason);
+        let space = status.space.unwrap();
+        assert!((14 << 20..15 << 20).contains(&space.room), "{}", space.room);
+        assert!(space.measures.last().unwrap().starts_with("an incomplete dump of 14."), "{:?}", space.measures);
     }
 
     fn script(path: &str) -> Script {

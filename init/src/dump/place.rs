@@ -16,6 +16,11 @@ pub trait Place: fmt::Debug {
     /// What another process needs to go on with it.
     fn address(&self) -> Address;
 
+    /// Bytes that the dump can have, where that is known and no file system has to be asked.
+    fn room(&self) -> Option<u64> {
+        None
+    }
+
     /// Lets `collector` write the file `name`.
     ///
     /// # Errors

@@ -303,6 +303,11 @@ pub struct Removals {
 }
 
 impl Removals {
+    /// There are none.
+    pub fn none() -> Removals {
+        Removals { dumps: Vec::new().into_iter() }
+    }
+
     /// Those beside `new`; none if all are kept.
     pub fn beside(new: &Path, keep: Option<std::num::NonZeroU32>) -> Removals {
         let dumps = keep.map(|_| retention::beside(new)).unwrap_or_default();
