@@ -21,7 +21,7 @@ pub(super) fn look(config: &Config, root: &Path, complaints: &mut Complaints) {
     let origins = targets.map(|target| &target.origin).chain(mail.map(|notify| &notify.origin));
     let own = origins.filter_map(|origin| match origin {
         Origin::Line(file, _) => Some(file.clone()),
-        Origin::Default => None,
+        Origin::Default | Origin::Option(_) => None,
     });
     // Who vouches for servers is no secret.
     let authorities = dump.notify.as_ref().and_then(|notify| notify.value.authorities.as_deref());

@@ -43,9 +43,13 @@ pub(super) fn run(machine: &Machine) {
         Err(error) => return log::warn!("nobody can be told: {error:#}"),
     };
     let own = own_addresses();
+    let places = Places::of(&config, &machine.tree);
+    for unmounted in &places.unmounted {
+        log::warn!("{unmounted}, and nobody is told of dumps on it; have /etc/fstab mount it");
+    }
     // Dumps on another machine may be of others.
-    let dirs = Places::of(&config, &machine.tree).local;
-    let mut news: Vec<(PathBuf, News)> = dirs.iter().flat_map(|dir| unheard(dir, &own)).collect();
+    let dirs = places.local.iter().chain(&places.shared);
+    let mut news: Vec<(PathBuf, News)> = dirs.flat_map(|dir| unheard(dir, &own)).collect();
     let since = asked_since(&config);
     news.retain(|(dump, news)| match since.is_some_and(|since| is_older(dump, news, since)) {
         // Nobody wanted to know of it then.
@@ -83,7 +87,7 @@ fn mark(dump: &Path) -> anyhow::Result<()> {
 fn asked_since(config: &Config) -> Option<SystemTime> {
     match &config.dump.notify.as_ref()?.origin {
         Origin::Line(file, _) => fs::metadata(file).and_then(|meta| meta.modified()).ok(),
-        Origin::Default => None,
+        Origin::Default | Origin::Option(_) => None,
     }
 }
 

@@ -7,10 +7,11 @@
 //! part counts in which dumps would be. What is mounted from another machine may hold the dumps of others.
 
 use super::{Machine, recovery};
-use crate::config::{Config, TargetLine};
+use crate::config::{Config, Origin, TargetLine};
 use crate::host::mounts::{self, Mount};
 use crate::host::{Tree, sysfs};
 use kdump_hooks::DeviceSpec;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 /// What this machine sees.
@@ -18,8 +19,12 @@ use std::path::{Path, PathBuf};
 pub(super) struct Places {
     /// The directories of dumps on its own disks.
     pub(super) local: Vec<PathBuf>,
-    /// Those that are mounted from elsewhere.
+    /// Those that the hypervisor shares.
+    pub(super) shared: Vec<PathBuf>,
+    /// Those that are mounted from other machines.
     pub(super) far: Vec<PathBuf>,
+    /// What this machine would see if it were mounted, and where that is configured.
+    pub(super) unmounted: Vec<String>,
     /// What it does not see, and why.
     pub(super) unseen: Vec<String>,
 }
@@ -39,12 +44,19 @@ impl Places {
                 TargetLine::Filesystem { device, .. } => {
                     let found = on_device(tree, &mounts, device, &wanted.value.options, path);
                     if found.is_empty() {
-                        places.unseen.push(format!("{device} is not mounted here"));
+                        places.is_not_mounted(device, &wanted.origin);
                     }
                     places.local.extend(found);
                 }
                 // What is on it has been recovered, or will be.
                 TargetLine::Raw(_) => places.local.push(tree.path(relative(usual))),
+                line @ TargetLine::Virtiofs(tag) => {
+                    let found = from_elsewhere(tree, &mounts, line, path);
+                    if found.is_empty() {
+                        places.is_not_mounted(tag, &wanted.origin);
+                    }
+                    places.shared.extend(found);
+                }
                 line => {
                     let found = from_elsewhere(tree, &mounts, line, path);
                     if found.is_empty() {
@@ -54,7 +66,7 @@ impl Places {
                 }
             }
         }
-        for found in [&mut places.local, &mut places.far] {
+        for found in [&mut places.local, &mut places.shared, &mut places.far] {
             found.sort();
             found.dedup();
         }
@@ -71,7 +83,12 @@ impl Places {
 
     /// All directories.
     pub(super) fn all(&self) -> Vec<PathBuf> {
-        self.local.iter().chain(&self.far).cloned().collect()
+        self.local.iter().chain(&self.shared).chain(&self.far).cloned().collect()
+    }
+
+    fn is_not_mounted(&mut self, what: impl Display, origin: &Origin) {
+        self.unseen.push(format!("{what} is not mounted here"));
+        self.unmounted.push(format!("{origin}: {what} is not mounted here"));
     }
 }
 
@@ -153,7 +170,9 @@ mod tests {
         ])
         .unwrap();
         let config = Config::read(&Files::new(dir.path(), None, None)).unwrap();
-        let Places { local, far, unseen } = Places::of(&config, &tree);
+        let Places { local, shared, far, unseen, unmounted } = Places::of(&config, &tree);
+        assert!(unmounted.iter().all(|line| line.contains("kdump.toml:")), "{unmounted:?}");
+        let far = [shared, far].concat();
         let below = |path: &PathBuf| format!("/{}", path.strip_prefix(dir.path()).unwrap().display());
         (local.iter().map(below).collect(), far.iter().map(below).collect(), unseen)
     }
@@ -200,6 +219,9 @@ mod tests {
             );
         }
         let shares = "1 0 0:40 / /mnt rw - cifs //nas/crash rw\n";
+        let shared = "1 0 0:40 / /srv/my\\040crash rw - virtiofs crash rw\n";
+        assert_eq!(seen("kind = \"virtiofs\"\ntag = \"crash\"", shared).1, ["/srv/my crash/var/crash"]);
+        assert_eq!(seen("kind = \"virtiofs\"\ntag = \"crash\"", shares).2, ["crash is not mounted here"]);
         assert_eq!(seen("kind = \"cifs\"\nshare = \"//nas/crash\"\npath = \"/d\"", shares).1, ["/mnt/d"]);
     }
 }
