@@ -28,7 +28,7 @@ pub fn complete(remote: &Remote, path: &Path, config: &Config, tree: &Tree, warn
     }
     let (host_keys, any_host) = host_keys(&remote, &config.system, tree, warnings);
     let identity = identity(config, tree, warnings);
-    let told = tree.resolve(&identity).ok().and_then(|file| privacy::warning(&file, "a private key"));
+    let told = tree.resolve(&identity).ok().and_then(|file| privacy::warning(&file, &identity, "a private key"));
     warnings.extend(told.filter(|told| !warnings.contains(told)));
     let login = Login { identity: Some(identity), host_keys, ..remote.login };
     Remote { login, any_host, ..remote }

@@ -28,13 +28,13 @@ pub(super) fn look(config: &Config, root: &Path, complaints: &mut Complaints) {
     let named = dump.secrets().filter(|file| Some(*file) != authorities);
     let named = named.map(|file| root.join(file.strip_prefix("/").unwrap_or(file)));
     let all: BTreeSet<PathBuf> = own.chain(named).collect();
-    complaints.warnings.extend(all.iter().filter_map(|file| warning(file, "a password")));
+    complaints.warnings.extend(all.iter().filter_map(|file| warning(file, file, "a password")));
 }
 
-/// What to say of a file with `what` in it, if others can read it.
-pub(crate) fn warning(file: &Path, what: &str) -> Option<String> {
+/// What to say of a file with `what` in it, which is `called` so on its machine, if others can read it.
+pub(crate) fn warning(file: &Path, called: &Path, what: &str) -> Option<String> {
     let mode = fs::metadata(file).ok()?.permissions().mode();
-    let file = file.display();
+    let file = called.display();
     (mode & 0o077 != 0)
         .then(|| format!("{file} has {what} in it, and others than its owner can read it; chmod 600 {file}"))
 }
