@@ -260,7 +260,7 @@ fn a_plan_says_what_would_be_in_the_image_and_writes_nothing() {
     let output = mkdumprd(&system, &["--plan"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
-    for line in ["      310 ext4: file system of the target ext4 LABEL=crash", " /init: PID 1", "crashkernel="] {
+    for line in ["      329 ext4: file system of the target ext4 LABEL=crash", " /init: PID 1", "crashkernel="] {
         assert!(text.contains(line), "{text}");
     }
     let output = mkdumprd(&system, &["--plan", "--json"]);

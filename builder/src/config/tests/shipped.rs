@@ -219,7 +219,8 @@ fn the_files_of_dracut_are_read_without_a_complaint_and_what_they_ask_for_is_the
             _ => (0, 0, false, 0),
         };
         assert_eq!((omitted, optional, image.compress.is_some(), image.filesystems.len()), expected, "{name}");
-        let asks = ["opensuse/01-dist", "fedora/01-dist", "uki-virt/10-uki-virt"].contains(&name);
+        assert_eq!(image.integrity.is_some(), name == "ima/10-ima", "{name}");
+        let asks = ["opensuse/01-dist", "fedora/01-dist", "uki-virt/10-uki-virt", "ima/10-ima"].contains(&name);
         assert!(asks || !complaints.notes.is_empty(), "{name}: {complaints:?}");
     }
 }
