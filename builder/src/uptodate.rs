@@ -14,7 +14,7 @@
 
 pub mod place;
 
-use crate::config::Files;
+use crate::config::{Files, dracut};
 use crate::cpio::read::Archive;
 use crate::gather::programs::Programs;
 use crate::host::{Kernel, Tree};
@@ -35,7 +35,7 @@ pub const PATH: &str = "etc/kdump/inputs";
 const ITSELF: &str = "etc/kdump/";
 
 /// Directories that others put files into.
-const SHARED: [&str; 12] = [
+const SHARED: [&str; 9] = [
     "etc/modprobe.d",
     "run/modprobe.d",
     "usr/local/lib/modprobe.d",
@@ -45,14 +45,7 @@ const SHARED: [&str; 12] = [
     "run/modules-load.d",
     "usr/lib/modules-load.d",
     "etc/ld.so.conf.d",
-    // As `config::dracut` has them.
-    "etc/dracut.conf.d",
-    "run/initramfs/dracut.conf.d",
-    "usr/lib/dracut/dracut.conf.d",
 ];
-
-/// Files that count from the moment when somebody writes them.
-const AWAITED: [&str; 1] = ["etc/dracut.conf"];
 
 /// The indexes of a kernel's modules, and what says how it was built.
 const INDEXES: [&str; 7] = [
@@ -104,11 +97,12 @@ pub fn inputs(
     paths.extend(more);
     paths.extend([files.kdump_conf.clone(), files.sysconfig.clone(), files.debian.clone()]);
     paths.extend(files.native.clone());
-    paths.extend(AWAITED.map(|file| tree.path(file)));
+    // It counts from the moment when somebody writes it.
+    paths.insert(tree.path(dracut::FILE));
     paths.extend(INDEXES.map(|name| kernel.modules_dir.join(name)));
     paths.extend(kernel.file(tree));
     paths.extend(programs.files());
-    for dir in SHARED.iter().chain(&scripts::DIRECTORIES) {
+    for dir in SHARED.iter().chain(&dracut::DIRECTORIES).chain(&scripts::DIRECTORIES) {
         let dir = tree.path(dir);
         paths.extend(names(&dir).unwrap_or_default().into_iter().map(|name| dir.join(name)));
         paths.insert(dir);

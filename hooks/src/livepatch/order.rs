@@ -22,7 +22,7 @@ pub struct Order(Vec<ModuleName>);
 impl Order {
     /// Reads what [`Order::to_text`] gives.
     pub fn parse(text: &str) -> Order {
-        Order(text.lines().filter(|line| !line.is_empty()).map(ModuleName::from).collect())
+        Order(text.lines().map(ModuleName::from).filter(|name| !name.as_str().is_empty()).collect())
     }
 
     /// A name to a line.

@@ -19,10 +19,10 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// The file, below the root.
-const FILE: &str = "etc/dracut.conf";
+pub const FILE: &str = "etc/dracut.conf";
 
 /// The directories, the most important first: of two files with the same name, its one counts.
-const DIRECTORIES: [&str; 3] = ["etc/dracut.conf.d", "run/initramfs/dracut.conf.d", "usr/lib/dracut/dracut.conf.d"];
+pub const DIRECTORIES: [&str; 3] = ["etc/dracut.conf.d", "run/initramfs/dracut.conf.d", "usr/lib/dracut/dracut.conf.d"];
 
 use Word::{Moot, Refused};
 

@@ -11,6 +11,8 @@ mod conf;
 mod modules;
 mod shell;
 
+pub use conf::{DIRECTORIES, FILE};
+
 use super::image::Include;
 use super::values::{module_name, program, program_or_name};
 use super::{Complaints, Config, Dialect, Given, Image, Origin, TargetLine, Wanted, append, values};
