@@ -47,10 +47,9 @@ impl Entry {
     }
 }
 
-/// Whether an option only tells fstab's readers something: the kernel would refuse it.
+/// Whether an option only tells fstab's readers something: the kernel would refuse it. `user` does, `user=NAME` is for CIFS.
 pub fn is_for_readers(option: &str) -> bool {
-    let name = option.split('=').next().unwrap_or_default();
-    name.starts_with("x-") || name.starts_with("X-") || FOR_READERS.contains(&name)
+    ["x-", "X-", "comment="].iter().any(|start| option.starts_with(start)) || FOR_READERS.contains(&option)
 }
 
 /// The line of a file that is mounted at `point`.
@@ -107,6 +106,14 @@ fn escape(field: &str) -> String {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_word_for_fstab_s_readers_is_none_with_a_value() {
+        for (option, expected) in [("user", true), ("user=kdump", false), ("comment=x", true), ("x-gvfs.name=y", true)]
+        {
+            assert_eq!(is_for_readers(option), expected, "{option}");
+        }
+    }
 
     #[test]
     fn the_first_line_of_a_place_counts_and_comments_do_not() {

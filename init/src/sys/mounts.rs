@@ -137,6 +137,8 @@ mod tests {
         for option in ["users", "owner", "group", "comment=dumps", "x-systemd.automount", "rw", "_netdev"] {
             assert_eq!(flag(option), Some(MsFlags::empty()), "{option}");
         }
-        assert_eq!(flag("data=ordered"), None);
+        for option in ["data=ordered", "user=kdump", "pass=secret"] {
+            assert_eq!(flag(option), None, "{option}");
+        }
     }
 }
