@@ -98,7 +98,6 @@ mod tests {
     use super::*;
     use crate::config::Files;
     use proptest::prelude::*;
-    use std::fs;
 
     /// A cluster of three nodes, and its fence.
     fn cib(fence: &str) -> String {
@@ -113,12 +112,7 @@ mod tests {
     const FENCE: &str = "<primitive id=\"kdump\" class=\"stonith\" type=\"fence_kdump\"/>";
 
     fn machine(files: &[(&str, &str)]) -> (Config, Complaints) {
-        let root = tempfile::tempdir().unwrap();
-        for (path, text) in [("proc/sys/kernel/hostname", "own.example\n")].iter().chain(files) {
-            let path = root.path().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        }
+        let (root, _) = crate::fake::tree(&[&[("proc/sys/kernel/hostname", "own.example\n")], files].concat()).unwrap();
         let mut complaints = Complaints::default();
         let config = Config::examine(&Files::new(root.path(), None, None), &mut complaints).unwrap();
         (config, complaints)

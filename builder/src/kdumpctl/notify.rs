@@ -117,11 +117,11 @@ fn lender(machine: &Machine, notify: &Notify) -> anyhow::Result<Lender> {
     if !notify.needs_tls() {
         return Ok(Lender::of_image());
     }
-    let own = || AUTHORITIES.iter().map(PathBuf::from).find(|file| machine.tree.path(relative(file)).is_file());
+    let own = || AUTHORITIES.iter().map(PathBuf::from).find(|file| machine.tree.path(file).is_file());
     let authorities = notify.authorities.clone().or_else(own);
     let authorities = authorities.context("no file says who vouches for servers; name one as [notify] authorities")?;
     let program = Programs::find(machine.programs.as_deref())?.place(PROGRAM)?;
-    Ok(Lender { program, authorities: machine.tree.path(relative(&authorities)) })
+    Ok(Lender { program, authorities: machine.tree.path(&authorities) })
 }
 
 /// A status of which nothing is lost when it is written once more.
@@ -129,10 +129,6 @@ fn whole(text: &str) -> Option<Status> {
     let status: Status = serde_json::from_str(text).ok()?;
     let again: serde_json::Value = serde_json::from_slice(&status.json()).ok()?;
     (serde_json::from_str::<serde_json::Value>(text).ok()? == again).then_some(status)
-}
-
-fn relative(path: &Path) -> &Path {
-    path.strip_prefix("/").unwrap_or(path)
 }
 
 /// The dumps of this machine in a directory that nobody has been told of.

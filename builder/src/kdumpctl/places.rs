@@ -35,7 +35,7 @@ impl Places {
         let mut places = Places::default();
         let usual = &config.dump.path.value;
         if config.dump.targets.is_empty() {
-            places.local.push(tree.path(relative(usual)));
+            places.local.push(tree.path(usual));
         }
         let mounts = mounts::all(tree);
         for wanted in &config.dump.targets {
@@ -49,7 +49,7 @@ impl Places {
                     places.local.extend(found);
                 }
                 // What is on it has been recovered, or will be.
-                TargetLine::Raw(_) => places.local.push(tree.path(relative(usual))),
+                TargetLine::Raw(_) => places.local.push(tree.path(usual)),
                 line @ TargetLine::Virtiofs(tag) => {
                     let found = from_elsewhere(tree, &mounts, line, path);
                     if found.is_empty() {
@@ -110,7 +110,7 @@ fn on_device(tree: &Tree, mounts: &[Mount], device: &DeviceSpec, options: &[Stri
     let whole = Path::new("/").join(subvolume).join(relative(path));
     let mut found = Vec::new();
     for mount in mounts.iter().filter(is_it) {
-        let here = |below: &Path| tree.path(relative(&mount.point)).join(below);
+        let here = |below: &Path| tree.path(&mount.point).join(below);
         if let Ok(below) = whole.strip_prefix(&mount.root) {
             found.push(here(below));
         } else if mount.fstype == "btrfs" && here(relative(path)).is_dir() {
@@ -145,7 +145,7 @@ fn from_elsewhere(tree: &Tree, mounts: &[Mount], line: &TargetLine, path: &Path)
         };
         let there = there.join(relative(&mount.root));
         let below = whole.join(relative(path)).strip_prefix(there).ok()?.to_owned();
-        Some(tree.path(relative(&mount.point)).join(below))
+        Some(tree.path(&mount.point).join(below))
     });
     found.collect()
 }

@@ -173,12 +173,7 @@ KDUMP_SSH_IDENTITY=""
 
 /// The machine whose files these are, and what is said of them.
 fn machine(files: &[(&str, &str)]) -> (Config, Complaints) {
-    let root = tempfile::tempdir().unwrap();
-    for (path, text) in files {
-        let path = root.path().join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    }
+    let (root, _) = crate::fake::tree(files).unwrap();
     let mut complaints = Complaints::default();
     let config = Config::examine(&Files::new(root.path(), None, None), &mut complaints).unwrap();
     (config, complaints)
