@@ -1,7 +1,10 @@
 //! A guest's serial console: every line with the time it came, in memory and in a log file, and a way to wait for words.
 //!
-//! May surprise: a line without its end, such as a prompt, is found once nothing has come behind it for a moment, and so is
+//! May surprise: two write to it, the kernel and programs, and neither keeps out of the other's lines. Lines are kept as
+//! they came; what is waited for is found nevertheless, see `writers`. A line without its end, such as a prompt, is found once nothing has come behind it for a moment, and so is
 //! never told in part. The log has it when it ends, or when the console does.
+
+mod writers;
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
@@ -11,7 +14,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use writers::{Begun, WOVEN, hold_woven};
+
 const SHOWN: usize = 40;
+/// With these words a kernel panics; only then does it write into lines letter by letter.
+const PANIC: &str = "Kernel panic";
 /// A line that has not grown for that long is what somebody waits behind.
 const QUIET: Duration = Duration::from_millis(500);
 
@@ -43,6 +50,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     lines: Vec<Line>,
+    begun: Begun,
     /// What came behind the last of them, and when something of it came last.
     unfinished: Option<(Line, Instant)>,
     ended: bool,
@@ -73,12 +81,10 @@ impl Console {
         let mut state = self.shared.lock();
         let mut seen = 0;
         loop {
-            for line in &state.lines[seen..] {
-                if let Some(which) = words.iter().position(|word| line.text.contains(word)) {
-                    return Ok((which, line.clone()));
-                }
+            if let Some(found) = state.first_from(seen, words) {
+                return Ok(found);
             }
-            seen = state.lines.len();
+            seen = state.lines.len().saturating_sub(WOVEN - 1);
             let left = until.saturating_duration_since(Instant::now());
             let mut pause = left;
             if let Some((line, since)) = &state.unfinished
@@ -107,7 +113,10 @@ impl Console {
 
     /// The first line so far that holds `word`.
     pub fn find(&self, word: &str) -> Option<Line> {
-        self.shared.lock().all().find(|line| line.text.contains(word)).cloned()
+        let state = self.shared.lock();
+        let unfinished =
+            || state.unfinished.iter().map(|(line, _)| line).find(|line| line.text.contains(word)).cloned();
+        state.first_from(0, &[word]).map(|(_, line)| line).or_else(unfinished)
     }
 
     /// Waits until the machine has closed its console.
@@ -161,20 +170,38 @@ impl Shared {
             let text = plain(&String::from_utf8_lossy(&bytes));
             let rest = (!text.is_empty()).then(|| (Line { at: began.elapsed(), text }, Instant::now()));
             let mut state = self.lock();
-            state.lines.extend(lines);
+            lines.into_iter().for_each(|line| state.add(line));
             state.unfinished = rest;
             self.changed.notify_all();
         }
         let last = (!bytes.is_empty()).then(|| finish(&bytes));
         let mut state = self.lock();
         state.unfinished = None;
-        state.lines.extend(last);
+        last.into_iter().for_each(|line| state.add(line));
         state.ended = true;
         self.changed.notify_all();
     }
 }
 
 impl State {
+    /// Adds a line as it came and, behind it, the program's whole line of which it is the end.
+    fn add(&mut self, line: Line) {
+        let whole = self.begun.line(&line.text).map(|text| Line { text, ..line });
+        self.lines.push(line);
+        self.lines.extend(whole);
+    }
+
+    /// The first of the finished lines from there on that holds one of `words`, and which.
+    fn first_from(&self, from: usize, words: &[&str]) -> Option<(usize, Line)> {
+        (from..self.lines.len()).find_map(|at| {
+            let holds = |word: &&str| {
+                let few = self.lines[at..].iter().take(WOVEN).map(|line| line.text.as_str());
+                self.lines[at].text.contains(*word) || word.starts_with(PANIC) && hold_woven(few, word)
+            };
+            words.iter().position(holds).map(|which| (which, self.lines[at].clone()))
+        })
+    }
+
     /// All lines, the last one without its end as well.
     fn all(&self) -> impl Iterator<Item = &Line> {
         self.lines.iter().chain(self.unfinished.iter().map(|(line, _)| line))
@@ -254,6 +281,16 @@ mod tests {
             std::thread::sleep(QUIET / 10);
         }
         assert_eq!(waiting.join().unwrap(), "GUEST: counted 7");
+    }
+
+    #[test]
+    fn words_are_found_in_a_line_that_the_other_writer_came_into() {
+        let said =
+            console("kdump: l[    4.148363] Kernel paniicv e-p antocth syncing: x\nGU[    5.000000] y\nEST: z\n");
+        for (words, line) in [("GUEST: z", "GUEST: z"), ("Kernel panic - not syncing: x", "paniicv")] {
+            let found = said.wait_for(words, Duration::from_secs(9)).unwrap();
+            assert!(found.text.contains(line) && said.find(words) == Some(found.clone()), "{found:?}");
+        }
     }
 
     #[test]
