@@ -11,6 +11,7 @@ use kdump_hooks::fake::unified_image;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -445,13 +446,25 @@ fn no_kernel_is_loaded_while_another_kdumpctl_is_at_work() {
     machine.write("run/kdump.lock", "");
     let lock = fs::File::options().write(true).open(machine.system.root.join("run/kdump.lock")).unwrap();
     lock.lock().unwrap();
-    std::thread::scope(|scope| {
-        scope.spawn(move || {
-            std::thread::sleep(std::time::Duration::from_secs(2));
-            drop(lock);
-        });
-        assert!(machine.says("kexec --reuse-cmdline").contains("Another kdumpctl is at work"));
-    });
+    /// Gives the lock back as soon as anything is said.
+    struct UntilWaiting {
+        lock: Option<fs::File>,
+        text: String,
+    }
+    impl Write for UntilWaiting {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.lock = None;
+            self.text.push_str(str::from_utf8(bytes).unwrap());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut said = UntilWaiting { lock: Some(lock), text: String::new() };
+    machine.kdumpctl_to("kexec --reuse-cmdline".split(' '), &mut said).unwrap();
+    assert!(said.lock.is_none() && said.text.contains("Another kdumpctl is at work"), "{}", said.text);
 }
 
 #[test]

@@ -302,9 +302,26 @@ mod tests {
     #[test]
     fn who_is_late_is_killed_with_all_that_it_has_started() {
         let start = Instant::now();
-        let error = shell("echo waiting; sleep 60 | cat", Duration::from_millis(300)).unwrap_err();
+        let argv = ["sh", "-c", "echo waiting; sleep 60 | cat"].map(str::to_owned);
+        let error = run(&argv, &[], &mut |life| (life.said > 0).then(|| "too late".to_owned())).unwrap_err();
         assert_eq!(format!("{error:#}"), "sh failed (waiting): too late");
         assert!(start.elapsed() < Duration::from_secs(20));
+    }
+
+    #[test]
+    fn progress_without_line_feeds_is_seen_as_it_comes() {
+        let dir = tempfile::tempdir().unwrap();
+        // Each word waits until the one before has been seen.
+        let script = "for i in 1 2 3; do printf \"$i %%\\r\"; until [ -e seen-$i ]; do sleep 0.02; done; done";
+        let argv = ["sh", "-c", &format!("cd {}; {script}", dir.path().display())].map(str::to_owned);
+        let ended = run(&argv, &[], &mut |life| {
+            if life.said > 0 {
+                std::fs::write(dir.path().join(format!("seen-{}", life.said)), "").unwrap();
+            }
+            (life.age > Duration::from_secs(60)).then(|| format!("{} words in a minute", life.said))
+        });
+        let ended = ended.unwrap();
+        assert_eq!((ended.code(), ended.said.as_str()), (0, "1 % / 2 % / 3 %"));
     }
 
     fn piped(source: &str, sink: &str, limit: Duration) -> anyhow::Result<()> {

@@ -176,7 +176,7 @@ fn after(
         FailureAction::End(ending) => ending,
         FailureAction::Shell => {
             guard.attended();
-            serve_shells(&shell::consoles(), inbox, |console| {
+            serve_shells(&shell::consoles(), shell::NOBODY, inbox, |console| {
                 let mut command = shell::command(console, why, news);
                 start::patiently(|| command.spawn()).map(|child| child.id().cast_signed())
             });
@@ -187,8 +187,14 @@ fn after(
     }
 }
 
-/// A shell on every console, until one of them is left. Nothing else ends it.
-fn serve_shells(consoles: &[String], inbox: &Receiver<Event>, mut begin: impl FnMut(&str) -> io::Result<i32>) {
+/// A shell on every console, until one of them is left. Nothing else ends it; one that ends before `nobody` has found
+/// nobody.
+fn serve_shells(
+    consoles: &[String],
+    nobody: Duration,
+    inbox: &Receiver<Event>,
+    mut begin: impl FnMut(&str) -> io::Result<i32>,
+) {
     let began = Instant::now();
     let mut shells = Vec::new();
     for console in consoles {
@@ -201,7 +207,7 @@ fn serve_shells(consoles: &[String], inbox: &Receiver<Event>, mut begin: impl Fn
         match inbox.recv() {
             Ok(Event::Ended(pid, _)) if shells.contains(&pid) => {
                 shells.retain(|shell| *shell != pid);
-                if began.elapsed() > shell::NOBODY {
+                if began.elapsed() > nobody {
                     return;
                 }
             }
@@ -475,7 +481,7 @@ mod tests {
             sender.send(ended(pid)).unwrap();
         }
         let mut pid = 4;
-        serve_shells(&["tty1".into(), "ttyS0".into()], &inbox, |_| {
+        serve_shells(&["tty1".into(), "ttyS0".into()], Duration::from_secs(60), &inbox, |_| {
             pid += 1;
             Ok(pid)
         });
@@ -485,8 +491,8 @@ mod tests {
     #[test]
     fn consoles_without_a_shell_are_not_waited_for() {
         let (_sender, inbox) = mpsc::sync_channel(INBOX);
-        serve_shells(&[], &inbox, |_| Ok(5));
-        serve_shells(&["tty1".into()], &inbox, |_| Err(io::Error::from_raw_os_error(nix::libc::ENOMEM)));
+        serve_shells(&[], shell::NOBODY, &inbox, |_| Ok(5));
+        serve_shells(&["tty1".into()], shell::NOBODY, &inbox, |_| Err(io::Error::from_raw_os_error(nix::libc::ENOMEM)));
     }
 
     #[test]
