@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::accel::{Accel, accel, accel_with_five_levels};
 use crate::console::Console;
@@ -29,8 +29,6 @@ const LIMIT: Duration = Duration::from_secs(300);
 const MIB: u64 = 1 << 20;
 /// The native configuration, in the guest's tree.
 const NATIVE: &str = "etc/kdump/kdump.toml";
-/// How often a run is tried that the emulator spoils.
-const ATTEMPTS: u32 = 4;
 
 /// How long a part of the run took.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,19 +75,9 @@ impl Outcome {
 /// Crashes a kernel as the scenario says. A run whose first kernel the emulator killed before its init, and no other, is
 /// made again.
 pub fn crash(scenario: &Scenario) -> Result<Outcome> {
-    for _ in 1..ATTEMPTS {
-        let outcome = attempt(scenario);
-        let console = fs::read_to_string(scenario.folder().join("console.log")).unwrap_or_default();
-        if !emulation::died_early(&console) {
-            return outcome;
-        }
-        progress::note(&format!("{}: the emulator killed the first kernel before its init; once more", scenario.name));
-    }
-    attempt(scenario)
-}
-
-fn attempt(scenario: &Scenario) -> Result<Outcome> {
-    run(scenario).with_context(|| format!("the run \"{}\" failed; see {}", scenario.name, scenario.folder().display()))
+    let folder = scenario.folder();
+    let what = || format!("the run \"{}\" failed; see {}", scenario.name, folder.display());
+    emulation::survived(&scenario.name, &folder, || run(scenario)).with_context(what)
 }
 
 /// The machine of a scenario, the marker that it writes into its log, and its folder.
@@ -164,9 +152,9 @@ fn follow_to_the_panic(scenario: &Scenario, running: &Running) -> Result<Vec<Sta
     let mut stages = Vec::new();
     let mut before = Duration::ZERO;
     for (words, name, note) in PARTS {
-        if let (PANIC, Filling::EveryKind { balloon_to_mib, .. }) = (words, scenario.filling) {
+        if let (PANIC, Filling::EveryKind { balloon_mib, .. }) = (words, scenario.filling) {
             console.wait_for_any(&["GUEST: failed", WAITS_FOR_BALLOON], LIMIT)?;
-            running.balloon(balloon_to_mib)?;
+            running.balloon(scenario.memory_mib - balloon_mib)?;
         }
         let (which, line) = console.wait_for_any(&["GUEST: failed", words], LIMIT)?;
         ensure!(which == 1, "the first kernel did not get as far as the crash; it said last:\n{}", console.tail());
@@ -286,38 +274,28 @@ fn fetch(machine: &Machine, folder: &Path) -> Result<()> {
 
 /// Boots a guest that copies dumps to its own disk.
 pub(crate) fn fetched(machine: &Machine, folder: &Path) -> Result<()> {
-    for _ in 0..ATTEMPTS {
+    emulation::survived("fetching the dump", folder, || {
         let running = machine.start(folder)?;
-        let said = running.console().wait_for_any(&["GUEST: failed", "GUEST: fetched"], LIMIT);
-        if emulation::died_early(&running.console().text()) {
-            progress::note("the emulator killed the kernel before its init; once more");
-            continue;
-        }
-        let (which, line) = said?;
+        let (which, line) = running.console().wait_for_any(&["GUEST: failed", "GUEST: fetched"], LIMIT)?;
         ensure!(which == 1, "the dump could not be fetched: {}", line.text);
-        return running.wait_for_ending(LIMIT).map(drop);
-    }
-    bail!("the emulator let no kernel get as far as fetching the dump")
+        running.wait_for_ending(LIMIT).map(drop)
+    })
 }
 
 /// Crashes a kernel as the scenario says, and cuts the power so long after the capture kernel has said `words`. Gives
 /// what the console has said.
 pub fn cut_off(scenario: &Scenario, words: &str, after: Duration) -> Result<String> {
-    for _ in 0..ATTEMPTS {
+    emulation::survived(&scenario.name, &scenario.folder(), || {
         let (machine, _, _) = prepared(scenario, &mut Vec::new())?;
         let running = machine.append("guest.mode=crash").start(&scenario.folder())?;
-        let followed = follow_to_the_panic(scenario, &running).and_then(|_| running.console().wait_for(words, LIMIT));
-        if emulation::died_early(&running.console().text()) {
-            continue;
-        }
-        followed?;
+        follow_to_the_panic(scenario, &running)?;
+        running.console().wait_for(words, LIMIT)?;
         std::thread::sleep(after);
         let console = running.console().text();
         drop(running);
         fs::remove_file(scenario.folder().join("vda.img")).context("unable to remove the guest's disk")?;
-        return Ok(console);
-    }
-    bail!("the emulator let no kernel get as far as the crash")
+        Ok(console)
+    })
 }
 
 /// Takes the crash folder off the disk and returns the dump in it.

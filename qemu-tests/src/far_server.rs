@@ -228,7 +228,7 @@ fn ftp(place: &Path, servers: &Path, port: u16, tls: bool) -> Result<Vec<String>
     let mut conf = format!(
         "listen=YES\nlisten_address=127.0.0.1\nlisten_port={port}\nbackground=NO\nanonymous_enable=YES\n\
          local_enable=NO\nwrite_enable=YES\nanon_upload_enable=YES\nanon_mkdir_write_enable=YES\n\
-         anon_other_write_enable=YES\nanon_umask=077\nrun_as_launching_user=YES\nftp_username=nobody\n\
+         anon_other_write_enable=YES\nanon_umask=077\npasv_min_port=40000\npasv_max_port=60000\nrun_as_launching_user=YES\nftp_username=nobody\n\
          nopriv_user=nobody\nseccomp_sandbox=NO\nisolate=NO\nisolate_network=NO\nxferlog_enable=NO\n\
          secure_email_list_enable=YES\nemail_password_file={}\nsecure_chroot_dir={}\n",
         shown("emails"),

@@ -18,7 +18,7 @@ use crate::programs::programs;
 use crate::provision::{self, Kernel, busybox};
 use crate::scenario::{LABEL, UUID};
 use crate::stack::Bus;
-use crate::{disk, emulation, folders, guest_image, progress, tools};
+use crate::{disk, emulation, folders, guest_image, tools};
 
 /// The commands, one line each. Behind `&` one is not waited for.
 pub const COMMANDS: &str = "/etc/guest/commands";
@@ -27,7 +27,6 @@ pub const FOLDER: &str = "/answers";
 
 const MEMORY_MIB: u32 = 512;
 const LIMIT: Duration = Duration::from_secs(300);
-const ATTEMPTS: u32 = 4;
 
 /// A guest that runs commands.
 #[derive(Clone, Debug)]
@@ -74,17 +73,8 @@ impl Answer {
 /// Boots the guest and gives the answers in the order of the commands. A run that the emulator spoils is made again.
 pub fn live(guest: &Live) -> Result<Vec<Answer>> {
     let folder = folders::qemu().join("runs").join(guest.name);
-    let mut attempt = 1;
-    loop {
-        let answers =
-            run(guest, &folder).with_context(|| format!("the run \"{}\" failed; see {}", guest.name, folder.display()));
-        let console = fs::read_to_string(folder.join("console.log")).unwrap_or_default();
-        if attempt == ATTEMPTS || !emulation::died_early(&console) {
-            return answers;
-        }
-        progress::note(&format!("{}: the emulator killed the kernel before its init; once more", guest.name));
-        attempt += 1;
-    }
+    let what = || format!("the run \"{}\" failed; see {}", guest.name, folder.display());
+    emulation::survived(guest.name, &folder, || run(guest, &folder)).with_context(what)
 }
 
 /// The initramfs that a guest of this kernel boots with, for guests that boot another one by themselves.

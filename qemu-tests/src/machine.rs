@@ -21,6 +21,9 @@ use crate::folders::{self, Lock};
 use crate::stack::Bus;
 use crate::{monitor, sys, tools};
 
+/// What the console said, in the machine's folder.
+pub(crate) const CONSOLE_LOG: &str = "console.log";
+
 /// How a guest came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
@@ -179,7 +182,7 @@ impl Machine {
         let mut child = command.spawn().with_context(|| format!("unable to start {}", tools::shown(&command)))?;
         let pipe = child.stdout.take().context("QEMU has no standard output")?;
         let running = Qemu { child, _slot: slot };
-        let console = Console::follow(pipe, &folder.join("console.log"), self.echo)?;
+        let console = Console::follow(pipe, &folder.join(CONSOLE_LOG), self.echo)?;
         Ok(Running { qemu: running, monitor, console, log: folder.join("qemu.log"), began: Instant::now() })
     }
 }

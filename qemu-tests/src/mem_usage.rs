@@ -19,7 +19,7 @@ use crate::programs::programs;
 use crate::provision::{self, Kernel, makedumpfile};
 use crate::scenario::{LABEL, UUID};
 use crate::stack::Bus;
-use crate::{disk, emulation, folders, guest_image, progress, tools};
+use crate::{disk, emulation, folders, guest_image, tools};
 
 /// Where the guest keeps the answers, and their names.
 pub const FOLDER: &str = "/mem-usage";
@@ -35,7 +35,6 @@ pub const IOMEM: &str = "iomem";
 const MEMORY_MIB: u32 = 512;
 const CRASHKERNEL_MIB: u32 = 96;
 const LIMIT: Duration = Duration::from_secs(300);
-const ATTEMPTS: u32 = 4;
 
 /// What was said.
 #[derive(Debug)]
@@ -53,17 +52,8 @@ pub struct Answers {
 /// Boots `kernel` and has its pages counted. A run that the emulator spoils is made again.
 pub fn mem_usage(kernel: &Kernel, name: &str) -> Result<Answers> {
     let folder = folders::qemu().join("runs").join(name);
-    let mut attempt = 1;
-    loop {
-        let answers =
-            run(kernel, &folder).with_context(|| format!("the run \"{name}\" failed; see {}", folder.display()));
-        let console = fs::read_to_string(folder.join("console.log")).unwrap_or_default();
-        if attempt == ATTEMPTS || !emulation::died_early(&console) {
-            return answers;
-        }
-        progress::note(&format!("{name}: the emulator killed the kernel before its init; once more"));
-        attempt += 1;
-    }
+    let what = || format!("the run \"{name}\" failed; see {}", folder.display());
+    emulation::survived(name, &folder, || run(kernel, &folder)).with_context(what)
 }
 
 fn run(kernel: &Kernel, folder: &Path) -> Result<Answers> {

@@ -52,7 +52,7 @@ impl NfsServer {
 
     fn of(place: &Path, address: IpAddr, version: u8, small: Option<SmallDisk>) -> Result<NfsServer> {
         let ganesha = provision::ganesha()?;
-        let (port, mount_port) = server::two_free_ports(address)?;
+        let (port, mount_port) = (server::free_port(address)?, server::free_port(address)?);
         let run = folders::for_sockets()?;
         let (folder, state) = (place.join("export"), place.join("ganesha"));
         for made in [&folder, &state] {

@@ -17,13 +17,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::accel::accel_with_five_levels;
-use crate::console::Echo;
+use crate::console::{self, Echo};
 use crate::crash::{fill_disk, make_image, take_dump};
 use crate::machine::{Disk, Ending, Machine};
 use crate::programs::{Programs, programs};
 use crate::scenario::{LABEL, Scenario, UUID};
 use crate::stack::{Bus, Stack};
-use crate::{disk, folders, guest_image, progress, provision, tools};
+use crate::{disk, emulation, folders, guest_image, progress, provision, tools};
 
 /// Emulated, systemd takes its time.
 const LIMIT: Duration = Duration::from_secs(400);
@@ -82,8 +82,7 @@ pub struct Outcome {
 impl Outcome {
     /// What the system's own probe says of something.
     pub fn said(&self, what: &str) -> Result<&str> {
-        let line = self.console.lines().find_map(|line| line.split_once(&format!("GUEST: {what}=")));
-        line.map(|(_, value)| value.trim()).with_context(|| {
+        console::said(&self.console, &format!("GUEST: {what}=")).with_context(|| {
             format!(
                 "the system does not say what {what} is; the console said last:\n{}",
                 tools::tail(&self.console, 60)
@@ -144,7 +143,7 @@ fn run(boot: &NormalBoot, folder: &Path) -> Result<Outcome> {
     let programs = programs()?;
     let accel = accel_with_five_levels()?;
     let tree = folder.join("disk");
-    tools::run(tools::command("cp").arg("-a").arg(provision::debian_root()?).arg(&tree))?;
+    provision::debian_system(&tree)?;
     fill_disk(scenario, &programs, &tree)?;
     fill_system(boot, &tree)?;
     make_image(scenario, &programs, &tree)?;
@@ -187,22 +186,27 @@ fn run(boot: &NormalBoot, folder: &Path) -> Result<Outcome> {
         guest_image::write(&scenario.kernel, &programs, &stack.modules, &first)?;
         let prepare = folder.join("prepare");
         fs::create_dir_all(&prepare)?;
-        let running = machine(&first, "loglevel=5 guest.mode=prepare")?.start(&prepare)?;
-        let (which, line) = running.console().wait_for_any(&["GUEST: failed", "GUEST: prepared"], LIMIT)?;
-        ensure!(which == 1, "the root could not be put together: {}", line.text);
-        running.wait_for_ending(LIMIT)?;
+        emulation::survived(&scenario.name, &prepare, || {
+            let running = machine(&first, "loglevel=5 guest.mode=prepare")?.start(&prepare)?;
+            let (which, line) = running.console().wait_for_any(&["GUEST: failed", "GUEST: prepared"], LIMIT)?;
+            ensure!(which == 1, "the root could not be put together: {}", line.text);
+            running.wait_for_ending(LIMIT)
+        })?;
         progress::note(&format!("{}: the root is put together", scenario.name));
         disk::take_off(&image, INSTALLED, folder)?;
         initrd = folder.join("installed/normal.img");
     }
 
-    let mut running = machine(&initrd, &boot.append)?.start(folder)?;
-    let console = running.console().clone();
-    for (words, keys) in &scenario.dialogue {
-        console.wait_for(words, LIMIT)?;
-        running.press(keys)?;
-    }
-    let ending = running.wait_for_ending(LIMIT)?;
+    let (console, ending) = emulation::survived(&scenario.name, folder, || {
+        let mut running = machine(&initrd, &boot.append)?.start(folder)?;
+        let console = running.console().clone();
+        for (words, keys) in &scenario.dialogue {
+            console.wait_for(words, LIMIT)?;
+            running.press(keys)?;
+        }
+        let ending = running.wait_for_ending(LIMIT)?;
+        Ok((console, ending))
+    })?;
     let booted_after = console.find("GUEST: target=active").map(|line| line.at);
     if let Some(after) = booted_after {
         progress::note(&format!("{}: multi-user.target after {:.0} s", scenario.name, after.as_secs_f64()));

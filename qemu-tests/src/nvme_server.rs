@@ -19,7 +19,6 @@ use crate::stack::{Bus, PREPARE};
 use crate::{disk, emulation, folders, guest_image, tools};
 
 const LIMIT: Duration = Duration::from_secs(300);
-const ATTEMPTS: u32 = 4;
 
 /// The subsystem's name.
 pub const SUBSYSTEM: &str = "nqn.2026-01.example:crash";
@@ -60,7 +59,7 @@ impl NvmeServer {
             .words(&words)
             .disk(Disk { image: root, serial: "root".into(), bus: Bus::Virtio })
             .disk(Disk { image: image.into(), serial: "lun".into(), bus: Bus::Virtio });
-        for _ in 1..ATTEMPTS {
+        for _ in 1..emulation::ATTEMPTS {
             let running = machine.start_beside(folder)?;
             let said = running.console().wait_for_any(&["GUEST: failed", "GUEST: serving"], LIMIT);
             if emulation::died_early(&running.console().text()) {

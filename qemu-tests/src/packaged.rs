@@ -21,7 +21,7 @@ use crate::programs::programs;
 use crate::provision::Kernel;
 use crate::scenario::{LABEL, UUID};
 use crate::stack::Bus;
-use crate::{disk, folders, provision, tools};
+use crate::{console, disk, emulation, folders, provision, tools};
 
 /// Emulated, systemd takes its time.
 const LIMIT: Duration = Duration::from_secs(400);
@@ -38,7 +38,7 @@ impl System {
         let folder = folders::qemu().join("runs").join(name);
         folders::fresh(&folder)?;
         let system = System { folder };
-        tools::run(tools::command("cp").arg("-a").arg(provision::debian_root()?).arg(system.tree()))?;
+        provision::debian_system(&system.tree())?;
         Ok(system)
     }
 
@@ -161,9 +161,8 @@ pub struct Said {
 impl Said {
     /// What the probe says of something.
     pub fn of(&self, what: &str) -> Result<&str> {
-        let line = self.console.lines().find_map(|line| line.split_once(&format!("GUEST: {what}=")));
         let tail = || format!("nothing is said of {what}; the console said last:\n{}", tools::tail(&self.console, 60));
-        line.map(|(_, value)| value.trim()).with_context(tail)
+        console::said(&self.console, &format!("GUEST: {what}=")).with_context(tail)
     }
 
     /// Fails unless the probe says this of something.
@@ -176,12 +175,14 @@ impl Said {
 
 impl Bootable {
     /// Boots; `meanwhile` is what is done to the machine.
-    pub fn boot(&self, meanwhile: impl FnOnce(&Running) -> Result<()>) -> Result<Said> {
-        let running = self.machine.start(&self.folder)?;
-        let console = running.console().clone();
-        meanwhile(&running)?;
-        let ending = running.wait_for_ending(LIMIT)?;
-        Ok(Said { console: console.text(), ending })
+    pub fn boot(&self, meanwhile: impl Fn(&Running) -> Result<()>) -> Result<Said> {
+        emulation::survived("a system with the package", &self.folder, || {
+            let running = self.machine.start(&self.folder)?;
+            let console = running.console().clone();
+            meanwhile(&running)?;
+            let ending = running.wait_for_ending(LIMIT)?;
+            Ok(Said { console: console.text(), ending })
+        })
     }
 
     /// Takes a folder off the disk.

@@ -31,7 +31,6 @@ use crate::{disk, emulation, folders, grub_disk, progress, provision, tools};
 
 /// Emulated, firmware and systemd take their time.
 const LIMIT: Duration = Duration::from_secs(500);
-const ATTEMPTS: u32 = 4;
 
 /// Where kpatch finds the image.
 const IMAGE: &str = "boot/normal.img";
@@ -120,7 +119,7 @@ impl System {
         provision::tools()?;
         let (programs, accel) = (programs()?, accel_with_five_levels()?);
         let tree = folder.join("disk");
-        tools::run(tools::command("cp").arg("-a").arg(provision::debian_root()?).arg(&tree))?;
+        provision::debian_system(&tree)?;
         fill_disk(&scenario, &programs, &tree)?;
         make_image(&scenario, &programs, &tree)?;
         fill(&scenario, &programs, &tree, patches, boots)?;
@@ -242,20 +241,16 @@ impl System {
         };
         let root = Disk { image: self.folder.join("vda.img"), serial: "root".into(), bus: Bus::Virtio };
         let machine = machine.memory_mib(self.scenario.memory_mib).disk(root);
-        for attempt in 1.. {
+        let booted = emulation::survived(name, folder, || {
             folders::fresh(folder)?;
             let running = machine.start(folder)?;
             let console = running.console().clone();
-            let followed = follow(running);
-            if attempt < ATTEMPTS && emulation::died_early(&console.text()) && !console.text().contains("kdump: ") {
-                progress::note("the emulator killed the kernel before its init; once more");
-                continue;
-            }
-            let value = followed.with_context(|| format!("the boot \"{name}\" failed; see {}", folder.display()))?;
-            progress::note(&format!("{}: the boot \"{name}\" is over", self.scenario.name));
-            return Ok((console.text(), value));
-        }
-        anyhow::bail!("the emulator let no kernel get as far as its init")
+            let value = follow(running)?;
+            Ok((console.text(), value))
+        });
+        let booted = booted.with_context(|| format!("the boot \"{name}\" failed; see {}", folder.display()))?;
+        progress::note(&format!("{}: the boot \"{name}\" is over", self.scenario.name));
+        Ok(booted)
     }
 }
 

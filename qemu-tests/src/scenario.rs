@@ -42,12 +42,14 @@ pub enum Filling {
     Little,
     /// All that `page-kinds` can make, with pages in a balloon and, where the machine has them, huge pages of 1 GiB.
     EveryKind {
-        /// The guest's memory after the balloon has been filled.
-        balloon_to_mib: u32,
+        /// What the balloon takes of the guest's memory.
+        balloon_mib: u32,
         /// Huge pages of 1 GiB.
         gigantic: u32,
     },
 }
+
+const PAGES_PER_MIB: u64 = 256;
 
 impl Filling {
     /// The words by which `guest-init` knows it.
@@ -57,9 +59,10 @@ impl Filling {
             // In a small machine, a kernel at a random place may leave no room for another.
             Filling::Little => "guest.load=1 guest.huge=0 nokaslr".into(),
             // Free huge pages go back to Linux' own struct pages where the kernel can share those of tails.
-            Filling::EveryKind { gigantic, .. } => format!(
-                "guest.kinds=every guest.gigantic={gigantic} hugetlb_free_vmemmap=on \
-                 hugepagesz=1G hugepages={gigantic} hugepagesz=2M default_hugepagesz=2M"
+            Filling::EveryKind { balloon_mib, gigantic } => format!(
+                "guest.kinds=every guest.gigantic={gigantic} guest.balloon={} hugetlb_free_vmemmap=on \
+                 hugepagesz=1G hugepages={gigantic} hugepagesz=2M default_hugepagesz=2M",
+                u64::from(balloon_mib) * PAGES_PER_MIB,
             ),
         }
     }

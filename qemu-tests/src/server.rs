@@ -4,8 +4,10 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
+use std::ops::Range;
 use std::path::Path;
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -19,16 +21,23 @@ const BETWEEN_TRIES: Duration = Duration::from_millis(50);
 /// Where servers listen if nothing else is asked.
 pub(crate) const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// A port of `address` on which nobody listens.
-pub(crate) fn free_port(address: IpAddr) -> Result<u16> {
-    let free = TcpListener::bind((address, 0)).and_then(|free| free.local_addr());
-    Ok(free.with_context(|| format!("no free port on {address}"))?.port())
-}
+/// Below the ports that the kernel gives to whoever asks for any (`ip_local_port_range`), so that a server finds its own
+/// still free, however long it takes to start.
+const PORTS: Range<u32> = 16_384..32_768;
 
-/// Two of them.
-pub(crate) fn two_free_ports(address: IpAddr) -> Result<(u16, u16)> {
-    let taken = TcpListener::bind((address, 0)).with_context(|| format!("no free port on {address}"))?;
-    Ok((taken.local_addr()?.port(), free_port(address)?))
+/// A port of `address` on which nobody listens, and which nobody else of this process is given.
+pub(crate) fn free_port(address: IpAddr) -> Result<u16> {
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id().wrapping_mul(251);
+    let count = PORTS.end - PORTS.start;
+    for _ in 0..count {
+        let at = first.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed)) % count;
+        let port = u16::try_from(PORTS.start + at)?;
+        if TcpListener::bind((address, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no free port on {address}")
 }
 
 /// Starts the server that `command` is, and waits until it listens; an error shows the end of its `log`.

@@ -15,7 +15,7 @@ use std::io::{Read, Write};
 use std::net::Ipv6Addr;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -51,6 +51,7 @@ pub struct Counts {
     /// Frames of the guest that were dropped, for want of the tag.
     pub dropped: AtomicU64,
     last: AtomicUsize,
+    unplugged: AtomicBool,
 }
 
 impl Counts {
@@ -160,7 +161,9 @@ impl Port {
         };
         self.counts.passed.get(self.from)?.fetch_add(1, Ordering::Relaxed);
         self.counts.last.store(self.from, Ordering::Relaxed);
-        if self.wiring.unplug_after == Some(self.counts.all()) {
+        if self.wiring.unplug_after.is_some_and(|frames| self.counts.all() >= frames)
+            && !self.counts.unplugged.swap(true, Ordering::Relaxed)
+        {
             self.unplug();
         }
         match self.wiring.lease.and_then(|lease| dhcp6_server::answer(&plain, lease)) {

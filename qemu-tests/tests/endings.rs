@@ -115,7 +115,8 @@ fn suse_s_shell_comes_after_a_complete_dump_and_before_the_final_action() -> Res
         busybox: true,
         conf: vec!["final_action poweroff".into()],
         sysconfig: vec!["KDUMP_IMMEDIATE_REBOOT=\"false\"".into()],
-        dialogue: vec![("goes on to the final action", "echo sum-$((40+2)); exit\n")],
+        // A terminal that its session's leader has left is emptied.
+        dialogue: vec![("goes on to the final action", "echo sum-$((40+2))\n"), ("sum-42", "exit\n")],
         ..Scenario::of(kernel(Suite::Own)?, "shell-first")
     };
     let outcome = crash(&scenario)?;

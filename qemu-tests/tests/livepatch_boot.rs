@@ -25,7 +25,7 @@ const SERVICE: Expected = &[
     ("systemctl is-enabled kpatch.service kpatch-booted.service", 0, &["enabled\nenabled\n"]),
     ("systemctl is-active kpatch.service kpatch-booted.service", 0, &["active\nactive\n"]),
     ("kpatch list", 0, &[ENABLED, "Installed patch modules:\nlive_patch_version ("]),
-    ("journalctl --no-pager --boot --unit kpatch.service", 0, &["live_patch_version is enabled"]),
+    ("journalctl --sync && journalctl --no-pager --boot --unit kpatch.service", 0, &["live_patch_version is enabled"]),
     // Neither stopping nor disabling takes a patch out.
     ("systemctl disable kpatch.service && systemctl stop kpatch.service", 0, &[]),
     // The image of the next boot loads patches all the same, and somebody has to note that it was finished.
@@ -43,9 +43,13 @@ const IMAGE: Expected = &[
     ("systemctl is-active kpatch.service kpatch-booted.service", 0, &["inactive\nactive\n"]),
     ("systemctl enable --now kpatch.service", 0, &[]),
     ("systemctl is-active kpatch.service kpatch-booted.service", 0, &["active\nactive\n"]),
-    ("journalctl --no-pager --boot --unit kpatch.service", 0, &["live_patch_version is already enabled"]),
     (
-        "journalctl --no-pager --boot --unit kpatch-booted.service",
+        "journalctl --sync && journalctl --no-pager --boot --unit kpatch.service",
+        0,
+        &["live_patch_version is already enabled"],
+    ),
+    (
+        "journalctl --sync && journalctl --no-pager --boot --unit kpatch-booted.service",
         0,
         &["live_patch_version: the boot is finished with it"],
     ),
@@ -76,7 +80,11 @@ const OFF: Expected = &[
 const BARRED: Expected = &[
     ("kpatch list", 0, &[NONE, "Installed patch modules:\nlive_patch_panic ("]),
     ("systemctl is-active kpatch.service", 3, &["failed\n"]),
-    ("journalctl --no-pager --boot --unit kpatch.service", 0, &["did not finish its last 2 boots with it"]),
+    (
+        "journalctl --sync && journalctl --no-pager --boot --unit kpatch.service",
+        0,
+        &["did not finish its last 2 boots with it"],
+    ),
     (MARKER, 0, &["live_patch_panic "]),
     ("kpatch uninstall live_patch_panic", 0, &["uninstalling live_patch_panic"]),
     (MARKER, 1, &["No such file"]),
@@ -86,7 +94,11 @@ const BARRED: Expected = &[
 const BARRED_BY_GRUB: Expected = &[
     ("cat /proc/cmdline", 0, &["kpatch.boots=3 kpatch.accounts=\n"]),
     ("kpatch list", 0, &[NONE, "Installed patch modules:\nlive_patch_panic ("]),
-    ("journalctl --no-pager --boot --unit kpatch.service", 0, &["did not finish its last 2 boots with it"]),
+    (
+        "journalctl --sync && journalctl --no-pager --boot --unit kpatch.service",
+        0,
+        &["did not finish its last 2 boots with it"],
+    ),
     ("systemctl is-active kpatch-booted.service", 0, &["active\n"]),
     // That boot is finished: the count begins anew, and the patch stays where it is.
     ("grep -o kpatch_.* /boot/grub/grubenv", 0, &["kpatch_accounts=live_patch_panic:"]),

@@ -75,9 +75,8 @@ fn a_log_without_a_dump_is_saved_in_what_is_left_of_the_reservation() -> Result<
         ..Scenario::of(kernel(Suite::Own)?, "log-only")
     };
     let outcome = crash(&scenario)?;
-    let given = outcome.console.split_once("Gave back ").context("nothing was given back")?.1;
-    let mib: u32 =
-        given.split_once(" MiB of the 384 MiB").and_then(|(mib, _)| mib.parse().ok()).context("how much?")?;
+    let given = |line: &str| line.split_once("Gave back ")?.1.split_once(" MiB of the 384 MiB")?.0.parse().ok();
+    let mib: u32 = outcome.console.lines().find_map(given).context("nothing was given back")?;
     ensure!((100..384).contains(&mib), "{mib} MiB were given back");
     let dump = outcome.dump()?;
     let log = fs::read_to_string(dump.join("vmcore-dmesg.txt"))?;

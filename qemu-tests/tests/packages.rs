@@ -316,7 +316,7 @@ if ! ls -d /var/crash/127.0.0.1-* > /dev/null 2>&1; then
     kdumpctl test --force > /dev/console 2>&1
     sleep 60
 fi
-logged() { journalctl --boot --unit "$1" --output cat | grep -c "$2"; }
+logged() { journalctl --sync; journalctl --boot --unit "$1" --output cat | grep -c "$2"; }
 say early "$(logged kdump-early.service '^Loaded /boot/vmlinuz-')"
 say replaced "$(logged kdump.service '^Loaded /boot/vmlinuz-')"
 say ready yes

@@ -1,6 +1,7 @@
-//! `page-kinds GIGANTIC`: takes every kind of page that a dump filter tells apart, proves it, and holds them for ever.
+//! `page-kinds GIGANTIC BALLOON`: takes every kind of page that a dump filter tells apart, proves it, and holds them for ever.
 //!
-//! GIGANTIC is how many huge pages of 1 GiB the kernel was told to reserve; one of them is used. Out: lines for the
+//! GIGANTIC is how many huge pages of 1 GiB the kernel was told to reserve; one of them is used. BALLOON is
+//! how many pages the machine will take by the balloon. Out: lines for the
 //! console; `waiting for the balloon` when the machine is to inflate it; a last line of counts, `census KIND=PAGES …`, as
 //! the kernel itself tells them in /proc/kpageflags; then `ready`.
 //!
@@ -35,18 +36,15 @@ fn main() -> ExitCode {
 
 fn run() -> Result<std::convert::Infallible> {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let [gigantic] = words.as_slice() else { bail!("usage: page-kinds GIGANTIC") };
+    let [gigantic, balloon] = words.as_slice() else { bail!("usage: page-kinds GIGANTIC BALLOON") };
+    let balloon: u64 = balloon.parse().context("BALLOON is not a number")?;
     tune()?;
     take_user_memory(gigantic.parse().context("GIGANTIC is not a number")?)?;
     take_page_cache()?;
     // Before the balloon takes what huge pages would need.
     break_pages();
     println!("waiting for the balloon");
-    wait_until("the balloon has pages and takes no more", || {
-        let before = vmstat("balloon_inflate")?;
-        std::thread::sleep(Duration::from_secs(1));
-        Ok(before > 0 && before == vmstat("balloon_inflate")?)
-    })?;
+    wait_until("the balloon has its pages", || Ok(vmstat("balloon_inflate")? >= balloon))?;
     wait_until("the kernel has merged equal pages", || Ok(number(MERGED_PAGES)? > 0))?;
     println!("census {}", census()?);
     println!("ready");

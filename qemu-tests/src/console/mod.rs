@@ -227,6 +227,12 @@ fn plain(line: &str) -> String {
     text
 }
 
+/// What is said behind `words` in the last line of `text` that holds them: one that a record of the kernel's came into
+/// stands there as it came, too, but before the whole one.
+pub(crate) fn said<'a>(text: &'a str, words: &str) -> Option<&'a str> {
+    text.lines().rev().find_map(|line| line.split_once(words)).map(|(_, behind)| behind.trim())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -291,6 +297,10 @@ mod tests {
             let found = said.wait_for(words, Duration::from_secs(9)).unwrap();
             assert!(found.text.contains(line) && said.find(words) == Some(found.clone()), "{found:?}");
         }
+        let torn = console("GUEST: a=1[    5.000000] y\n2\nGUEST: b=2\n");
+        torn.wait_for("GUEST: b=2", Duration::from_secs(9)).unwrap();
+        let text = torn.text();
+        assert_eq!((super::said(&text, "GUEST: a="), super::said(&text, "GUEST: c=")), (Some("12"), None));
     }
 
     #[test]

@@ -3,15 +3,24 @@
 //! Surprising: debootstrap runs the packages' own scripts in a chroot, so that only root can make it.
 
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::{later, packages};
 use crate::{folders, tools};
 
+/// Copies the system to `tree`, where it can be changed. Nobody can log in on its serial console: who asks for a name there
+/// empties the port's buffers first, and with them what somebody else has just said.
+pub fn debian_system(tree: &Path) -> Result<()> {
+    tools::run(tools::command("cp").arg("-a").arg(debian_root()?).arg(tree))?;
+    let getty = tree.join("etc/systemd/system/serial-getty@ttyS0.service");
+    symlink("/dev/null", &getty).with_context(|| format!("unable to mask {}", getty.display()))
+}
+
 /// The folder with the system's files, made when it is not there.
-pub fn debian_root() -> Result<PathBuf> {
+fn debian_root() -> Result<PathBuf> {
     packages::for_debian_root()?;
     let folder = folders::qemu().join("debian-root");
     folders::made_once(&folder, "a small Debian system (debootstrap)", |folder| {

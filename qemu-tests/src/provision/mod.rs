@@ -44,7 +44,7 @@ mod stub;
 mod tgt;
 
 pub use busybox::busybox;
-pub use debian_root::debian_root;
+pub use debian_root::debian_system;
 pub use ganesha::ganesha;
 pub use grub::{Grub, grub};
 pub use kdump_tools::kdump_tools;

@@ -37,10 +37,10 @@ pub(crate) fn memory(load: usize, huge: usize) -> Result<usize> {
 }
 
 /// Lets `page-kinds` do it, and says what it says; returns MiB taken.
-pub(crate) fn with_every_kind(gigantic: usize) -> Result<usize> {
+pub(crate) fn with_every_kind(gigantic: usize, balloon: usize) -> Result<usize> {
     let mut command = Command::new("/usr/libexec/page-kinds");
-    let mut child =
-        command.arg(gigantic.to_string()).stdout(Stdio::piped()).spawn().context("unable to run page-kinds")?;
+    command.args([gigantic.to_string(), balloon.to_string()]).stdout(Stdio::piped());
+    let mut child = command.spawn().context("unable to run page-kinds")?;
     let said = child.stdout.take().context("page-kinds has no standard output")?;
     for line in BufReader::new(said).lines() {
         match line?.as_str() {

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! In: words of the kernel's command line, `guest.mode=crash|poweroff`, `guest.load=MIB` and `guest.huge=PAGES` for the
-//! filling, or `guest.kinds=every guest.gigantic=PAGES` to leave it to `page-kinds`, `guest.marker=TEXT`,
+//! filling, or `guest.kinds=every guest.gigantic=PAGES guest.balloon=PAGES` to leave it to `page-kinds`, `guest.marker=TEXT`,
 //! `guest.start=WORD,WORD` for `kdumpctl start`, `guest.crash=test` to let `kdumpctl test` crash it; modules packed under `/modules` in the order that `/modules/order` says. Out: lines that
 //! begin with `GUEST: ` on the console. Whatever fails is such a line too, and then the machine is powered off.
 //!
@@ -87,7 +87,7 @@ fn run() -> Result<()> {
     load_crash_kernel(words.get("start").unwrap_or_default())?;
     say("filling memory");
     let loaded = match words.get("kinds") {
-        Some(_) => fill::with_every_kind(words.number("gigantic")?)?,
+        Some(_) => fill::with_every_kind(words.number("gigantic")?, words.number("balloon")?)?,
         None => fill::memory(words.number("load")?, words.number("huge")?)?,
     };
     fs::write("/dev/kmsg", words.get("marker").unwrap_or("kdump-marker")).context("unable to write to /dev/kmsg")?;
