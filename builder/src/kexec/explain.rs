@@ -13,9 +13,14 @@ pub fn explain(error: io::Error, guard: &Guard) -> anyhow::Error {
                 .to_owned()
         }
         Some(libc::EPERM) => match &guard.lockdown {
-            Some(level) => format!(
+            Some(level) if guard.firmware_has_keys => format!(
                 "the kernel is locked down ({level}) and takes only a kernel that is signed with a key of its own; use the \
                  distribution's signed kernel, or enrol your key with mokutil"
+            ),
+            // The distribution's own key is then a stranger's, too, where the kernel trusts it through the firmware alone.
+            Some(level) => format!(
+                "the kernel is locked down ({level}) and takes only a kernel that is signed with a key that was built into \
+                 it, since without EFI no firmware brings others; boot without lockdown=, or by EFI"
             ),
             None => "only root may do this; run it as root".to_owned(),
         },
@@ -61,11 +66,13 @@ mod tests {
         let free = Guard::default();
         let disabled = Guard { load_disabled: true, ..Guard::default() };
         let locked = Guard { lockdown: Some("integrity".into()), ..Guard::default() };
+        let firmware = Guard { firmware_has_keys: true, ..locked.clone() };
         let secure = Guard { secure_boot: true, ..Guard::default() };
         for (errno, guard, words) in [
             (libc::EPERM, &disabled, "kexec_load_disabled is 1"),
             (libc::EPERM, &free, "run it as root"),
-            (libc::EPERM, &locked, "locked down (integrity)"),
+            (libc::EPERM, &locked, "(integrity) and takes only a kernel that is signed with a key that was built into"),
+            (libc::EPERM, &firmware, "(integrity) and takes only a kernel that is signed with a key of its own"),
             (libc::EACCES, &free, "SELinux"),
             (libc::ENOEXEC, &free, "bzImage"),
             (libc::EADDRNOTAVAIL, &free, "raise crashkernel="),

@@ -18,6 +18,8 @@ pub struct Guard {
     pub lockdown: Option<String>,
     /// The firmware boots signed kernels alone.
     pub secure_boot: bool,
+    /// There is firmware whose keys a kernel takes: it is EFI's.
+    pub firmware_has_keys: bool,
     /// The kernel line asks for a signature, Secure Boot or not.
     pub signatures_enforced: bool,
 }
@@ -37,6 +39,7 @@ impl Guard {
             load_disabled: tree.line("proc/sys/kernel/kexec_load_disabled").as_deref() == Some("1"),
             lockdown,
             secure_boot: firmware || secure_ipl,
+            firmware_has_keys: tree.path("sys/firmware/efi").exists() || secure_ipl,
             signatures_enforced: has_option(tree, "CONFIG_KEXEC_SIG_FORCE"),
         }
     }
@@ -80,6 +83,7 @@ mod tests {
         assert_eq!(Guard::of(&tree).forbids_unsigned(), None);
         write(SETUP_MODE, &[6, 0, 0, 0, 0]);
         assert_eq!(Guard::of(&tree).forbids_unsigned().unwrap(), "Secure Boot is on");
+        assert!(Guard::of(&tree).firmware_has_keys);
         write("sys/kernel/security/lockdown", b"none [integrity] confidentiality\n");
         write("proc/sys/kernel/kexec_load_disabled", b"1\n");
         let guard = Guard::of(&tree);
