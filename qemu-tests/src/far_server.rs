@@ -8,6 +8,7 @@
 //! here. What is stored in those two is not seen outside.
 
 use std::fs;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -42,7 +43,7 @@ pub enum Speaks {
 /// A server that runs.
 #[derive(Debug)]
 pub struct FarServer {
-    /// Where it listens, on 127.0.0.1.
+    /// Where it listens.
     pub port: u16,
     /// Keys, certificates, passwords.
     pub place: PathBuf,
@@ -52,19 +53,25 @@ pub struct FarServer {
 }
 
 impl FarServer {
-    /// Starts one; `place` is empty.
+    /// Starts one on 127.0.0.1; `place` is empty.
     pub fn start(place: &Path, speaks: Speaks) -> Result<FarServer> {
+        FarServer::start_at(place, LOOPBACK, speaks)
+    }
+
+    /// Starts one that listens at `address`.
+    pub fn start_at(place: &Path, address: IpAddr, speaks: Speaks) -> Result<FarServer> {
         ensure!(nix::unistd::geteuid().is_root(), "servers with file systems of their own need root; run as root");
         let servers = provision::servers()?;
         let far = place.join("far");
         for made in ["far/full", "far/readonly", "empty", "home"] {
             fs::create_dir_all(place.join(made))?;
         }
-        let port = server::free_port(LOOPBACK)?;
+        let port = server::free_port(address)?;
+        let at = SocketAddr::new(address, port);
         let program = match speaks {
-            Speaks::Ssh => ssh(place, &servers, port, "")?,
-            Speaks::SftpAlone => ssh(place, &servers, port, "ForceCommand internal-sftp\n")?,
-            Speaks::Ftp | Speaks::Ftps => ftp(place, &servers, port, speaks == Speaks::Ftps)?,
+            Speaks::Ssh => ssh(place, &servers, at, "")?,
+            Speaks::SftpAlone => ssh(place, &servers, at, "ForceCommand internal-sftp\n")?,
+            Speaks::Ftp | Speaks::Ftps => ftp(place, &servers, at, speaks == Speaks::Ftps)?,
         };
         let libraries =
             ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"].map(|dir| servers.join(dir).display().to_string());
@@ -76,7 +83,7 @@ impl FarServer {
         let mut command = tools::command("unshare");
         command.args(["--mount", "sh", "-c", script, "sh"]).arg(place).args(program);
         command.env("LD_LIBRARY_PATH", libraries.join(":")).stdout(log.try_clone()?).stderr(log).stdin(Stdio::null());
-        let child = server::start(command, "SSH or FTP", (LOOPBACK, port), &place.join("log"))?;
+        let child = server::start(command, "SSH or FTP", (address, port), &place.join("log"))?;
         Ok(FarServer { port, place: place.to_owned(), far, child })
     }
 
@@ -147,7 +154,7 @@ fn descendants(root: u32) -> Vec<u32> {
 }
 
 /// Makes keys of every kind, and sshd's configuration with further lines; gives its command line.
-fn ssh(place: &Path, servers: &Path, port: u16, further: &str) -> Result<Vec<String>> {
+fn ssh(place: &Path, servers: &Path, at: SocketAddr, further: &str) -> Result<Vec<String>> {
     for (file, kind, passphrase) in [
         ("host", "ed25519", ""),
         ("ed25519", "ed25519", ""),
@@ -174,14 +181,15 @@ fn ssh(place: &Path, servers: &Path, port: u16, further: &str) -> Result<Vec<Str
     let two_words = |text: &str| text.split(' ').take(2).collect::<Vec<_>>().join(" ");
     let authorized = ["ed25519", "ecdsa", "rsa", "locked"].map(public).into_iter().collect::<Result<String, _>>()?;
     fs::write(place.join("authorized"), authorized)?;
-    fs::write(place.join("known"), format!("[127.0.0.1]:{port} {}\n", two_words(&public("host")?)))?;
-    fs::write(place.join("changed"), format!("[127.0.0.1]:{port} {}\n", two_words(&public("stranger")?)))?;
+    let (address, port) = (at.ip(), at.port());
+    fs::write(place.join("known"), format!("[{address}]:{port} {}\n", two_words(&public("host")?)))?;
+    fs::write(place.join("changed"), format!("[{address}]:{port} {}\n", two_words(&public("stranger")?)))?;
     let shown = |name: &str| place.join(name).display().to_string();
     fs::write(place.join("passwd"), with_users(&[&root_at(&place.join("home")), SSHD])?)?;
     let hash = tools::text(tools::command("openssl").args(["passwd", "-6", PASSWORD]))?;
     fs::write(place.join("shadow"), format!("root:{}:20000::::::\n", hash.trim()))?;
     let conf = format!(
-        "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {} .ssh/authorized_keys\nStrictModes no\nUsePAM no\n\
+        "Port {port}\nListenAddress {address}\nHostKey {}\nAuthorizedKeysFile {} .ssh/authorized_keys\nStrictModes no\nUsePAM no\n\
          TrustedUserCAKeys {}\nPermitRootLogin yes\nPidFile none\nMaxStartups 100\nSubsystem sftp {}\n{further}",
         shown("host"),
         shown("authorized"),
@@ -214,7 +222,7 @@ fn keygen(file: &Path, kind: &str, passphrase: &str) -> Result<()> {
 }
 
 /// Makes a certificate and vsftpd's configuration; gives its command line.
-fn ftp(place: &Path, servers: &Path, port: u16, tls: bool) -> Result<Vec<String>> {
+fn ftp(place: &Path, servers: &Path, at: SocketAddr, tls: bool) -> Result<Vec<String>> {
     let shown = |name: &str| place.join(name).display().to_string();
     fs::copy("/etc/passwd", place.join("passwd"))?;
     fs::write(place.join("shadow"), "")?;
@@ -225,12 +233,17 @@ fn ftp(place: &Path, servers: &Path, port: u16, tls: bool) -> Result<Vec<String>
         fs::set_permissions(place.join(secret), fs::Permissions::from_mode(0o600))?;
     }
     // Nobody is chrooted when the server does not change its user, so that paths are those of the host.
+    let listen = match at.ip() {
+        IpAddr::V4(four) => format!("listen=YES\nlisten_address={four}"),
+        IpAddr::V6(six) => format!("listen=NO\nlisten_ipv6=YES\nlisten_address6={six}"),
+    };
     let mut conf = format!(
-        "listen=YES\nlisten_address=127.0.0.1\nlisten_port={port}\nbackground=NO\nanonymous_enable=YES\n\
+        "{listen}\nlisten_port={}\nbackground=NO\nanonymous_enable=YES\n\
          local_enable=NO\nwrite_enable=YES\nanon_upload_enable=YES\nanon_mkdir_write_enable=YES\n\
          anon_other_write_enable=YES\nanon_umask=077\npasv_min_port=40000\npasv_max_port=60000\nrun_as_launching_user=YES\nftp_username=nobody\n\
          nopriv_user=nobody\nseccomp_sandbox=NO\nisolate=NO\nisolate_network=NO\nxferlog_enable=NO\n\
          secure_email_list_enable=YES\nemail_password_file={}\nsecure_chroot_dir={}\n",
+        at.port(),
         shown("emails"),
         shown("empty")
     );

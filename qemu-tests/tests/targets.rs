@@ -1,6 +1,6 @@
 //! Several targets in order, out of the native configuration: one that is refused or goes away, and one that has the dump.
 //!
-//! QEMU's user network has a DHCP server; the host's loopback is 10.0.2.2 there.
+//! QEMU's user network has a DHCP server and an IPv6 router; the host's loopback is 10.0.2.2 or fec0::2 there.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
@@ -101,6 +101,24 @@ fn a_share_refuses_a_wrong_password_and_takes_the_dump_with_the_right_one() -> R
     let told = |number: usize| notices[number]["to"].is_string() && notices[number]["error"].is_null();
     ensure!(told(0) && told(1), "the status says of the notices: {notices}");
     ensure!(!outcome.console.contains("top,") && !outcome.console.contains("not it"), "the console shows a password");
+    Ok(())
+}
+
+/// By IPv6, and with its address in brackets, as a share's name has no other place for it.
+#[test]
+#[ignore = "boots of their own: servers that are reached by IPv6"]
+fn a_share_of_a_server_that_is_reached_by_ipv6_takes_the_dump() -> Result<()> {
+    let server = SmbServer::start(&place("cifs-six")?)?;
+    let native = cifs(server.port, "/etc/kdump/right").replace("10.0.2.2", "[fec0::2]");
+    let mut scenario = scenario("cifs-six", native)?;
+    scenario.append = "ip=auto6".into();
+    scenario.files = vec![GuestFile::text("/etc/kdump/right", &server.credentials(PASSWORD))];
+    let outcome = crash(&scenario)?;
+    ensure!(outcome.ending == Ending::Reboot, "the ending was {:?}:\n{}", outcome.ending, tail(&outcome.console));
+    let dump = server.dump().with_context(|| format!("the console said last:\n{}", tail(&outcome.console)))?;
+    judge::dump_alone(&dump, &scenario.kernel.release, &outcome.marker)?;
+    let name = dump.file_name().unwrap_or_default().to_string_lossy().replace('\u{f022}', ":");
+    ensure!(name.starts_with("fec0::5054:ff:fe12:3456-20"), "the dump is called {name}");
     Ok(())
 }
 
