@@ -75,6 +75,18 @@ impl Signer {
         Ok(tools::run(&mut command)?.stdout)
     }
 
+    /// A kernel with our signature, as EFI has it, in the place of the one that it has.
+    pub fn sign_kernel(&self, vmlinuz: &Path) -> Result<Vec<u8>> {
+        provision::sbsign()?;
+        let (bare, signed) = (self.folder.join("vmlinuz"), self.folder.join("vmlinuz.signed"));
+        tools::copy(vmlinuz, &bare)?;
+        tools::run(tools::command("sbattach").arg("--remove").arg(&bare))?;
+        let mut command = tools::command("sbsign");
+        command.current_dir(&self.folder).args(["--key", "key.pem", "--cert", "certificate.pem", "--output"]);
+        tools::run(command.arg(&signed).arg(&bare))?;
+        fs::read(&signed).with_context(|| format!("unable to read {}", signed.display()))
+    }
+
     /// A module with our signature, in the place of the one that it has, if it has one.
     pub fn sign(&self, module: &[u8]) -> Result<Vec<u8>> {
         let bare = if module.ends_with(MARKER) { unsigned(module)? } else { module.to_vec() };

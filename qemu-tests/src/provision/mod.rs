@@ -52,7 +52,7 @@ pub use kernels::{Kernel, Suite, debug_vmlinux, generic_kernel, kernel};
 pub use makedumpfile::{Codec, Makedumpfile, ORACLE_IN_GUEST, makedumpfile};
 pub use modules::own_module;
 pub use ovmf::{Firmware, firmware};
-pub use packages::{for_manual_pages, for_packages, openssl, tools};
+pub use packages::{for_manual_pages, for_packages, openssl, sbsign, tools};
 pub use readers::{Readers, readers};
 pub use samba::samba;
 pub use servers::servers;

@@ -41,6 +41,11 @@ pub fn openssl() -> Result<()> {
     ensure(&[("openssl", "openssl")])
 }
 
+/// Sees to it that kernels can be signed as EFI has it.
+pub fn sbsign() -> Result<()> {
+    ensure(&[("sbsign", "sbsigntool"), ("sbattach", "sbsigntool")])
+}
+
 /// Sees to it that sections can be put into a program.
 pub(super) fn for_sections() -> Result<()> {
     ensure(&[("objcopy", "binutils")])
