@@ -30,6 +30,9 @@ pub struct TargetDisk {
 }
 
 impl TargetDisk {
+    /// The target that a disk without a file system is.
+    pub const RAW: &str = "raw WWID=target";
+
     /// An ext4 on which `fill` has put files below a folder.
     pub fn ext4(name: &str, mib: u64, fill: impl FnOnce(&Path) -> Result<()>) -> Result<TargetDisk> {
         let disk = TargetDisk::empty(name)?;
@@ -58,6 +61,22 @@ impl TargetDisk {
         let mut mkfs = provision::storage::program("mkfs.xfs")?;
         tools::run(mkfs.args(["-q", "-L", LABEL]).arg(&disk.image))?;
         Ok(disk)
+    }
+
+    /// One without a file system, for a raw target that [`TargetDisk::RAW`] names.
+    pub fn raw(name: &str, mib: u64) -> Result<TargetDisk> {
+        let disk = TargetDisk::empty(name)?;
+        disk::empty(&disk.image, mib * MIB)?;
+        Ok(disk)
+    }
+
+    /// What `kdumpctl recover` makes of a raw target, or a copy of it: what it says of that.
+    pub fn recovered(image: &Path, to: &Path) -> Result<serde_json::Value> {
+        folders::fresh(to)?;
+        let mut command = std::process::Command::new(programs()?.path("kdumpctl"));
+        command.arg("recover").arg(image).arg("--to").arg(to).arg("--json");
+        let output = tools::run_accepting(&mut command, &[0, 1, 3])?;
+        serde_json::from_slice(&output.stdout).context("kdumpctl recover said no JSON")
     }
 
     /// A vfat with nothing on it.

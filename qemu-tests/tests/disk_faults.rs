@@ -13,8 +13,12 @@ fn fails_from(event: &str, nth: u32) -> String {
 }
 
 fn crashed_onto(name: &str, qemu: Vec<String>) -> Result<qemu_tests::crash::Outcome> {
+    crashed_onto_target(&format!("ext4 LABEL={}", target_disk::LABEL), name, qemu)
+}
+
+fn crashed_onto_target(target: &str, name: &str, qemu: Vec<String>) -> Result<qemu_tests::crash::Outcome> {
     let scenario = Scenario {
-        target: format!("ext4 LABEL={}", target_disk::LABEL),
+        target: target.to_owned(),
         conf: vec!["failure_action poweroff".into()],
         qemu,
         ..Scenario::of(kernel(Suite::Own)?, name)
@@ -74,6 +78,65 @@ fn a_disk_that_cannot_be_written_to_any_more_has_no_dump() -> Result<()> {
         line.with_context(|| format!("the error is not on the console:\n{}", outcome.console))?;
         tells_no_lies(&disk)?;
     }
+    Ok(())
+}
+
+/// The flushes that begin the dump, that of the log and that of the dump itself; and writes from the header on.
+#[test]
+#[ignore = "a matrix of its own: the other faults of a disk"]
+fn a_raw_disk_that_fails_has_no_complete_dump() -> Result<()> {
+    for (event, nth) in
+        [("flush_to_os", 1), ("flush_to_os", 4), ("flush_to_os", 7), ("write_aio", 1), ("write_aio", 12)]
+    {
+        let name = format!("fault-raw-{event}-{nth}");
+        let disk = TargetDisk::raw(&name, 320)?;
+        let outcome = crashed_onto_target(TargetDisk::RAW, &name, disk.failing(&fails_from(event, nth))?)?;
+        let says = |words: &str| outcome.console.lines().any(|line| line.contains("kdump: ") && line.contains(words));
+        ensure!(
+            says("NO COMPLETE DUMP") && says("Input/output error"),
+            "{name} is not on the console:\n{}",
+            outcome.console
+        );
+        raw_tells_no_lies(&disk).context(name)?;
+    }
+    Ok(())
+}
+
+/// The next target has the dump, and what was wrong with the first.
+#[test]
+#[ignore = "a matrix of its own: the other faults of a disk"]
+fn after_a_raw_disk_that_fails_the_next_target_has_the_dump() -> Result<()> {
+    for (event, nth) in [("flush_to_os", 7), ("write_aio", 12)] {
+        let name = format!("fault-raw-next-{event}");
+        let disk = TargetDisk::raw(&name, 320)?;
+        let scenario = Scenario {
+            native: Some(format!(
+                "failure_action = \"poweroff\"\n[[target]]\nkind = \"raw\"\ndevice = \"{}\"\n\
+                 [[target]]\nkind = \"filesystem\"\ntype = \"ext4\"\ndevice = \"LABEL={LABEL}\"\n",
+                TargetDisk::RAW.trim_start_matches("raw ")
+            )),
+            qemu: disk.failing(&fails_from(event, nth))?,
+            ..Scenario::of(kernel(Suite::Own)?, &name)
+        };
+        let outcome = crash(&scenario)?;
+        ensure!(outcome.ending == Ending::Reboot, "{name}: it ended with {:?}:\n{}", outcome.ending, outcome.console);
+        let (_, _, status) = judge::dump_alone(outcome.dump()?, &scenario.kernel.release, &outcome.marker)?;
+        let told = |pointer: &str| status.text(pointer);
+        ensure!(told("/targets/0/outcome")? == "failed" && told("/targets/1/outcome")? == "ok", "{name}: {status:?}");
+        let error = told("/targets/0/error")?;
+        ensure!(error.contains("Input/output error"), "{name}: the error is {error}");
+        raw_tells_no_lies(&disk).context(name)?;
+    }
+    Ok(())
+}
+
+/// Whatever can be recovered is not called complete, and its header is true.
+fn raw_tells_no_lies(disk: &TargetDisk) -> Result<()> {
+    let said = TargetDisk::recovered(&disk.image, &disk.beside("recovered"))?;
+    ensure!(said["result"] != "failed", "the header is not true: {said}");
+    ensure!(said["outcome"] != "complete", "the dump is called complete: {said}");
+    let Some(dump) = said["directory"].as_str().map(std::path::Path::new) else { return Ok(()) };
+    ensure!(!dump.join("vmcore").exists(), "something is called vmcore that is none: {said}");
     Ok(())
 }
 

@@ -48,6 +48,77 @@ fn xfs_keeps_its_promises_at_any_moment() -> Result<()> {
     tally.saw_all()
 }
 
+/// What the header of a raw disk says is true, and `kdumpctl recover` makes no more of it.
+#[test]
+#[ignore = "a boot of its own: 40 moments of a raw disk"]
+fn a_raw_disk_keeps_its_promises_at_any_moment() -> Result<()> {
+    let disk = TargetDisk::raw("power-raw", 320)?;
+    let path = disk.beside("log");
+    copy_sparse(&disk.image, &disk.beside("pristine"))?;
+    let scenario = Scenario {
+        target: TargetDisk::RAW.into(),
+        qemu: disk.logged(&path)?,
+        ..Scenario::of(kernel(Suite::Own)?, "power-raw")
+    };
+    ensure!(crash(&scenario)?.ending == Ending::Reboot, "the dump failed");
+    let log = WriteLog::open(&path)?;
+    let dump_of = |said: &serde_json::Value| said["directory"].as_str().map(PathBuf::from);
+    let said = TargetDisk::recovered(
+        &disk_at(&disk, &log, log.len(), Unflushed::Kept, "whole")?,
+        &disk.beside("whole-recovered"),
+    )?;
+    let whole = dump_of(&said).filter(|_| said["outcome"] == "complete").with_context(|| format!("{said}"))?;
+    let mut seen = BTreeMap::<String, u32>::new();
+    for (count, unflushed) in moments(&log, 40) {
+        let at = || format!("after {count} of {} writes, {unflushed:?}", log.len());
+        let image = disk_at(&disk, &log, count, unflushed, "moment")?;
+        let said = TargetDisk::recovered(&image, &disk.beside("moment-recovered"))?;
+        ensure!(said["result"] != "failed", "{}: the header was no longer true: {said}", at());
+        let Some(dump) = dump_of(&said) else {
+            *seen.entry("no dump".to_owned()).or_default() += 1;
+            continue;
+        };
+        let outcome = said["outcome"].as_str().unwrap_or_default();
+        *seen.entry(outcome.to_owned()).or_default() += 1;
+        ensure!((outcome == "complete") == dump.join("vmcore").exists(), "{}: {said}", at());
+        for name in ["vmcore-dmesg.txt", "vmcore", "kexec-dmesg.log"] {
+            if dump.join(name).exists() {
+                ensure!(fs::read(dump.join(name))? == fs::read(whole.join(name))?, "{}: {name} is not whole", at());
+            }
+        }
+    }
+    println!("{seen:?}");
+    ensure!(seen.contains_key("complete") && seen.len() > 1, "too few moments of each kind: {seen:?}");
+    Ok(())
+}
+
+/// The same by killing the machine itself, whenever it happens to be.
+#[test]
+#[ignore = "boots four guests"]
+fn killed_machines_leave_a_raw_disk_whose_header_is_true() -> Result<()> {
+    let mut dice = Dice(6);
+    for number in 0..4 {
+        let disk = TargetDisk::raw(&format!("power-raw-killed-{number}"), 320)?;
+        let scenario = Scenario {
+            target: TargetDisk::RAW.into(),
+            qemu: disk.plain(),
+            ..Scenario::of(kernel(Suite::Own)?, "power-raw-killed")
+        };
+        cut_off(&scenario, "stage target done", Duration::from_millis(dice.below(3000)))?;
+        let said = TargetDisk::recovered(&disk.image, &disk.beside("recovered"))?;
+        println!("machine {number}: {said}");
+        ensure!(said["result"] == "recovered", "machine {number}: {said}");
+        let dump = said["directory"].as_str().map(PathBuf::from).with_context(|| format!("{said}"))?;
+        ensure!((said["outcome"] == "complete") == dump.join("vmcore").exists(), "machine {number}: {said}");
+        if dump.join("vmcore").exists() {
+            sound(&[dump]).with_context(|| format!("machine {number}"))?;
+        } else if let Ok(log) = fs::read_to_string(dump.join("vmcore-dmesg.txt")) {
+            ensure!(log.contains("Kernel panic"), "machine {number}: the log is not whole");
+        }
+    }
+    Ok(())
+}
+
 /// The same by killing the machine itself, at ten moments for each file system.
 #[test]
 #[ignore = "boots 21 guests"]
