@@ -33,6 +33,7 @@
 //!   again, from its live patches; [`packaged`]: one has the package installed.
 //! - [`nfs_server`] with its [`portmapper`], [`smb_server`], [`iscsi_server`], [`nvme_server`], [`far_server`], [`sink`],
 //!   [`switch`] with a [`dhcp6_server`]: what a guest finds on its network; [`small_disk`]: what a server runs out of.
+//! - [`shared_folder`]: what a hypervisor shares.
 //! - [`signer`]: keys of our own, and what is signed and encrypted with them; [`mod@trusting`]: a kernel that trusts one;
 //!   [`mod@unified`]: one in a unified image.
 //! - [`machine`], [`monitor`], [`console`], [`disk`], [`mod@accel`]: QEMU and what is around it.
@@ -76,6 +77,7 @@ pub mod progress;
 pub mod provision;
 pub mod scenario;
 mod server;
+pub mod shared_folder;
 pub mod signer;
 pub mod sink;
 pub mod small_disk;

@@ -25,7 +25,8 @@ pub const COMMANDS: &str = "/etc/guest/commands";
 /// Where the guest keeps the answers.
 pub const FOLDER: &str = "/answers";
 
-const MEMORY_MIB: u32 = 512;
+/// What memory it has.
+pub const MEMORY_MIB: u32 = 512;
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// A guest that runs commands.
@@ -37,6 +38,8 @@ pub struct Live {
     pub kernel: Kernel,
     /// More words for the kernel's command line.
     pub append: &'static str,
+    /// More words for QEMU's command line.
+    pub qemu: Vec<String>,
     /// Programs of ours, put into `/usr/sbin`.
     pub programs: Vec<&'static str>,
     /// Files: path and content.
@@ -108,6 +111,7 @@ fn run(guest: &Live, folder: &Path) -> Result<Vec<Answer>> {
     let append = format!("panic=-1 loglevel=5 guest.mode=commands {}", guest.append);
     let machine = Machine::new(&guest.kernel.vmlinuz, &initrd, &append, accel_with_five_levels()?)
         .memory_mib(MEMORY_MIB)
+        .words(&guest.qemu)
         .disk(Disk { image: image.clone(), serial: "root".into(), bus: Bus::Virtio });
     let running = machine.start(folder)?;
     let (which, line) = running.console().wait_for_any(&["GUEST: failed", "GUEST: answered"], LIMIT)?;

@@ -1,9 +1,11 @@
 //! Dumps on file systems of every kind: ext4, xfs and btrfs have tests of their own elsewhere.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use qemu_tests::live::{self, Live, live};
 use qemu_tests::prelude::*;
+use qemu_tests::shared_folder::SharedFolder;
 use qemu_tests::status::sha256;
 
 /// Two crashes in the same minutes of the guest's clock, on an ext2: every second of them is taken before the second
@@ -53,6 +55,60 @@ fn sums(dump: &Path) -> Result<Vec<(String, u64, String)>> {
     sums.sort();
     Ok(sums)
 }
+
+#[test]
+#[ignore = "a boot of its own: a folder that the hypervisor shares"]
+fn a_dump_goes_to_a_shared_folder_by_virtiofs() -> Result<()> {
+    let folder = qemu_tests::folders::qemu().join("runs/virtiofs-shared");
+    let shared = SharedFolder::start(&folder, "crash", live::MEMORY_MIB)?;
+    let scenario = Scenario {
+        target: "virtiofs crash".into(),
+        memory_mib: live::MEMORY_MIB,
+        qemu: shared.qemu.clone(),
+        ..Scenario::of(kernel(Suite::Own)?, "virtiofs")
+    };
+    let outcome = crash(&scenario)?;
+    ensure!(outcome.ending == Ending::Reboot, "it ended with {:?}:\n{}", outcome.ending, outcome.console);
+    let dumps: Vec<_> = std::fs::read_dir(shared.folder.join("var/crash"))?.collect::<Result<_, _>>()?;
+    ensure!(dumps.len() == 1, "one crash left {dumps:?}");
+    judge::dump_alone(&dumps[0].path(), &scenario.kernel.release, &outcome.marker)?;
+
+    // Before the share is mounted no dump is seen.
+    let modules = scenario.kernel.load_order("virtiofs")?;
+    let name = |file: &Path| file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let insert = |file: &PathBuf| format!("/bin/busybox insmod /modules/{}", name(file));
+    let mut commands: Vec<String> = modules.iter().map(insert).collect();
+    commands.extend(AFTERWARDS.map(str::to_owned));
+    let mut files = vec![("/etc/kdump.conf".to_owned(), b"virtiofs crash\npath /var/crash\n".to_vec())];
+    for file in &modules {
+        files.push((format!("/modules/{}", name(file)), std::fs::read(file)?));
+    }
+    let guest = Live {
+        name: "virtiofs-after",
+        kernel: scenario.kernel.clone(),
+        append: "",
+        qemu: shared.qemu.clone(),
+        programs: vec!["kdumpctl", "kdump-init", "kdump-capture", "kdump-send"],
+        files,
+        commands,
+    };
+    let answers = live(&guest)?;
+    let Some([unmounted, made, mounted, list, verify]) = answers.last_chunk() else { bail!("there are {answers:?}") };
+    unmounted.expect(0, &["no target of dumps is mounted on this machine"])?;
+    made.expect(0, &[])?;
+    mounted.expect(0, &[])?;
+    list.expect(0, &[&name(&dumps[0].path()), "complete", "sysrq triggered crash"])?;
+    verify.expect(0, &[": sound, "])
+}
+
+/// What the next boot does with the share `crash`.
+const AFTERWARDS: [&str; 5] = [
+    "kdumpctl dumps list",
+    "/bin/busybox mkdir /srv",
+    "/bin/busybox mount -t virtiofs crash /srv",
+    "kdumpctl dumps list",
+    "kdumpctl dumps verify",
+];
 
 #[test]
 #[ignore = "a boot of its own: ext2 is in every run, and ext4"]

@@ -83,6 +83,7 @@ fn live_patches_are_loaded_stacked_replaced_and_reversed() -> Result<()> {
     let guest = Live {
         name: "livepatch",
         append: "",
+        qemu: Vec::new(),
         programs: vec!["kpatch"],
         files: files(&kernel)?,
         commands: commands.collect(),

@@ -134,6 +134,7 @@ fn a_kernel_that_is_loaded_by_kexec_load_is_told_to_follow_hotplug_and_gives_mem
         name: "hotplug-flag-live",
         kernel: scenario.kernel.clone(),
         append: "crashkernel=256M nokaslr",
+        qemu: Vec::new(),
         programs: vec!["kdumpctl"],
         files: vec![
             read(&format!("/boot/vmlinuz-{}", scenario.kernel.release))?,
@@ -218,6 +219,7 @@ fn the_next_kernel_is_booted_by_either_call() -> Result<()> {
             name,
             kernel: kernel.clone(),
             append: "",
+            qemu: Vec::new(),
             programs: vec!["kdumpctl"],
             files: vec![
                 ("/boot/vmlinuz".into(), fs::read(&kernel.vmlinuz)?),
