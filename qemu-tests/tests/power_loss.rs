@@ -104,7 +104,7 @@ fn killed_machines_leave_a_raw_disk_whose_header_is_true() -> Result<()> {
             qemu: disk.plain(),
             ..Scenario::of(kernel(Suite::Own)?, "power-raw-killed")
         };
-        cut_off(&scenario, "stage target done", Duration::from_millis(dice.below(3000)))?;
+        cut_off(&scenario, "stage target done", Duration::from_millis(dice.below(6000)))?;
         let said = TargetDisk::recovered(&disk.image, &disk.beside("recovered"))?;
         println!("machine {number}: {said}");
         ensure!(said["result"] == "recovered", "machine {number}: {said}");
