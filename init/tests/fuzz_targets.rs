@@ -6,20 +6,6 @@ extern crate self as libfuzzer_sys;
 
 pub use kdump_hooks::fuzz_target;
 
-use kdump_hooks::fake::fuzz::for_a_moment;
-
-macro_rules! targets {
-    ($($name:ident $file:literal $sentence:ident [$($seed:expr),*],)*) => {$(
-        #[path = $file]
-        mod $name;
-
-        #[test]
-        fn $sentence() {
-            for_a_moment($name::target, &[$($seed.as_ref()),*]);
-        }
-    )*};
-}
-
 const CONFIG: &str = "version = 1\nkernel_release = \"6.1\"\nbuilt_by = \"x\"\nendings = []\n[dump]\npath = \"/var/crash\"\n\
     collector = [\"kdump-capture\", \"-z\"]\n[[hooks.targets]]\nkind = \"filesystem\"\nfstype = \"ext4\"\n\
     device = \"UUID=1\"\n";
@@ -28,7 +14,7 @@ const EVENT: &str =
 const MOUNTS: &str = "27 1 254:1 / / rw - ext4 /dev/vda1 rw\n28 27 0:5 / /dev rw shared:2 - devtmpfs udev rw\n\
     29 27 254:2 / /sysroot rw - xfs /dev/vda2 rw\n";
 
-targets! {
+kdump_hooks::fuzz_targets! {
     image_config "../fuzz/fuzz_targets/image_config.rs" any_text_is_read_as_what_init_is_told [CONFIG, ""],
     normal_boot "../fuzz/fuzz_targets/normal_boot.rs" any_command_line_asks_for_some_boot_or_for_none
         ["root=UUID=12-34 ro rootfstype=ext4 rootflags=noatime rootwait rd.timeout=7 rd.break=pre-mount", MOUNTS],

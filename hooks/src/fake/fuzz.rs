@@ -1,8 +1,9 @@
 //! Fuzz targets for a moment, on the stable compiler: seeds, and what comes of changing them here and there. The same
 //! bytes in every run.
 //!
-//! In: a target and its seeds. Out: nothing, or the target's own panic. May surprise: the targets' own files are compiled
-//! by the test; what they take from libfuzzer is [`fuzz_target`](crate::fuzz_target) and [`Input`] there.
+//! In: targets and their seeds, as [`fuzz_targets`](crate::fuzz_targets) lists them. Out: nothing, or the target's own panic
+//! and the input it came of. May surprise: the targets' own files are compiled by the test; what they take from libfuzzer is
+//! [`fuzz_target`](crate::fuzz_target) and [`Input`] there.
 
 use std::time::{Duration, Instant};
 
@@ -120,14 +121,43 @@ impl Noise {
     }
 }
 
+/// An input that a target is given; told if the target panics, since nothing else says which one it was.
+struct Tried<'a>(&'a [u8]);
+
+impl Drop for Tried<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the input was b\"{}\"", self.0.escape_ascii());
+        }
+    }
+}
+
 /// Gives a target its seeds, and for a moment what is made of them.
 pub fn for_a_moment(target: fn(&[u8]), seeds: &[&[u8]]) {
-    seeds.iter().for_each(|seed| target(seed));
+    let give = |input: &[u8]| {
+        let tried = Tried(input);
+        target(tried.0);
+    };
+    seeds.iter().for_each(|seed| give(seed));
     let mut noise = Noise(0x6b64_756d_7021);
     let clock = Instant::now();
     while clock.elapsed() < MOMENT {
-        target(&noise.change(seeds));
+        give(&noise.change(seeds));
     }
+}
+
+/// The targets of a crate as its tests: name, file, what holds, seeds.
+#[macro_export]
+macro_rules! fuzz_targets {
+    ($($name:ident $file:literal $sentence:ident [$($seed:expr),* $(,)?],)*) => {$(
+        #[path = $file]
+        mod $name;
+
+        #[test]
+        fn $sentence() {
+            $crate::fake::fuzz::for_a_moment($name::target, &[$($seed.as_ref()),*]);
+        }
+    )*};
 }
 
 /// A target as a function that takes bytes.
