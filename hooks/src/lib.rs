@@ -52,6 +52,8 @@
 //! | [`unpack`] | the decoders of what a kernel unpacks |
 //! | [`newc`] | the header of an entry of an image |
 //! | [`cmdline`] | the kernel command line |
+//! | [`lock`] | one program of a kind at a time |
+//! | [`reader`] | what is printed, to a reader who may go away |
 //! | [`links`] | symbolic links below a root that is not `/` |
 //! | [`fstab`] | what a system mounts where |
 //! | [`device`] | how a configuration names a block device |
@@ -77,6 +79,7 @@ pub mod keys;
 pub mod kmod;
 pub mod links;
 pub mod livepatch;
+pub mod lock;
 pub mod machine;
 pub mod modsign;
 pub mod moment;
@@ -86,6 +89,7 @@ pub mod nfs;
 pub mod notify;
 pub mod pstore;
 pub mod raw;
+pub mod reader;
 pub mod remote;
 pub mod rootfs;
 pub mod shell;

@@ -650,3 +650,25 @@ fn who_installs_a_patch_into_an_image_is_told_where_nothing_counts_the_boots() {
         assert_eq!(said.contains("whether kpatch.service is enabled or not"), image, "{said}");
     }
 }
+
+#[test]
+fn a_second_kpatch_waits_for_the_first_unless_it_only_looks_or_nudges() {
+    let mut machine = Rehearsal::new().loaded("a", true, None);
+    let file = machine.module("p", &[]);
+    machine.run(&format!("install {file}")).unwrap();
+    assert_eq!(machine.remarks, "", "nobody was in the way");
+    for words in [format!("load {file}"), "unload p".into(), "uninstall p".into(), format!("install {file}")] {
+        let first = fs::File::options().write(true).open(machine.root.path().join("run/kpatch.lock")).unwrap();
+        first.lock().unwrap();
+        machine.states();
+        machine.run("signal").unwrap();
+        machine.run(&format!("info {file}")).unwrap();
+        let holder = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(1300));
+            drop(first);
+        });
+        machine.run(&words).unwrap();
+        assert_eq!(machine.remarks, "Another kpatch is at work, waiting for it to end\n", "{words}");
+        holder.join().unwrap();
+    }
+}

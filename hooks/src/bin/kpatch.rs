@@ -3,7 +3,8 @@
 use clap::Parser;
 use kdump_hooks::livepatch::LinuxKernel;
 use kdump_hooks::livepatch::cli::{self, Kpatch};
-use std::io;
+use kdump_hooks::reader;
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -16,10 +17,11 @@ fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
         }
     };
-    match cli::run(&typed, Path::new("/"), &mut LinuxKernel, &mut io::stdout(), &mut io::stderr()) {
+    match cli::run(&typed, Path::new("/"), &mut LinuxKernel, &mut reader::stdout(), &mut reader::stderr()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("kpatch: {error:#}");
+            // Nobody may be listening; the exit says it too.
+            let _ = writeln!(std::io::stderr(), "kpatch: {error:#}");
             ExitCode::FAILURE
         }
     }

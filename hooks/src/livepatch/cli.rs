@@ -11,10 +11,12 @@ use super::service::{self, SERVICE, Unit};
 use super::store::{Installed, Store};
 use super::transition::Limits;
 use super::trust::by_signer;
+use crate::lock::Lock;
 use crate::signatures::Verdict;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use serde_json::json;
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -30,6 +32,9 @@ const FROM_IMAGE: &str = "it is loaded from there whether kpatch.service is enab
 const UNGUARDED: &str = "no boot that fails is noticed here: no variables of the firmware can be used (no EFI, or \
                          efi=noruntime), and GRUB does not count the boots; where there is no EFI, but an \
                          /etc/grub.d/09_kpatch, update-grub has it do so";
+
+/// Waited for is what takes a transition that stalls and is reversed.
+const LOCK: Lock = Lock { file: "kpatch.lock", program: "kpatch", patience: Duration::from_secs(180) };
 
 /// Loads, shows and installs live patches of the kernel
 ///
@@ -108,6 +113,19 @@ pub enum Word {
     Version,
 }
 
+impl Word {
+    /// Whether nothing else may be changed meanwhile. A transition that is held up is nudged while another kpatch waits for
+    /// it to end.
+    fn is_done_alone(&self) -> bool {
+        match self {
+            Word::Load { .. } | Word::Unload { .. } | Word::Install { .. } | Word::Uninstall { .. } | Word::Booted => {
+                true
+            }
+            Word::List { .. } | Word::Info { .. } | Word::Signal | Word::Version => false,
+        }
+    }
+}
+
 /// How a transition is made.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct TransitionArgs {
@@ -136,6 +154,7 @@ pub fn run(
     remarks: &mut dyn Write,
 ) -> anyhow::Result<()> {
     let store = Store::below(root);
+    let _lock = alone(typed, root, remarks)?;
     match &typed.word {
         Word::List { json } => list(&store, kernel, *json, out, remarks),
         Word::Info { patch } => info(&store, kernel, patch, out),
@@ -213,6 +232,11 @@ pub fn run(
         }),
         Word::Version => Ok(writeln!(out, "{}", env!("CARGO_PKG_VERSION"))?),
     }
+}
+
+/// The lock, where no other kpatch may be at work.
+fn alone(typed: &Kpatch, root: &Path, remarks: &mut dyn Write) -> anyhow::Result<Option<File>> {
+    typed.word.is_done_alone().then(|| LOCK.take(&root.join("run"), remarks)).transpose()
 }
 
 /// What is to be known of a patch before it is loaded.
