@@ -1,7 +1,7 @@
 //! How the programs speak: warnings as they come, one error chain at the end, all on stderr.
 
 use simplelog::{ColorChoice, ConfigBuilder, LevelFilter, TermLogger, TerminalMode};
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::process::ExitCode;
 
 /// Sends the log to stderr.
@@ -34,17 +34,6 @@ pub fn usage(usage: &clap::Error) -> ExitCode {
     // Nobody may be listening; the exit says it too.
     let _ = usage.print();
     if usage.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
-}
-
-/// Whether nobody reads what is told any more: `… | head` has seen enough.
-pub fn has_seen_enough(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        let kind = match (cause.downcast_ref::<std::io::Error>(), cause.downcast_ref::<serde_json::Error>()) {
-            (Some(error), _) => Some(error.kind()),
-            (None, json) => json.and_then(serde_json::Error::io_error_kind),
-        };
-        kind == Some(ErrorKind::BrokenPipe)
-    })
 }
 
 /// Turns a result into an exit, the error printed as one chain.

@@ -4,7 +4,6 @@ use crate::asked::Asked;
 use crate::build::{self, Request};
 use crate::cli::Mkdumprd;
 use crate::config::{Complaints, Files, Include, dracut};
-use crate::console;
 use crate::image;
 use crate::normal::Options;
 use crate::report::{self, Budget};
@@ -58,12 +57,11 @@ pub fn run(typed: &Mkdumprd, out: &mut dyn Write) -> anyhow::Result<()> {
     let budget = Budget { size: typed.max_size, memory: typed.max_memory };
     if typed.plan || budget.is_set() {
         let estimate = report::estimate(&built)?;
-        let told = match (typed.plan, typed.json) {
-            (true, true) => report::describe(&built, &estimate, out),
-            (true, false) => report::print(&built, &estimate, out),
-            (false, _) => Ok(()),
-        };
-        told.or_else(|error| if console::has_seen_enough(&error) { Ok(()) } else { Err(error) })?;
+        match (typed.plan, typed.json) {
+            (true, true) => report::describe(&built, &estimate, out)?,
+            (true, false) => report::print(&built, &estimate, out)?,
+            (false, _) => {}
+        }
         budget.check(&estimate)?;
     }
     if let Some(output) = output.filter(|_| !typed.plan) {

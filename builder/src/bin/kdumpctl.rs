@@ -3,6 +3,7 @@
 use clap::Parser;
 use kdump_builder::host::Tree;
 use kdump_builder::{cli, console, kdumpctl, kexec};
+use kdump_hooks::reader;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -16,5 +17,5 @@ fn main() -> ExitCode {
         let refusal = anyhow::anyhow!("this is done to the kernel that runs, not to files; leave --sysroot out");
         return console::exit("kdumpctl", Err(refusal));
     }
-    console::exit("kdumpctl", kdumpctl::run(&typed, tree, &kexec::Linux, &mut std::io::stdout().lock()))
+    console::exit("kdumpctl", kdumpctl::run(&typed, tree, &kexec::Linux, &mut reader::stdout()))
 }
