@@ -2,10 +2,12 @@
 //!
 //! In: those files, which `grub-mkconfig` sources as shell. Out: changed assignments of `GRUB_CMDLINE_LINUX` and
 //! `GRUB_CMDLINE_LINUX_DEFAULT`. Nothing is run to read them: lines that assign a quoted value on one line are understood,
-//! and one that says more about our option is an error with its place.
+//! and one that says more about our option is an error with its place. All else that a shell may make of these names is kept
+//! by what is added, which is `NAME="$NAME …"` behind it.
 //!
 //! May surprise: a later assignment takes the place of an earlier one of the same name, unless it says `+=` or has that
-//! name in it. What is said before it counts for nothing.
+//! name in it. What is said before it counts for nothing. Whether one that is not understood does that is not known, so
+//! that our option in front of it is an error, too.
 
 use super::{Edit, Plan, Which};
 use crate::host::Tree;
@@ -51,7 +53,7 @@ pub(super) fn plan(tree: &Tree, which: &Which, edit: &Edit, entries: bool, plan:
     for (name, text) in &files {
         read.push((name, text, lines(name, text, edit)?));
     }
-    bury(&mut read);
+    bury(&mut read)?;
     let alive = |line: &&Line| line.of.is_some() && !line.dead;
     let parts: Vec<&str> = read.iter().flat_map(|(_, _, lines)| lines.iter().filter(alive).map(Line::words)).collect();
     let last = read.iter().rposition(|(_, _, lines)| lines.iter().filter(alive).any(|line| line.concerned));
@@ -77,7 +79,10 @@ pub(super) fn plan(tree: &Tree, which: &Which, edit: &Edit, entries: bool, plan:
     if ours && !into_main {
         let [name, _] = NAMES;
         for (file, _, lines) in read.iter().filter(|(file, ..)| file.as_str() > OURS) {
-            let takes_all = |line: &Line| line.of.as_ref().is_some_and(|of| of.is_plain && of.name == name);
+            let takes_all = |line: &Line| match &line.of {
+                Some(of) => of.is_plain && of.name == name,
+                None => hides(line.text, name),
+            };
             if let Some(at) = lines.iter().position(takes_all) {
                 bail!(
                     "/{file}:{}: this takes the place of what all other files say; write `${name}` into it, before the words \
@@ -132,15 +137,42 @@ impl<'a> Line<'a> {
 }
 
 /// Marks the lines whose place a later one takes, be it in another file.
-fn bury(files: &mut [(&String, &String, Vec<Line>)]) {
+fn bury(files: &mut [(&String, &String, Vec<Line>)]) -> anyhow::Result<()> {
     let mut taken: Vec<&str> = Vec::new();
-    for line in files.iter_mut().rev().flat_map(|(_, _, lines)| lines.iter_mut().rev()) {
-        let Some(of) = &line.of else { continue };
-        line.dead = taken.contains(&of.name);
-        if of.is_plain {
-            taken.push(of.name);
+    let mut hidden: Vec<(&str, String)> = Vec::new();
+    for (file, _, lines) in files.iter_mut().rev() {
+        for (at, line) in lines.iter_mut().enumerate().rev() {
+            let Some(of) = &line.of else {
+                let names = NAMES.into_iter().filter(|name| hides(line.text, name));
+                hidden.extend(names.map(|name| (name, format!("/{file}:{}", at + 1))));
+                continue;
+            };
+            line.dead = taken.contains(&of.name);
+            if let (true, Some((name, place))) =
+                (line.concerned && !line.dead, hidden.iter().find(|(name, _)| *name == of.name))
+            {
+                bail!(
+                    "{place}: only a shell can tell whether this takes the place of /{file}:{}; write {name}=\"WORDS\" on \
+                     one line, or take the option out there",
+                    at + 1
+                );
+            }
+            if of.is_plain {
+                taken.push(of.name);
+            }
         }
     }
+    Ok(())
+}
+
+/// Whether a line that is not understood may assign something to a name, with nothing of what it meant before.
+fn hides(line: &str, name: &str) -> bool {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let is_assigned = |(at, _): (usize, &str)| {
+        let (before, behind) = (line.get(..at).unwrap_or_default(), line.get(at + name.len()..).unwrap_or_default());
+        behind.starts_with('=') && !before.ends_with(is_part)
+    };
+    !line.trim_start().starts_with('#') && line.match_indices(name).any(is_assigned) && !mentions(line, name)
 }
 
 fn lines<'a>(file: &str, text: &'a str, edit: &Edit) -> anyhow::Result<Vec<Line<'a>>> {
@@ -202,7 +234,9 @@ fn value(line: &str, value: &str) -> Option<std::ops::Range<usize>> {
             let behind = inner.get(end + 1..)?.trim_start();
             (behind.is_empty() || behind.starts_with('#')).then_some(from + 1..from + 1 + end)
         }
-        Some(_) if !value.contains([' ', '\t', ';', '\\', '"', '\'']) => Some(from..from + value.len()),
+        Some(_) if !value.contains([' ', '\t', ';', '&', '|', '<', '>', '(', '`', '\\', '"', '\'']) => {
+            Some(from..from + value.len())
+        }
         Some(_) => None,
         None => Some(from..from),
     }
@@ -232,12 +266,15 @@ fn with(line: &str, value: &std::ops::Range<usize>, words: &str) -> String {
     format!("{head}{quote}{words}{quote}{tail}")
 }
 
-/// The main file with our words, which it did not have.
+/// The main file with our words, which it did not have: in the last assignment if that holds whatever a shell makes of the
+/// file, else behind all of them.
 fn added(text: &str, edit: &Edit) -> anyhow::Result<String> {
     let [_, name] = NAMES;
     let lines = lines(MAIN, text, edit)?;
-    let is_it = |line: &Line| line.of.is_some() && line.text.trim_start().starts_with(&format!("{name}="));
-    let place = lines.iter().rposition(is_it);
+    // What is indented may depend on something.
+    let is_it = |line: &Line| line.of.is_some() && line.text.starts_with(&format!("{name}="));
+    let may_be_it = |line: &Line| line.of.as_ref().map_or_else(|| hides(line.text, name), |of| of.name == name);
+    let place = lines.iter().rposition(may_be_it).filter(|at| lines.get(*at).is_some_and(is_it));
     let mut result = String::new();
     for (at, line) in lines.iter().enumerate() {
         match &line.of {
@@ -249,7 +286,7 @@ fn added(text: &str, edit: &Edit) -> anyhow::Result<String> {
     }
     if place.is_none() {
         let separator = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
-        result.push_str(&format!("{separator}{name}=\"{}\"\n", edit.apply("")));
+        result.push_str(&format!("{separator}{name}=\"${name} {}\"\n", edit.apply("")));
     }
     Ok(result)
 }
@@ -275,7 +312,7 @@ mod tests {
                 "# crashkernel=1M\nGRUB_CMDLINE_LINUX_DEFAULT='quiet crashkernel=9M' # mine\nGRUB_CMDLINE_LINUX=\"a\"\n",
                 "# crashkernel=1M\nGRUB_CMDLINE_LINUX_DEFAULT='quiet crashkernel=256M' # mine\nGRUB_CMDLINE_LINUX=\"a\"\n",
             ),
-            ("GRUB_TIMEOUT=5", "GRUB_TIMEOUT=5\nGRUB_CMDLINE_LINUX=\"crashkernel=256M\"\n"),
+            ("GRUB_TIMEOUT=5", "GRUB_TIMEOUT=5\nGRUB_CMDLINE_LINUX=\"$GRUB_CMDLINE_LINUX crashkernel=256M\"\n"),
             (
                 "GRUB_CMDLINE_LINUX=\"crashkernel=auto rd.lvm.lv=a/b\"\nGRUB_CMDLINE_LINUX_DEFAULT=\"crashkernel=1M\"\n",
                 "GRUB_CMDLINE_LINUX=\"rd.lvm.lv=a/b\"\nGRUB_CMDLINE_LINUX_DEFAULT=\"crashkernel=256M\"\n",
@@ -336,6 +373,59 @@ mod tests {
             let error = plan(&tree, &Which::All, &crashkernel("256M")).unwrap_err().to_string();
             assert!(error.starts_with("/etc/default/grub:2: this can only be understood by a shell"), "{error}");
         }
+    }
+
+    #[test]
+    fn whatever_only_a_shell_understands_keeps_its_words_and_has_ours_behind_them() {
+        for (text, kept) in [
+            ("GRUB_CMDLINE_LINUX=\"a=1 b=2 \\\nc quiet\"\n", &["a=1", "b=2", "c", "quiet"][..]),
+            ("GRUB_CMDLINE_LINUX=\"a=1\n  b=2\"\nGRUB_TIMEOUT=5\n", &["a=1", "b=2"]),
+            ("GRUB_CMDLINE_LINUX=\"a=1 b\"; export GRUB_CMDLINE_LINUX\n", &["a=1", "b"]),
+            ("[ 1 = 1 ] && GRUB_CMDLINE_LINUX=\"a=1\"", &["a=1"]),
+            ("GRUB_CMDLINE_LINUX=\"a\"\n[ 1 = 1 ] && GRUB_CMDLINE_LINUX=\"$GRUB_CMDLINE_LINUX b\"\n", &["a", "b"]),
+            ("GRUB_CMDLINE_LINUX=\"a\"\n[ 1 = 1 ] && GRUB_CMDLINE_LINUX=\"b\"\n", &["b"]),
+            ("GRUB_CMDLINE_LINUX_DEFAULT=\"quiet\" GRUB_CMDLINE_LINUX=\"a=1 b\"\n", &["quiet", "a=1", "b"]),
+            ("GRUB_TIMEOUT=5; GRUB_CMDLINE_LINUX=\"a\"\n", &["a"]),
+            ("if true; then\n  GRUB_CMDLINE_LINUX=\"a\"\nelse\n  GRUB_CMDLINE_LINUX=\"b\"\nfi\n", &["a"]),
+            ("more() { GRUB_CMDLINE_LINUX=\"$1\"; }\nmore 'a b'\n", &["a", "b"]),
+            ("GRUB_CMDLINE_LINUX=a&&true\n", &["a"]),
+            ("GRUB_CMDLINE_LINUX=`echo a`\n", &["a"]),
+            ("GRUB_CMDLINE_LINUX=$(echo a b)\n", &["a", "b"]),
+            ("GRUB_CMDLINE_LINUX=a\\ b\n", &["a", "b"]),
+            ("# GRUB_CMDLINE_LINUX=\"old\" \\\nGRUB_CMDLINE_LINUX=\"a\"\n", &["a"]),
+        ] {
+            for folder in [false, true] {
+                let (_dir, tree) = tree(&[("etc/default/grub", text)]);
+                if folder {
+                    std::fs::create_dir(tree.path("etc/default/grub.d")).unwrap();
+                }
+                plan(&tree, &Which::All, &crashkernel("256M")).unwrap().apply(&tree).unwrap();
+                let source = "cd \"$1\"; . ./grub; ! [ -e grub.d/kdump-rs.cfg ] || . ./grub.d/kdump-rs.cfg; \
+                    echo $GRUB_CMDLINE_LINUX_DEFAULT $GRUB_CMDLINE_LINUX";
+                let mut shell = std::process::Command::new("sh");
+                let ran = shell.args(["-c", source, "sh"]).arg(tree.path("etc/default")).output().unwrap();
+                let said = String::from_utf8(ran.stdout).unwrap();
+                let mut words: Vec<&str> = said.split_whitespace().collect();
+                words.sort_unstable();
+                let mut expected = [kept, &["crashkernel=256M"]].concat();
+                expected.sort_unstable();
+                assert_eq!(words, expected, "{text}");
+                assert!(plan(&tree, &Which::All, &crashkernel("256M")).unwrap().is_settled(), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_value_that_may_count_for_nothing_is_an_error_with_the_place_of_what_hides_it() {
+        let text = "GRUB_CMDLINE_LINUX=\"crashkernel=1M\"\n[ -e /x ] && GRUB_CMDLINE_LINUX=\"a\"\n";
+        let (_dir, hidden) = tree(&[("etc/default/grub", text)]);
+        let error = plan(&hidden, &Which::All, &crashkernel("256M")).unwrap_err().to_string();
+        let expected = "/etc/default/grub:2: only a shell can tell whether this takes the place of /etc/default/grub:1";
+        assert!(error.starts_with(expected), "{error}");
+        let later = ("etc/default/grub.d/zz.cfg", "\n[ -e /x ] && GRUB_CMDLINE_LINUX_DEFAULT=\"a\"\n");
+        let (_dir, tree) = tree(&[("etc/default/grub", ""), later]);
+        let error = plan(&tree, &Which::All, &crashkernel("256M")).unwrap_err().to_string();
+        assert!(error.starts_with("/etc/default/grub.d/zz.cfg:2: this takes the place of"), "{error}");
     }
 
     #[test]
