@@ -49,7 +49,7 @@ pub enum Value {
     },
     /// `X,high`: above 4 GiB if there is memory.
     High(u64),
-    /// `X,low`: what is reserved below 4 GiB beside [`Value::High`].
+    /// `X,low`: what is reserved below 4 GiB beside [`Value::High`]; 0 for nothing.
     Low(u64),
     /// `X,cma`: beside another, memory that the running system uses until it crashes.
     Cma(u64),
@@ -103,7 +103,7 @@ impl Crashkernel {
     /// A size that nothing fits into, or that leaves the running system nothing.
     pub fn check(&self, memory: u64) -> anyhow::Result<()> {
         let sizes = self.words.iter().flat_map(|word| match word {
-            Value::Auto => Vec::new(),
+            Value::Auto | Value::Low(0) => Vec::new(),
             Value::Size { size, .. } | Value::High(size) | Value::Low(size) | Value::Cma(size) => vec![*size],
             Value::Ranges { ranges, .. } => ranges.iter().map(|range| range.size).filter(|size| *size > 0).collect(),
         });
@@ -198,6 +198,7 @@ mod tests {
             ("1G-4G:160M,4G-64G:192M,64G-:256M", 1 << 45, Some(256 * MIB)),
             ("512M,high crashkernel=72M,low", 8 * GIB, Some(584 * MIB)),
             ("512M,high", 8 * GIB, Some(512 * MIB + LOW)),
+            ("512M,high crashkernel=0,low", 8 * GIB, Some(512 * MIB)),
             ("512M,high crashkernel=72M,low", 3 * GIB, Some(512 * MIB)),
             ("128M crashkernel=1G,cma", 8 * GIB, Some(128 * MIB)),
             ("128M crashkernel=192M", 8 * GIB, Some(192 * MIB)),
@@ -218,6 +219,8 @@ mod tests {
             ("7G,high", 7 * GIB, Some("and this machine has 7168")),
             ("999G", 0, None),
             ("1G-:0", 8 * GIB, None),
+            ("512M,high crashkernel=0,low", 8 * GIB, None),
+            ("512M,high crashkernel=4K,low", 8 * GIB, Some("less than 1M")),
             ("1G-4G:160M,4T-:64G", 8 * GIB, None),
             ("256M", 8 * GIB, None),
             ("auto", 8 * GIB, None),

@@ -55,7 +55,11 @@ fn read(text: &str) -> anyhow::Result<Value> {
     if text == "auto" {
         return Ok(Value::Auto);
     }
-    for (suffix, kind) in [(",high", Value::High as fn(u64) -> Value), (",low", Value::Low), (",cma", Value::Cma)] {
+    // Of this one alone nothing is a size: none is to be reserved below 4 GiB.
+    if let Some(size) = text.strip_suffix(",low") {
+        return Ok(Value::Low(bytes(size)?));
+    }
+    for (suffix, kind) in [(",high", Value::High as fn(u64) -> Value), (",cma", Value::Cma)] {
         if let Some(size) = text.strip_suffix(suffix) {
             return Ok(kind(size_of(size)?));
         }
@@ -169,6 +173,7 @@ mod tests {
             ("auto", Value::Auto),
             ("512M,high", Value::High(512 << 20)),
             ("72M,low", Value::Low(72 << 20)),
+            ("0,low", Value::Low(0)),
             ("1G,cma", Value::Cma(1 << 30)),
             (
                 "384M-:128M",
@@ -199,6 +204,7 @@ mod tests {
             ("20%", "`20%` is not a whole number"),
             ("", "there is no value"),
             ("0", "leave crashkernel= out"),
+            ("0,high", "leave crashkernel= out"),
             ("+5M", "not a whole number"),
             ("256M@", "there is no number"),
             ("4G-1G:128M", "ends before it begins"),
@@ -236,7 +242,8 @@ mod tests {
             (1..u64::MAX, at.clone()).prop_map(|(size, at)| Value::Size { size, at }),
             (proptest::collection::vec(range, 1..5), at).prop_map(|(ranges, at)| Value::Ranges { ranges, at }),
             (1..u64::MAX).prop_map(Value::High),
-            (1..u64::MAX).prop_map(Value::Low),
+            any::<u64>().prop_map(Value::Low),
+            Just(Value::Low(0)),
             (1..u64::MAX).prop_map(Value::Cma),
             (1..1_u64 << 24).prop_map(|mib| Value::Size { size: mib << 20, at: None }),
         ]
