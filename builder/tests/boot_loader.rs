@@ -187,6 +187,22 @@ fn debians_kdump_tools_has_a_file_for_it_and_no_new_kernel_brings_that_back() {
 }
 
 #[test]
+fn in_a_chroot_the_command_line_of_another_system_decides_nothing() {
+    for changed in [true, false] {
+        let machine = Machine::new();
+        machine.enable();
+        machine.entry("6.1", " quiet");
+        // The kernel that runs has a crashkernel=; it is this system's if the first process has its root.
+        let first = machine.system.root.join("proc/1");
+        fs::create_dir_all(&first).unwrap();
+        symlink(if changed { "/".into() } else { machine.system.root.clone() }, first.join("root")).unwrap();
+        machine.does(&[AFTER_UPDATE]);
+        let expected = if changed { format!(" quiet crashkernel={NOW}") } else { " quiet".to_owned() };
+        assert_eq!(machine.words("6.1"), expected);
+    }
+}
+
+#[test]
 fn nothing_is_changed_where_that_is_forbidden_or_kdump_is_not_wanted() {
     type Spoil = fn(&Machine);
     let cases: [(&str, Spoil); 5] = [

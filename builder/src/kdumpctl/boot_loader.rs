@@ -14,7 +14,8 @@
 //! was never one is the administrator's and stays.
 //!
 //! May surprise: packages and kernels change it only where kdump.service is enabled, which is told by links alone, so that
-//! it works in a chroot. Where nothing reserves memory after the package came, it is said what does. Where SUSE's words say what the boot loader is to have, they hold on all three occasions.
+//! it works in a chroot, where the kernel that runs is not asked either. Where nothing reserves memory after the package
+//! came, it is said what does. Where SUSE's words say what the boot loader is to have, they hold on all three occasions.
 
 use super::{Machine, reset_crashkernel};
 use crate::bootloader::{self, Edit, Only, Plan, Which};
@@ -25,6 +26,7 @@ use crate::host::Tree;
 use anyhow::Context;
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// Where the defaults are kept that there have been.
@@ -91,10 +93,21 @@ fn hint(machine: &Machine, why: &str, out: &mut dyn Write) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Whether the kernel that runs was asked to reserve memory, by whatever boots it.
+/// Whether the kernel that runs was asked to reserve memory, by whatever boots it. In a chroot, the kernel is that of another
+/// system, so that only boot loaders can tell.
 fn has_word(tree: &Tree) -> bool {
+    if is_chroot(tree) {
+        return false;
+    }
     let line = tree.line("proc/cmdline").unwrap_or_default();
     line.split_whitespace().any(|word| word.starts_with("crashkernel="))
+}
+
+/// Whether the first process has another root than these files, of which /proc tells root alone.
+fn is_chroot(tree: &Tree) -> bool {
+    let of = |path: &Path| fs::metadata(path).ok().map(|root| (root.dev(), root.ino()));
+    let first = of(&tree.path("proc/1/root"));
+    first.is_some() && first != of(tree.root())
 }
 
 /// After a kernel of that release was installed.
