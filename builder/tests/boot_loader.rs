@@ -187,6 +187,22 @@ fn debians_kdump_tools_has_a_file_for_it_and_no_new_kernel_brings_that_back() {
 }
 
 #[test]
+fn on_debian_no_new_kernel_brings_back_what_was_taken_away() {
+    let machine = Machine::upgraded();
+    fs::remove_file(machine.system.root.join("etc/kdump.conf")).unwrap();
+    for (path, text) in [
+        ("etc/kdump/kdump.toml", "path = \"/var/crash\"\n"),
+        ("etc/os-release", "ID=debian\n"),
+        ("etc/default/grub", "GRUB_CMDLINE_LINUX=\"\"\n"),
+        ("etc/default/grub.d/other.cfg", ""),
+    ] {
+        machine.system.write(path, text.as_bytes()).unwrap();
+    }
+    assert_eq!(machine.does(&[FOR_KERNEL, "6.5"]), "");
+    assert!(!machine.system.root.join(GRUB).exists());
+}
+
+#[test]
 fn in_a_chroot_the_command_line_of_another_system_decides_nothing() {
     for changed in [true, false] {
         let machine = Machine::new();

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | the package came | command lines that have none get the default: on Debian those that GRUB makes for all kernels |
 //! | it was upgraded | command lines that have an older default get the new one |
-//! | a kernel was installed | its command line, if that has an older default, or none |
+//! | a kernel was installed | its command line, if that has an older default, or, but on Debian, none |
 //! | `kdumpctl start`, `rebuild` | with `KDUMP_UPDATE_BOOTLOADER` all command lines get what is asked for |
 //!
 //! Which defaults there have been on this machine is kept in [`DEFAULTS`], a line for each, the newest last. A value that
@@ -121,9 +121,9 @@ pub(super) fn for_kernel(machine: &Machine, release: &str, out: &mut dyn Write) 
     }
     let defaults = Defaults::of(machine)?;
     let mut replaced = defaults.older();
-    // The first installation has put a file for it into grub.d, be it ours or that of kdump-tools. Where that is gone,
+    // Debian's first installation has put a file for it into grub.d, be it ours or that of kdump-tools. Where that is gone,
     // somebody took it away.
-    if config.dialect != Dialect::Debian {
+    if !Facts::of(&machine.tree).distribution.is_debian() {
         replaced.push(Vec::new());
     }
     let edit = defaults.edit().only(Only::Saying(replaced));
