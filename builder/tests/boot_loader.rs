@@ -219,6 +219,21 @@ fn in_a_chroot_the_command_line_of_another_system_decides_nothing() {
 }
 
 #[test]
+fn what_could_not_be_done_is_done_as_at_first_the_next_time() {
+    let machine = Machine::new();
+    machine.enable();
+    machine.system.write("proc/cmdline", b"root=/dev/vda1\n").unwrap();
+    machine.entry("6.1", " quiet");
+    machine.system.write("etc/kdump.conf", b"what is that\n").unwrap();
+    machine.kdumpctl([AFTER_UPDATE]).0.unwrap_err();
+    assert!(!machine.system.root.join(KNOWN).exists(), "a first time that failed is over");
+    machine.system.write("etc/kdump.conf", b"path /var/crash\n").unwrap();
+    machine.does(&[AFTER_UPDATE]);
+    assert_eq!(machine.words("6.1"), format!(" quiet crashkernel={NOW}"));
+    assert_eq!(machine.text(KNOWN), format!("{NOW}\n"));
+}
+
+#[test]
 fn nothing_is_changed_where_that_is_forbidden_or_kdump_is_not_wanted() {
     type Spoil = fn(&Machine);
     let cases: [(&str, Spoil); 5] = [

@@ -8,7 +8,7 @@ use common::Machine;
 use kdump_builder::cli::Kdumpctl;
 use kdump_builder::fake::RELEASE;
 use kdump_hooks::fake::unified_image;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::io::Write;
@@ -216,9 +216,11 @@ fn what_is_reserved_beyond_the_need_is_given_back_when_that_is_asked_for() {
 fn reset_crashkernel_changes_the_boot_loader_or_shows_what_it_would_change() {
     let machine = Machine::new();
     machine.write("etc/default/grub", "GRUB_CMDLINE_LINUX=\"quiet crashkernel=auto\"\n");
+    machine.write("usr/sbin/update-grub", "");
     let said = machine.says("reset-crashkernel --dry-run 256M");
     assert!(
-        said.contains("+ GRUB_CMDLINE_LINUX=\"quiet crashkernel=256M\"\n") && said.ends_with("Nothing was changed\n")
+        said.contains("+ GRUB_CMDLINE_LINUX=\"quiet crashkernel=256M\"\nThen: update-grub\n")
+            && said.ends_with("Nothing was changed\n")
     );
     assert!(machine.read("etc/default/grub").contains("auto"));
     let said = machine.says("reset-crashkernel --kernel=ALL");
@@ -228,8 +230,18 @@ fn reset_crashkernel_changes_the_boot_loader_or_shows_what_it_would_change() {
     machine.says("start");
     let told = machine.json("reset-crashkernel auto --json");
     assert_eq!(told["changed"], true);
+    assert_eq!(told["commands"], json!([["update-grub"]]));
+    assert_eq!(told["left"], json!([]));
     let value = told["crashkernel"].as_str().unwrap().to_owned();
     assert!(value.ends_with('M') && machine.read("etc/default/grub").contains(&format!("crashkernel={value}\"")));
+    // The files say it, but whether the boot loader has heard of it only a kernel that runs with it can tell.
+    for (line, commands) in
+        [("quiet".to_owned(), json!([["update-grub"]])), (format!("crashkernel={value}"), json!([]))]
+    {
+        machine.write("proc/cmdline", &line);
+        let told = machine.json(&format!("reset-crashkernel {value} --json"));
+        assert_eq!((&told["changed"], &told["commands"]), (&json!(false), &commands));
+    }
     assert!(machine.fails("reset-crashkernel --fadump=on").contains("POWER machines"));
     assert!(machine.fails("reset-crashkernel --kernel=/boot/vmlinuz-6.1").contains("for all kernels alike"));
 }

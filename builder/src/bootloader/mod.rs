@@ -3,7 +3,7 @@
 //! In: the files of a machine, whose boot entry is meant, and an [`Edit`] of command lines. Out: a [`Plan`]: which files
 //! change and how, and which programs have to be told. Nothing is written before [`Plan::apply`], which leaves what was
 //! there before the first change of ours beside each file, with [`BACKUP`] at the end of its name, but for the entry of a
-//! new kernel, which goes with it.
+//! new kernel, which goes with it. Where a program fails, it leaves the files as they were.
 //!
 //! | file | has |
 //! |---|---|
@@ -103,6 +103,8 @@ pub struct Plan {
     pub first: Vec<Vec<String>>,
     /// Programs to run afterwards, with their arguments: the first of each list that the machine has.
     pub commands: Vec<Vec<Vec<String>>>,
+    /// Whether they are to run though no file changes: it may be that they never ran with what the files say.
+    pub again: bool,
     /// What has to be done by hand.
     pub notes: Vec<String>,
 }
@@ -187,10 +189,8 @@ impl Plan {
         for words in &self.first {
             writeln!(out, "Run: {}", shown(words))?;
         }
-        if !self.is_settled() {
-            for command in self.commands.iter().filter_map(|command| available(tree, command)) {
-                writeln!(out, "Then: {}", shown(command))?;
-            }
+        for words in self.runs(tree) {
+            writeln!(out, "Then: {}", shown(words))?;
         }
         for note in &self.notes {
             writeln!(out, "Note: {note}")?;
@@ -198,36 +198,54 @@ impl Plan {
         Ok(())
     }
 
-    /// Writes the files, then runs the programs if this is the machine.
+    /// Which of the programs are to run afterwards.
+    pub fn runs(&self, tree: &Tree) -> Vec<&[String]> {
+        match self.again || !self.is_settled() {
+            true => self.commands.iter().filter_map(|command| available(tree, command)).collect(),
+            false => Vec::new(),
+        }
+    }
+
+    /// Writes the files, then runs the programs if this is the machine. Where one of them fails, the files are what they
+    /// were, so that whoever tries again does all of it again.
     ///
     /// # Errors
-    /// A file cannot be written; those before it have been. A program fails.
+    /// A file cannot be written, or a program fails.
     pub fn apply(&self, tree: &Tree) -> anyhow::Result<()> {
-        for change in &self.changes {
-            write(tree, change, !self.fresh).with_context(|| format!("cannot change {}", change.path.display()))?;
-        }
-        for words in &self.first {
-            match tree.is_this_machine() {
-                true => run(words)?,
-                false => log::warn!("these are not the files of this machine; run there: {}", shown(words)),
+        self.apply_with(tree, &|words| match tree.is_this_machine() {
+            true => run(words),
+            false => {
+                log::warn!("these are not the files of this machine; run there: {}", shown(words));
+                Ok(())
             }
-        }
-        if self.is_settled() {
-            return Ok(());
-        }
-        for command in &self.commands {
-            let Some(words) = available(tree, command) else {
+        })
+    }
+
+    fn apply_with(&self, tree: &Tree, run: &dyn Fn(&[String]) -> anyhow::Result<()>) -> anyhow::Result<()> {
+        let mut written = Vec::new();
+        let done = self.changes.iter().try_for_each(|change| {
+            let copy = write(tree, change, !self.fresh);
+            written.push((change, copy.with_context(|| format!("cannot change {}", change.path.display()))?));
+            Ok(())
+        });
+        done.and_then(|()| self.tell(tree, run)).inspect_err(|_| {
+            for (change, copy) in written.iter().rev() {
+                if let Err(error) = put_back(tree, change, copy.as_deref()) {
+                    log::warn!("{error:#}");
+                }
+            }
+        })
+    }
+
+    fn tell(&self, tree: &Tree, run: &dyn Fn(&[String]) -> anyhow::Result<()>) -> anyhow::Result<()> {
+        self.first.iter().try_for_each(|words| run(words))?;
+        if self.again || !self.is_settled() {
+            for command in self.commands.iter().filter(|command| available(tree, command).is_none()) {
                 let names: Vec<&str> = command.iter().filter_map(|words| Some(words.first()?.as_str())).collect();
                 log::warn!("the boot loader has to be told by its own program, and {} is not here", names.join(" or "));
-                continue;
-            };
-            if !tree.is_this_machine() {
-                log::warn!("these are not the files of this machine; run there: {}", shown(words));
-                continue;
             }
-            run(words)?;
         }
-        Ok(())
+        self.runs(tree).into_iter().try_for_each(run)
     }
 
     /// Whether there is nothing to do.
@@ -238,9 +256,14 @@ impl Plan {
 
 fn run(words: &[String]) -> anyhow::Result<()> {
     let Some((program, arguments)) = words.split_first() else { return Ok(()) };
-    let status = Command::new(program).args(arguments).status().with_context(|| format!("cannot run {program}"))?;
+    // What it says is for people; our stdout may be read by a program.
+    let status = Command::new(program).args(arguments).stdout(std::io::stderr()).status();
+    let status = status.with_context(|| format!("cannot run {program}"))?;
     if !status.success() {
-        bail!("`{}` ended with {status}; what was there before is in the files *.{BACKUP}", shown(words));
+        bail!(
+            "`{}` ended with {status}; see to what it says, then try again; what was written before is put back",
+            shown(words)
+        );
     }
     Ok(())
 }
@@ -252,24 +275,23 @@ fn shown(words: &[String]) -> String {
 }
 
 /// The first alternative whose program the machine has.
-fn available<'a>(tree: &Tree, command: &'a [Vec<String>]) -> Option<&'a Vec<String>> {
+fn available<'a>(tree: &Tree, command: &'a [Vec<String>]) -> Option<&'a [String]> {
     let has = |name: &str| ["usr/sbin", "usr/bin", "sbin", "bin"].iter().any(|dir| tree.path(dir).join(name).is_file());
-    command.iter().find(|words| words.first().is_some_and(|program| has(program)))
+    command.iter().find(|words| words.first().is_some_and(|program| has(program))).map(Vec::as_slice)
 }
 
-/// Replaces a file in one motion, with its old self beside it if there is to be a copy.
-fn write(tree: &Tree, change: &Change, copy: bool) -> anyhow::Result<()> {
+/// Replaces a file in one motion, with its old self beside it if there is to be a copy: where that is, if it was made.
+fn write(tree: &Tree, change: &Change, copy: bool) -> anyhow::Result<Option<PathBuf>> {
     let path = match &change.before {
         Some(_) => tree.resolve(&change.path)?,
         None => tree.path(&change.path),
     };
     let folder = path.parent().context("it is in no folder")?;
-    let mut mode = 0o644;
+    let (mut mode, mut kept) = (0o644, None);
     if let Some(before) = &change.before {
         mode = fs::metadata(&path)?.permissions().mode() & 0o7777;
-        if copy {
-            keep(&path.with_added_extension(BACKUP), before, mode)?;
-        }
+        let backup = path.with_added_extension(BACKUP);
+        kept = (copy && keep(&backup, before, mode)?).then_some(backup);
     } else {
         fs::create_dir_all(folder)?;
     }
@@ -279,21 +301,37 @@ fn write(tree: &Tree, change: &Change, copy: bool) -> anyhow::Result<()> {
     new.as_file().sync_all()?;
     new.persist(&path)?;
     fs::File::open(folder)?.sync_all()?;
-    Ok(())
+    Ok(kept)
+}
+
+/// Undoes a change, and takes the copy away that was made for it.
+fn put_back(tree: &Tree, change: &Change, copy: Option<&Path>) -> anyhow::Result<()> {
+    let Change { path, before, after } = change;
+    match before {
+        Some(before) => {
+            let back = Change { path: path.clone(), before: Some(after.clone()), after: before.clone() };
+            write(tree, &back, false).map(drop)
+        }
+        None => fs::remove_file(tree.path(path)).map_err(Into::into),
+    }
+    .and_then(|()| copy.map_or(Ok(()), fs::remove_file).map_err(Into::into))
+    .with_context(|| format!("cannot put back what was in {}; see to it", path.display()))
 }
 
 /// Keeps a copy of what was there. One that is there already stays: it has what was there before any change of ours.
-fn keep(backup: &Path, before: &str, mode: u32) -> anyhow::Result<()> {
+/// Whether it was made.
+fn keep(backup: &Path, before: &str, mode: u32) -> anyhow::Result<bool> {
     let opened = fs::File::options().write(true).create_new(true).mode(mode).open(backup);
     let kept = match opened {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(false),
         opened => opened.and_then(|mut file| {
             file.write_all(before.as_bytes())?;
             file.set_permissions(fs::Permissions::from_mode(mode))?;
             file.sync_all()
         }),
     };
-    kept.with_context(|| format!("cannot keep a copy as {}", backup.display()))
+    kept.with_context(|| format!("cannot keep a copy as {}", backup.display()))?;
+    Ok(true)
 }
 
 #[cfg(test)]
@@ -335,6 +373,49 @@ mod tests {
         super::plan(&tree, &Which::All, &crashkernel("300M")).unwrap().apply(&tree).unwrap();
         let kept = fs::read_to_string(tree.path("etc/default/grub.before-kdump")).unwrap();
         assert_eq!(kept, "GRUB_CMDLINE_LINUX=\"quiet\"\n", "the copy is of what was there before any change");
+    }
+
+    #[test]
+    fn where_a_program_fails_the_files_are_what_they_were_and_all_is_done_again() {
+        let grub = "GRUB_CMDLINE_LINUX=\"crashkernel=1M\"\n";
+        for (files, made) in [
+            (&[("etc/default/grub", grub), ("usr/sbin/update-grub", "")][..], "etc/default/grub"),
+            (
+                &[("etc/default/grub", ""), ("etc/default/grub.d/a.cfg", ""), ("usr/sbin/update-grub", "")],
+                "etc/default/grub.d/kdump-rs.cfg",
+            ),
+        ] {
+            let (_dir, tree) = tree(files);
+            let before = fs::read_to_string(tree.path(made)).ok();
+            for fails in [true, true, false] {
+                let mut plan = plan(&tree, &Which::All, &crashkernel("256M")).unwrap();
+                assert_eq!(plan.changes.len(), 1, "{made}");
+                let said = fs::read_to_string(tree.path(made)).ok();
+                let ran = std::cell::RefCell::new(Vec::new());
+                let run = |words: &[String]| {
+                    ran.borrow_mut().push(shown(words));
+                    assert!(fs::read_to_string(tree.path(made)).unwrap().contains("=256M"), "it is told too early");
+                    if fails { bail!("no room") } else { Ok(()) }
+                };
+                assert_eq!(plan.apply_with(&tree, &run).is_err(), fails);
+                assert_eq!(*ran.borrow(), ["update-grub"]);
+                assert_eq!(fs::read_to_string(tree.path(made)).ok() == said, fails, "{made}");
+                assert_eq!(said, before);
+                // The copy is of what was there, or there is none.
+                let copy = fs::read_to_string(tree.path(format!("{made}.{BACKUP}"))).ok();
+                assert_eq!(copy, before.clone().filter(|_| !fails));
+                // One that is settled is told again on demand alone.
+                ran.borrow_mut().clear();
+                if !fails {
+                    plan = super::plan(&tree, &Which::All, &crashkernel("256M")).unwrap();
+                    plan.apply_with(&tree, &run).unwrap();
+                    assert!(plan.is_settled() && ran.borrow().is_empty());
+                    plan.again = true;
+                    plan.apply_with(&tree, &run).unwrap();
+                    assert_eq!(*ran.borrow(), ["update-grub"]);
+                }
+            }
+        }
     }
 
     #[test]

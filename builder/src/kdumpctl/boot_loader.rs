@@ -40,7 +40,12 @@ const LESS: u64 = 4 << 20;
 /// After the package was installed or upgraded.
 pub(super) fn after_update(machine: &Machine, out: &mut dyn Write) -> anyhow::Result<()> {
     let defaults = Defaults::of(machine)?;
-    defaults.remember(&machine.tree)?;
+    bring_up_to_date(machine, &defaults, out)?;
+    // Not before it is done: what failed is tried again the next time, and the first time is still the first.
+    defaults.remember(&machine.tree)
+}
+
+fn bring_up_to_date(machine: &Machine, defaults: &Defaults, out: &mut dyn Write) -> anyhow::Result<()> {
     let config = Config::read(&machine.files)?;
     if !may_change(&machine.tree, &config) {
         if defaults.all.is_empty() {
@@ -52,7 +57,7 @@ pub(super) fn after_update(machine: &Machine, out: &mut dyn Write) -> anyhow::Re
         return asked_for(machine, &config, out);
     }
     if defaults.all.is_empty() {
-        return at_first(machine, &defaults, out);
+        return at_first(machine, defaults, out);
     }
     let older = defaults.older();
     if older.is_empty() {

@@ -8,6 +8,7 @@ use crate::bootloader::{self, Edit, Plan, Which};
 use crate::cli::{Reset, Way};
 use crate::config::{Config, Given};
 use crate::crashkernel::{Arch, Crashkernel, Facts, Value, default_value, mib};
+use crate::host::Tree;
 use crate::{estimate, inspect};
 use anyhow::{Context, bail};
 use serde_json::json;
@@ -32,13 +33,15 @@ pub(super) fn run(machine: &Machine, what: &Reset, out: &mut dyn Write) -> anyho
     }
     edit = edit.set("crashkernel", &value.on_command_line());
     let which = Which::typed(what.kernel.as_deref(), tree)?;
-    let plan = bootloader::plan(tree, &which, &edit)?;
+    let mut plan = bootloader::plan(tree, &which, &edit)?;
+    // Files may say what no program of the boot loader has heard of yet. Who asks for it by name wants it in force.
+    plan.again = !is_in_force(machine, &value);
     if !what.dry_run {
         let _lock = lock::take(tree, &mut std::io::stderr())?;
         plan.apply(tree)?;
     }
     match what.how.json {
-        true => writeln!(out, "{:#}", told(&value, &plan, what.dry_run))?,
+        true => writeln!(out, "{:#}", told(tree, &value, &plan, what.dry_run))?,
         false => {
             plan.show(tree, out)?;
             say(machine, &value, &plan, what, out)?;
@@ -56,25 +59,32 @@ pub(super) fn run(machine: &Machine, what: &Reset, out: &mut dyn Write) -> anyho
     Ok(())
 }
 
-fn say(machine: &Machine, value: &Crashkernel, plan: &Plan, what: &Reset, out: &mut dyn Write) -> anyhow::Result<()> {
+/// Whether the kernel that runs was given this value.
+fn is_in_force(machine: &Machine, value: &Crashkernel) -> bool {
     let line = machine.tree.line("proc/cmdline").unwrap_or_default();
-    let now = Crashkernel::of_command_line(&line).ok().flatten();
+    Crashkernel::of_command_line(&line).ok().flatten().as_ref() == Some(value)
+}
+
+fn say(machine: &Machine, value: &Crashkernel, plan: &Plan, what: &Reset, out: &mut dyn Write) -> anyhow::Result<()> {
     match (what.dry_run, plan.is_settled()) {
         (true, _) => writeln!(out, "Nothing was changed")?,
-        (false, true) if now.as_ref() == Some(value) => writeln!(out, "crashkernel={value} is in force already")?,
+        (false, true) if is_in_force(machine, value) => writeln!(out, "crashkernel={value} is in force already")?,
         (false, _) => writeln!(out, "crashkernel={value} is in force after a reboot")?,
     }
     Ok(())
 }
 
-fn told(value: &Crashkernel, plan: &Plan, dry_run: bool) -> serde_json::Value {
+fn told(tree: &Tree, value: &Crashkernel, plan: &Plan, dry_run: bool) -> serde_json::Value {
     let changes = plan
         .changes
         .iter()
         .map(|change| json!({ "path": change.path, "before": change.before, "after": change.after }));
+    // In the order in which they run.
+    let commands: Vec<&[String]> = plan.first.iter().map(Vec::as_slice).chain(plan.runs(tree)).collect();
     json!({
         "crashkernel": value.to_string(), "changed": !dry_run && !plan.is_settled(),
-        "changes": changes.collect::<Vec<_>>(), "settled": plan.settled, "commands": plan.first, "notes": plan.notes,
+        "changes": changes.collect::<Vec<_>>(), "settled": plan.settled, "left": plan.left, "commands": commands,
+        "notes": plan.notes,
     })
 }
 
