@@ -21,11 +21,20 @@ const SHIPPED: &str = "usr/lib/kernel/cmdline";
 /// Where unified kernel images are; they hold their command lines themselves.
 const UNIFIED: [&str; 3] = ["boot/EFI/Linux", "efi/EFI/Linux", "boot/efi/EFI/Linux"];
 
+/// Where systemd-boot has the firmware keep what was chosen.
+const CHOSEN: &str = "sys/firmware/efi/efivars/LoaderEntryDefault-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
+/// Where GRUB keeps it.
+const GRUBENV: [&str; 2] = ["boot/grub2/grubenv", "boot/grub/grubenv"];
+
 /// Whether there was anything that is meant.
 pub(super) fn plan(tree: &Tree, which: &Which, edit: &Edit, plan: &mut Plan) -> anyhow::Result<bool> {
     let entries = entries(tree)?;
-    let grubby = tree.path("usr/sbin/grubby").is_file();
+    let grubby = has_grubby(tree);
     let mut found = false;
+    if grubby && *which == Which::Default {
+        found = true;
+        tell_grubby(plan, "DEFAULT", edit);
+    }
     for (path, text) in entries.iter().filter(|(_, text)| has_command_line(text)) {
         let linux = ["linux", "efi", "uki"].iter().find_map(|key| field(text, key)).unwrap_or_default();
         if !which.means(linux, field(text, "version")) {
@@ -40,7 +49,8 @@ pub(super) fn plan(tree: &Tree, which: &Which, edit: &Edit, plan: &mut Plan) -> 
         let after = edited(text, edit);
         plan.fresh = matches!(which, Which::New(_));
         match grubby && after != *text {
-            true => tell_grubby(plan, linux, edit),
+            true if linux.starts_with("/boot") => tell_grubby(plan, linux, edit),
+            true => tell_grubby(plan, &format!("/boot{linux}"), edit),
             false => plan.change(path, Some(text.clone()), after),
         }
     }
@@ -110,8 +120,44 @@ pub(super) fn any(tree: &Tree) -> bool {
     FOLDERS.iter().any(|folder| !conf_like(tree, folder, "conf").is_empty())
 }
 
-fn tell_grubby(plan: &mut Plan, linux: &str, edit: &Edit) {
-    let kernel = if linux.starts_with("/boot") { linux.to_owned() } else { format!("/boot{linux}") };
+/// Whether grubby is there, and with it the habits of RHEL.
+pub(super) fn has_grubby(tree: &Tree) -> bool {
+    tree.path("usr/sbin/grubby").is_file()
+}
+
+/// The kernel of the entry that the boot loader takes if nobody chooses, where something names it.
+pub(super) fn default(tree: &Tree) -> anyhow::Result<Option<String>> {
+    // systemd-boot: what the firmware keeps for it comes before what is in its file. Two bytes are a letter, behind four.
+    let kept = fs::read(tree.path(CHOSEN)).ok();
+    let kept = kept.and_then(|bytes| {
+        let letters = bytes.get(4..)?.chunks_exact(2).map(|two| u16::from_le_bytes([two[0], two[1]]));
+        String::from_utf16(&letters.take_while(|letter| *letter != 0).collect::<Vec<_>>()).ok()
+    });
+    let own = FOLDERS.map(|folder| folder.replace("entries", "loader.conf"));
+    let own = own.iter().filter_map(|file| tree.line(file)).find_map(|text| field(&text, "default").map(str::to_owned));
+    // GRUB's file is filled up with marks.
+    let saved = GRUBENV.iter().filter_map(|file| tree.line(file)).find_map(|text| {
+        let id = text.lines().find_map(|line| line.strip_prefix("saved_entry="));
+        id.map(|id| format!("{id}.conf"))
+    });
+    let Some(id) = kept.or(own).or(saved) else { return Ok(None) };
+    let is_it = |(path, _): &&(PathBuf, String)| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        match id.split_once('*') {
+            Some((start, end)) => name.strip_prefix(start).is_some_and(|rest| rest.ends_with(end)),
+            None => name == id || name.strip_suffix(".conf") == Some(&id),
+        }
+    };
+    let entries = entries(tree)?;
+    let mut named = entries.iter().filter(is_it);
+    // Of several, it is the loader's own order that decides.
+    Ok(match (named.next(), named.next()) {
+        (Some((_, text)), None) => field(text, "linux").map(str::to_owned),
+        _ => None,
+    })
+}
+
+fn tell_grubby(plan: &mut Plan, kernel: &str, edit: &Edit) {
     let mut words = vec!["grubby".to_owned(), format!("--update-kernel={kernel}")];
     words.push(format!("--remove-args={}", edit.names().collect::<Vec<_>>().join(" ")));
     let added: Vec<&str> = edit.added().collect();
@@ -293,6 +339,58 @@ mod tests {
         let settled = FEDORA.replace("1G-:192M", "256M");
         let plan = changed(&[("boot/loader/entries/a.conf", &settled), ("usr/sbin/grubby", "")], &Which::All);
         assert!(plan.is_settled(), "{plan:?}");
+    }
+
+    #[test]
+    fn where_grubby_is_it_knows_the_default_entry_and_the_kernel_that_runs_is_meant_by_nothing() {
+        let files = [("boot/loader/entries/a.conf", FEDORA), ("usr/sbin/grubby", "")];
+        let release = || Ok("6.12".to_owned());
+        let (_dir, tree) = tree(&files);
+        let which = Which::typed(Some("DEFAULT"), release, &tree).unwrap();
+        let line = "grubby --update-kernel=DEFAULT --remove-args=crashkernel --args=crashkernel=256M";
+        assert_eq!(
+            super::super::plan(&tree, &which, &crashkernel("256M")).unwrap().first,
+            [line.split(' ').map(str::to_owned).collect::<Vec<_>>()]
+        );
+        let which = Which::typed(None, release, &tree).unwrap();
+        assert_eq!(super::super::plan(&tree, &which, &crashkernel("256M")).unwrap().first.len(), 1);
+        let which = Which::typed(None, || Ok("6.13".to_owned()), &tree).unwrap();
+        let error = super::super::plan(&tree, &which, &crashkernel("256M")).unwrap_err().to_string();
+        assert_eq!(error, "no boot entry is for kernel 6.13; name the kernel of one, or ALL");
+    }
+
+    #[test]
+    fn the_default_entry_is_the_one_that_the_boot_loader_names() {
+        let entry = |path, text| (path, text);
+        let both = [
+            entry("boot/loader/entries/a-6.1.conf", "linux /vmlinuz-6.1\noptions quiet\n"),
+            entry("boot/loader/entries/a-6.2.conf", "linux /vmlinuz-6.2\noptions quiet\n"),
+        ];
+        let chosen = "\u{7}\0\0\0a\0-\x006\0.\x002\0.\0c\0o\0n\0f\0\0\0";
+        for (more, expected) in [
+            (&[("boot/grub2/grubenv", "# GRUB\nsaved_entry=a-6.2\nboot_success=1\n####")][..], Some("a-6.2")),
+            (&[("boot/loader/loader.conf", "timeout 3\ndefault a-6.1.conf\n")], Some("a-6.1")),
+            (&[("boot/loader/loader.conf", "default a-*1.conf\n")], Some("a-6.1")),
+            (&[("boot/loader/loader.conf", "default a-6.1.conf\n"), (CHOSEN, chosen)], Some("a-6.2")),
+            (&[("boot/loader/loader.conf", "default *\n")], None),
+            (&[("boot/loader/loader.conf", "default gone.conf\n")], None),
+            (&[("boot/grub2/grubenv", "saved_entry=0\n")], None),
+            (&[], None),
+        ] {
+            let (_dir, tree) = tree(&[&both, more].concat());
+            let which = Which::typed(Some("DEFAULT"), || Ok(String::new()), &tree).unwrap();
+            let plan = super::super::plan(&tree, &which, &crashkernel("256M"));
+            match expected {
+                Some(name) => {
+                    let [change] = &plan.unwrap().changes[..] else { panic!("{more:?}") };
+                    assert_eq!(change.path, Path::new("/boot/loader/entries").join(format!("{name}.conf")), "{more:?}");
+                }
+                None => {
+                    let error = plan.unwrap_err().to_string();
+                    assert!(error.starts_with("nothing says which boot entry is the default"), "{error}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -29,7 +29,9 @@ pub(super) fn plan(tree: &Tree, which: &Which, edit: &Edit, entries: bool, plan:
     }
     match which {
         Which::All => {}
-        Which::Kernel(_) if entries => return Ok(false),
+        Which::Kernel(_) | Which::Release(_) if entries => return Ok(false),
+        // It is there, but nobody knows which.
+        Which::Default if entries || super::entries::any(tree) => return Ok(false),
         // What is for all kernels alike is for a new one, too, unless kernels have entries; then it gets one.
         Which::New(_) if super::entries::any(tree) => return Ok(false),
         Which::New(_) => {}
@@ -37,6 +39,10 @@ pub(super) fn plan(tree: &Tree, which: &Which, edit: &Edit, entries: bool, plan:
             "/{MAIN} is for all kernels alike, and {} has no boot entry of its own; leave --kernel out",
             kernel.display()
         ),
+        Which::Release(release) => {
+            bail!("/{MAIN} is for all kernels alike, and {release} has no boot entry of its own; write --kernel=ALL")
+        }
+        Which::Default => bail!("/{MAIN} is for all kernels alike, the default one included; leave --kernel out"),
     }
     let mut names = vec![MAIN.to_owned()];
     let folder = fs::read_dir(tree.path(FOLDER)).into_iter().flatten().flatten();

@@ -22,7 +22,7 @@ mod zipl;
 
 pub use edit::{Edit, Only};
 
-use crate::host::{Tree, kernel::running_release};
+use crate::host::Tree;
 use anyhow::{Context, bail};
 use std::fs;
 use std::io::Write;
@@ -38,21 +38,33 @@ pub const BACKUP: &str = "before-kdump";
 pub enum Which {
     /// Those of all installed kernels, and of those to come.
     All,
-    /// That of the kernel with this path, or of this release.
+    /// The one that the boot loader takes if nobody chooses.
+    Default,
+    /// That of the kernel with this path.
     Kernel(PathBuf),
+    /// That of the kernel of this release.
+    Release(String),
     /// That of a kernel of this release, which was just installed. Where all have one for all alike, it is that.
     New(String),
 }
 
 impl Which {
-    /// What `--kernel` says.
+    /// What `--kernel` says. Without it, all are meant, but where grubby is, that of `release`, as RHEL has it.
     ///
     /// # Errors
-    /// `DEFAULT`, and the running kernel is not known.
-    pub fn typed(text: Option<&str>, tree: &Tree) -> anyhow::Result<Which> {
+    /// `release` is not known, or files that say which entry is the default cannot be read.
+    pub fn typed(
+        text: Option<&str>,
+        release: impl FnOnce() -> anyhow::Result<String>,
+        tree: &Tree,
+    ) -> anyhow::Result<Which> {
         Ok(match text {
+            None if entries::has_grubby(tree) => Which::Release(release()?),
             None | Some("ALL") => Which::All,
-            Some("DEFAULT") => Which::Kernel(format!("/boot/vmlinuz-{}", running_release(tree)?).into()),
+            Some("DEFAULT") => match zipl::default(tree)?.or(entries::default(tree)?) {
+                Some(linux) if !entries::has_grubby(tree) => Which::Kernel(linux.into()),
+                _ => Which::Default,
+            },
             Some(path) => Which::Kernel(path.into()),
         })
     }
@@ -62,7 +74,8 @@ impl Which {
     fn means(&self, linux: &str, version: Option<&str>) -> bool {
         let path = match self {
             Which::All => return true,
-            Which::New(release) => {
+            Which::Default => return false,
+            Which::New(release) | Which::Release(release) => {
                 let file = format!("vmlinuz-{release}");
                 return version == Some(release) || linux.split('/').any(|part| part == release || part == file);
             }
@@ -136,6 +149,11 @@ pub fn plan(tree: &Tree, which: &Which, edit: &Edit) -> anyhow::Result<Plan> {
                 by_hand.join(" ")
             ),
             Which::New(_) => plan.notes.push("the new kernel has no boot entry yet".to_owned()),
+            Which::Default => bail!(
+                "nothing says which boot entry is the default: neither grubenv nor loader.conf nor the firmware; name its \
+                 kernel with --kernel=PATH"
+            ),
+            Which::Release(release) => bail!("no boot entry is for kernel {release}; name the kernel of one, or ALL"),
             Which::Kernel(kernel) => bail!("no boot entry is for {}; name the kernel of one, or ALL", kernel.display()),
         }
     }

@@ -43,6 +43,21 @@ pub(super) fn plan(tree: &Tree, which: &Which, edit: &Edit, plan: &mut Plan) -> 
     Ok(found)
 }
 
+/// The kernel of the section that is booted if nobody chooses, where there is one.
+pub(super) fn default(tree: &Tree) -> anyhow::Result<Option<String>> {
+    if !tree.path(FILE).is_file() {
+        return Ok(None);
+    }
+    let text = String::from_utf8_lossy(&tree.read(Path::new(FILE))?).into_owned();
+    let sections = sections(&text);
+    let is_called =
+        |section: &Vec<&str>, name: &str| section.first().is_some_and(|line| line.trim() == format!("[{name}]"));
+    let named = sections.iter().find(|section| is_called(section, "defaultboot"));
+    let name = named.and_then(|section| section.iter().find_map(|line| value(line, "default")));
+    let section = name.and_then(|name| sections.iter().find(|section| is_called(section, name)));
+    Ok(section.and_then(|section| section.iter().find_map(|line| value(line, "image"))).map(str::to_owned))
+}
+
 /// What comes before the first section, and the sections, as lines.
 fn sections(text: &str) -> Vec<Vec<&str>> {
     let mut sections: Vec<Vec<&str>> = vec![Vec::new()];
@@ -100,5 +115,7 @@ mod tests {
         assert_eq!(all.commands, [[["zipl".to_owned()]]]);
         let one = plan(&tree, &Which::Kernel("/boot/vmlinuz-6.1".into()), &crashkernel("256M")).unwrap();
         assert_eq!(one.changes[0].after, TEXT.replace("=1M", "=256M"));
+        let default = Which::typed(Some("DEFAULT"), || Ok(String::new()), &tree).unwrap();
+        assert_eq!(default, Which::Kernel("/boot/vmlinuz-6.1".into()));
     }
 }

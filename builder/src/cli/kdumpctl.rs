@@ -200,7 +200,8 @@ pub struct Reset {
     /// `get-default-crashkernel`]
     #[arg(value_name = "VALUE", value_parser = crashkernel)]
     pub value: Option<Crashkernel>,
-    /// Whose boot entry: the path of a kernel, DEFAULT for that of the running one, or ALL [default: all that are installed]
+    /// Whose boot entry: the path of a kernel, DEFAULT for the boot loader's default entry, or ALL [default: all that are
+    /// installed; where grubby is, that of KDUMP_KERNELVER, else of the kernel that runs]
     #[arg(long, value_name = "PATH|ALL|DEFAULT")]
     pub kernel: Option<String>,
     /// Of POWER machines alone: on, off or nocma

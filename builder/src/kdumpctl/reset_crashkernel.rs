@@ -3,12 +3,12 @@
 //! In: a value, else the distribution's default; whose boot entry. Out: changed boot loader files with copies beside them,
 //! or what would be changed.
 
-use super::{Machine, kernel, lock, status};
+use super::{Machine, kernel, kernel_file, lock, status};
 use crate::bootloader::{self, Edit, Plan, Which};
 use crate::cli::{Reset, Way};
 use crate::config::{Config, Given};
 use crate::crashkernel::{Arch, Crashkernel, Facts, Value, default_value, mib};
-use crate::host::Tree;
+use crate::host::{Tree, kernel::running_release};
 use crate::{estimate, inspect};
 use anyhow::{Context, bail};
 use serde_json::json;
@@ -32,7 +32,7 @@ pub(super) fn run(machine: &Machine, what: &Reset, out: &mut dyn Write) -> anyho
         log::warn!("with {} MiB of memory, this machine reserves nothing by crashkernel={value}", mib(facts.memory));
     }
     edit = edit.set("crashkernel", &value.on_command_line());
-    let which = Which::typed(what.kernel.as_deref(), tree)?;
+    let which = Which::typed(what.kernel.as_deref(), || captured(machine), tree)?;
     let mut plan = bootloader::plan(tree, &which, &edit)?;
     // Files may say what no program of the boot loader has heard of yet. Who asks for it by name wants it in force.
     plan.again = !is_in_force(machine, &value);
@@ -102,6 +102,13 @@ fn fadump(how: Option<&str>, facts: &Facts, edit: &mut Edit) -> anyhow::Result<W
     let way = if words.is_empty() { Way::Kdump } else { Way::Fadump };
     *edit = std::mem::take(edit).set("fadump", &words);
     Ok(way)
+}
+
+/// The release of the kernel for which there is a capture kernel: what `KDUMP_KERNELVER` names, else the one that runs.
+fn captured(machine: &Machine) -> anyhow::Result<String> {
+    let config = Config::read(&machine.files).ok();
+    let named = config.map_or(Ok(None), |config| kernel_file::release(&machine.tree, &config.system))?;
+    named.map_or_else(|| running_release(&machine.tree), Ok)
 }
 
 /// What SUSE's `KDUMP_CRASHKERNEL` says, if it says something. A machine that is not configured has a default all the same.
