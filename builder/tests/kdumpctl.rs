@@ -4,6 +4,7 @@
 mod common;
 
 use common::Machine;
+use kdump_builder::config::{Config, Files};
 use kdump_builder::fake::{FakeSystem, RELEASE};
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
@@ -261,4 +262,27 @@ fn the_image_goes_where_it_can_be_written_and_the_kernel_is_found_by_its_configu
     machine.run("start").0.unwrap();
     assert!(machine.kexec.journal.borrow()[0].starts_with("load other "));
     assert!(machine.system.root.join(format!("opt/kernels/initramfs-{RELEASE}kdump.img")).is_file());
+}
+
+#[test]
+fn a_machine_whose_configuration_went_with_another_package_has_the_default() {
+    let machine = Machine::new();
+    let root = &machine.system.root;
+    fs::remove_file(root.join("etc/kdump.conf")).unwrap();
+    let read = || Config::read(&Files::new(root, None, None));
+    let error = read().unwrap_err().to_string();
+    assert!(error.contains("there is no configuration"), "{error}");
+    machine.system.write("usr/share/kdump/kdump.toml", b"path = \"/srv/crash\"\n").unwrap();
+    let (result, said) = machine.kdumpctl(["config", "show"]);
+    result.unwrap();
+    assert!(said.contains("/srv/crash"), "{said}");
+    let config = read().unwrap();
+    let [warning] = &config.warnings[..] else { panic!("{:?}", config.warnings) };
+    assert!(
+        warning.contains("usr/share/kdump/kdump.toml holds") && warning.contains("/etc/kdump/kdump.toml"),
+        "{warning}"
+    );
+    // Whatever is configured, be it as all defaults, takes its place.
+    machine.system.write("etc/kdump.conf", b"path /other\n").unwrap();
+    assert!(machine.kdumpctl(["config", "show"]).1.contains("/other"));
 }

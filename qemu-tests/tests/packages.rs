@@ -51,6 +51,7 @@ fn files(folder: &Path) -> Result<Vec<String>> {
 }
 
 const WANTED: &str = "/etc/systemd/system/multi-user.target.wants/kdump.service";
+const UNIT: &str = "/usr/lib/systemd/system/kdump.service";
 const PATCHING: [&str; 2] = [
     "/etc/systemd/system/multi-user.target.wants/kpatch.service",
     "/etc/systemd/system/multi-user.target.wants/kpatch-booted.service",
@@ -212,6 +213,24 @@ fn build(tree: &Path, deb: &Path) -> Result<()> {
         .map(drop)
 }
 
+/// A package that takes the place of ours, with a kdump.service of its own that is enabled, as all of them have.
+fn successor() -> Result<PathBuf> {
+    let folder = folders::qemu().join("runs/successor");
+    folders::fresh(&folder)?;
+    let spec = folder.join("successor.spec");
+    let text = format!(
+        "Name: successor\nVersion: 1\nRelease: 1\nSummary: Another kdump\nLicense: MIT\nBuildArch: noarch\n\
+         Obsoletes: kdump-rs\n%description\nAnother kdump.\n%install\nmkdir -p %{{buildroot}}/usr/lib/systemd/system\n\
+         printf '[Unit]\\nDescription=successor\\n[Service]\\nExecStart=/bin/true\\n[Install]\\n\
+         WantedBy=multi-user.target\\n' > %{{buildroot}}{UNIT}\n\
+         %post\nsystemctl --no-reload preset kdump.service\n%files\n{UNIT}\n"
+    );
+    fs::write(&spec, text)?;
+    let define = format!("_topdir {}", folder.display());
+    tools::run(tools::command("rpmbuild").args(["-bb", "--define", &define]).arg(&spec))?;
+    Ok(folder.join("RPMS/noarch/successor-1-1.noarch.rpm"))
+}
+
 /// Files that only one of the two has.
 const OF_ONE_KIND: [&str; 6] = [
     "/etc/kernel/",
@@ -245,6 +264,15 @@ fn the_rpm_has_the_same_files_is_installed_and_erased_and_no_script_is_faulty() 
         tools::text(&mut command)
     };
     let file = rpm.to_string_lossy();
+    // As the package that this one takes the place of leaves it, when both are handled in one go.
+    system.write("/etc/sysconfig/kdump.rpmsave", "KDUMP_COMMANDLINE_APPEND=\"own=1\"\n")?;
+    handle(&["--install", &file])?;
+    ensure!(!system.has(CONFIG) && system.has("/etc/kdump.conf"), "the configuration from before is lost");
+    ensure!(system.text("/etc/sysconfig/kdump")?.contains("own=1"), "the variables from before are lost");
+    handle(&["--erase", "kdump-rs"])?;
+    for file in ["/etc/kdump.conf", "/etc/sysconfig/kdump", "/etc/sysconfig/kdump.rpmsave"] {
+        fs::remove_file(system.path(file))?;
+    }
     handle(&["--install", &file])?;
     ensure!(system.has(WANTED) && system.has(CONFIG) && system.has("/usr/bin/lsinitrd"), "it is not set up");
     ensure!(handle(&["--verify", "kdump-rs"])?.is_empty(), "files are not as they are in the package");
@@ -272,6 +300,13 @@ fn the_rpm_has_the_same_files_is_installed_and_erased_and_no_script_is_faulty() 
         ensure!(!system.has(gone), "{gone} is left");
     }
     ensure!(system.has(CONFIG) && system.has(DUMP), "the administrator's own is lost");
+
+    // Another package takes the place of this one, in one go: it comes first, then this one goes.
+    handle(&["--install", &file])?;
+    ensure!(system.has(WANTED), "it is not enabled");
+    handle(&["--upgrade", &successor()?.to_string_lossy()])?;
+    ensure!(!system.has("/usr/bin/mkdumprd") && system.text(UNIT)?.contains("successor"), "it is still there");
+    ensure!(system.has(WANTED), "the other package's kdump.service is disabled");
     fs::remove_dir_all(system.path("/")).context("unable to remove the system")?;
 
     let dist = folders::workspace().join("builder/dist");

@@ -12,6 +12,9 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+/// A `kdump.toml` that says what holds where nobody has said anything.
+const SHIPPED: &str = "usr/share/kdump/kdump.toml";
+
 /// Whose files a machine has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Dialect {
@@ -106,6 +109,15 @@ impl Files {
             );
         }
         Ok(texts)
+    }
+
+    /// What the package brings as a default, where there is nothing else and nothing is named.
+    pub(super) fn shipped(&self, texts: &Texts) -> anyhow::Result<Option<(PathBuf, String)>> {
+        if texts.conf.is_some() || texts.sysconfig.is_some() || texts.debian.is_some() || self.native.is_none() {
+            return Ok(None);
+        }
+        let path = self.root.join(SHIPPED);
+        Ok(read_text(&path)?.map(|text| (path, text)))
     }
 
     /// The dialect of the machine, if no native configuration is there.

@@ -103,6 +103,15 @@ impl Config {
             return Config::with_native(path, &text, files, complaints);
         }
         let texts = files.texts()?;
+        if let Some((path, text)) = files.shipped(&texts)? {
+            complaints.warnings.push(format!(
+                "there is no configuration, as after a package went that brought one: {} holds, which is the default; copy \
+                 it to /{}",
+                path.display(),
+                native::PATH
+            ));
+            return Config::with_native(&path, &text, files, complaints);
+        }
         let dialect = files.dialect(&texts)?;
         let mut config = Config { dialect, arch: Arch::of(&files.root), ..Config::default() };
         let mut asked = dracut::Asked::default();
