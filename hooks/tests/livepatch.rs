@@ -172,6 +172,37 @@ fn a_patch_that_was_disabled_is_taken_out_and_put_in_again() {
 }
 
 #[test]
+fn a_module_that_is_no_live_patch_is_neither_unloaded_nor_taken_out_for_a_patch_of_its_name() {
+    let mut machine = Rehearsal::new();
+    for name in ["driver", "printk"] {
+        let file = machine.module(name, &[]);
+        machine.run(&format!("install {file}")).unwrap();
+    }
+    machine.kernel.modules.insert("driver".into());
+    machine.kernel.drivers.insert("driver".into());
+    machine.kernel.built_in.insert("printk".into());
+    for (word, name, expected) in [
+        ("unload", "driver", "the module driver that is loaded is no live patch, and is left alone"),
+        ("load", "driver", "the module driver that is loaded is no live patch, and is left alone"),
+        ("unload", "printk", "printk is no live patch, but a part of the kernel itself"),
+        ("load", "printk", "printk is no live patch, but a part of the kernel itself"),
+    ] {
+        let error = machine.run(&format!("{word} {name}")).unwrap_err();
+        assert!(error.contains(expected), "{word} {name}: {error}");
+    }
+    assert_eq!(machine.kernel.journal, [""; 0]);
+}
+
+#[test]
+fn what_waiting_does_not_change_is_not_waited_for() {
+    let mut machine = Rehearsal::new().loaded("p", true, None);
+    machine.kernel.keeps.insert("p".into(), "EPERM: removing modules is not allowed".into());
+    let error = machine.run("unload p").unwrap_err();
+    assert!(error.starts_with("the kernel keeps the module of p: EPERM") && !error.contains("forced"), "{error}");
+    assert_eq!(machine.kernel.journal, ["enabled of p = 0", "remove p"]);
+}
+
+#[test]
 fn what_is_installed_is_loaded_by_the_service_unless_the_command_line_says_no() {
     let mut machine = Rehearsal::new();
     let units = machine.root.path().join("usr/lib/systemd/system");

@@ -21,6 +21,10 @@ pub struct FakeKernel {
     pub files: BTreeMap<PathBuf, String>,
     /// Modules that are in.
     pub modules: BTreeSet<String>,
+    /// Those of them that are no live patches.
+    pub drivers: BTreeSet<String>,
+    /// Modules that are a part of it.
+    pub built_in: BTreeSet<String>,
     /// The notes of their builds.
     pub builds: BTreeMap<PathBuf, Vec<u8>>,
     /// Patches in the order of loading.
@@ -40,6 +44,8 @@ pub struct FakeKernel {
     pub is_old: bool,
     /// Modules that it refuses, and why.
     pub refused: BTreeMap<String, String>,
+    /// Modules that it does not let go, and why.
+    pub keeps: BTreeMap<String, String>,
     /// Whether it was built without live patching.
     pub has_no_patching: bool,
     /// How often it is too busy to take a module.
@@ -72,6 +78,13 @@ pub struct FakePatch {
 impl FakeKernel {
     fn patch(&mut self, name: &str) -> io::Result<&mut FakePatch> {
         self.patches.iter_mut().find(|patch| patch.name == name).ok_or_else(missing)
+    }
+
+    /// As its modules are marked.
+    fn taint(&self, file: &Path) -> Option<&'static str> {
+        let module = file.strip_prefix("/sys/module").ok()?.parent().filter(|_| file.ends_with("taint"))?;
+        let module = module.to_str().filter(|module| self.modules.contains(*module))?;
+        Some(if self.drivers.contains(module) { "OE" } else { "OEK" })
     }
 
     fn end_transition(&mut self, name: &str) {
@@ -133,6 +146,9 @@ impl Kernel for FakeKernel {
     }
 
     fn read(&self, file: &Path) -> io::Result<String> {
+        if let Some(taint) = self.taint(file) {
+            return Ok(taint.to_owned());
+        }
         let Some((name, file_name)) = parts(file) else { return self.files.get(file).cloned().ok_or_else(missing) };
         let at = self.patches.iter().position(|patch| patch.name == name).ok_or_else(missing)?;
         let patch = self.patches.get(at).ok_or_else(missing)?;
@@ -160,9 +176,11 @@ impl Kernel for FakeKernel {
             return Ok(names);
         }
         if let Ok(module) = directory.strip_prefix("/sys/module") {
-            return match self.modules.contains(&*module.to_string_lossy()) {
-                true => Ok(vec!["initstate".to_owned()]),
-                false => Err(missing()),
+            let module = module.to_string_lossy();
+            return match (self.modules.contains(&*module), self.built_in.contains(&*module)) {
+                (true, _) => Ok(["initstate", "taint"].map(str::to_owned).into()),
+                (false, true) => Ok(vec!["parameters".to_owned()]),
+                (false, false) => Err(missing()),
             };
         }
         match parts(directory) {
@@ -222,6 +240,9 @@ impl Kernel for FakeKernel {
 
     fn remove(&mut self, name: &ModuleName) -> Result<(), Refusal> {
         self.journal.push(format!("remove {name}"));
+        if let Some(reason) = self.keeps.get(name.as_str()) {
+            return Err(Refusal { reason: reason.clone(), kernel: Vec::new() });
+        }
         let is_used = self.patches.iter().any(|patch| patch.name == name.as_str() && patch.enabled)
             || self.forced.contains(name.as_str());
         if is_used || !self.modules.remove(name.as_str()) {

@@ -39,10 +39,10 @@ impl fmt::Display for Refusal {
 impl std::error::Error for Refusal {}
 
 impl Refusal {
-    /// Whether the kernel may take it a moment later.
+    /// Whether the kernel may take it a moment later, or let go of it.
     pub fn is_for_now(&self) -> bool {
         // A reason that is the kernel's begins with the errno.
-        self.reason.starts_with("EBUSY")
+        ["EBUSY", "EAGAIN"].iter().any(|errno| self.reason.starts_with(errno))
     }
 }
 

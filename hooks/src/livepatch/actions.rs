@@ -174,7 +174,7 @@ impl Actions<'_> {
     pub fn unload(&mut self, typed: &str) -> anyhow::Result<()> {
         let name = name_of(typed);
         let forced = match Patch::read(self.kernel, &name)?.map(|patch| patch.state) {
-            None if !self.has_module(&name) => bail!("{name} is not loaded; `kpatch list` names the patches that are"),
+            None if !self.has_module(&name)? => bail!("{name} is not loaded; `kpatch list` names the patches that are"),
             None | Some(State::Disabled) => false,
             Some(State::Disabling) => self.bring(&name, false)?,
             Some(State::Enabled | State::Enabling) => {
@@ -256,7 +256,7 @@ impl Actions<'_> {
         patch.check(self.kernel)?;
         self.trust(patch)?;
         self.wait_for_others(&patch.name)?;
-        if self.has_module(&patch.name) {
+        if self.has_module(&patch.name)? {
             // Disabled some time ago.
             self.take_out(&patch.name)?;
         }
@@ -375,25 +375,47 @@ impl Actions<'_> {
         (self.tell)(&format!("unloading patch module: {name}"));
         let mut waited = Duration::ZERO;
         loop {
-            match self.kernel.remove(name) {
-                Ok(()) => return Ok(()),
-                Err(error) if waited >= RELEASE => {
-                    return Err(error).with_context(|| {
-                        format!(
-                            "the module of {name} is still there; if a transition of it was forced, it stays so until the \
-                             reboot"
-                        )
-                    });
-                }
-                Err(_) => {}
+            let Err(error) = self.kernel.remove(name) else { return Ok(()) };
+            if !error.is_for_now() {
+                // Somebody else may have been faster.
+                return match self.directory_of(name) {
+                    None => Ok(()),
+                    Some(_) => Err(error).with_context(|| format!("the kernel keeps the module of {name}")),
+                };
+            }
+            if waited >= RELEASE {
+                return Err(error).with_context(|| {
+                    format!(
+                        "the module of {name} is still there; if a transition of it was forced, it stays so until the \
+                         reboot"
+                    )
+                });
             }
             self.kernel.pause(AGAIN);
             waited += AGAIN;
         }
     }
 
-    fn has_module(&self, name: &ModuleName) -> bool {
-        self.kernel.list(&Path::new("/sys/module").join(name.as_str())).is_ok()
+    /// Whether the module of a patch is in, be the patch disabled. One that is no live patch is not for kpatch to touch.
+    fn has_module(&self, name: &ModuleName) -> anyhow::Result<bool> {
+        let Some(files) = self.directory_of(name) else { return Ok(false) };
+        if !files.iter().any(|file| file == "initstate") {
+            bail!("{name} is no live patch, but a part of the kernel itself; `kpatch list` names the patches");
+        }
+        let taint = self.kernel.read(&Path::new("/sys/module").join(name.as_str()).join("taint"));
+        // Kernels before 4.10 do not mark the module of a patch.
+        if taint.is_ok_and(|taint| taint.contains('K')) || self.store.loaded().contains(name) {
+            return Ok(true);
+        }
+        bail!(
+            "the module {name} that is loaded is no live patch, and is left alone; `kpatch list` names the patches, and \
+             `rmmod {name}` takes out any module"
+        )
+    }
+
+    /// The files of a module, and of what is built in.
+    fn directory_of(&self, name: &ModuleName) -> Option<Vec<String>> {
+        self.kernel.list(&Path::new("/sys/module").join(name.as_str())).ok()
     }
 
     pub(super) fn release(&self) -> anyhow::Result<String> {
