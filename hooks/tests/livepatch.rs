@@ -361,12 +361,28 @@ fn a_stalled_transition_is_reversed_and_the_task_named() {
 }
 
 #[test]
+fn who_gives_up_early_has_the_transition_reversed_all_the_same() {
+    let mut machine = Rehearsal::new();
+    let file = machine.module("p", &[]);
+    assert!(machine.run(&format!("load --timeout 0 {file}")).unwrap_err().contains("invalid value '0'"));
+    let error = machine.run(&format!("load --timeout 1 {file}")).unwrap_err();
+    assert!(error.contains("p was not enabled; its transition has been reversed"), "{error}");
+    assert!(error.contains("not done within 1 s") && machine.kernel.modules.is_empty(), "{error}");
+
+    let mut machine = Rehearsal::new().loaded("slow", true, Some(5));
+    machine.kernel.transition = Duration::ZERO;
+    machine.run(&format!("load --timeout 1 {file}")).unwrap();
+    assert_eq!(machine.states(), ["slow [enabled]", "p [enabled]"]);
+}
+
+#[test]
 fn what_cannot_be_reversed_is_said_and_a_forced_transition_ends() {
     let mut machine = Rehearsal::new().stuck("p");
     machine.kernel.irreversible = true;
     let file = machine.module("p", &[]);
     let error = machine.run(&format!("load {file}")).unwrap_err();
-    assert!(error.contains("cannot be had back"), "{error}");
+    assert!(error.contains("cannot be had back") && !error.contains("forced"), "{error}");
+    assert!(!machine.kernel.journal.contains(&"remove p".to_owned()), "it is in use");
 
     let mut machine = Rehearsal::new().stuck("p");
     let file = machine.module("p", &[]);

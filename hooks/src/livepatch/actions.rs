@@ -167,6 +167,10 @@ impl Actions<'_> {
         Patch::read(self.kernel, name).ok().flatten().is_some_and(|patch| patch.state == State::Enabled)
     }
 
+    fn is_moving(&self, name: &ModuleName) -> bool {
+        Patch::read(self.kernel, name).ok().flatten().is_some_and(|patch| !patch.state.is_settled())
+    }
+
     /// Disables a patch and takes its module out.
     ///
     /// # Errors
@@ -276,6 +280,8 @@ impl Actions<'_> {
         }
         let forced = match self.bring(&patch.name, true) {
             Ok(forced) => forced,
+            // What cannot be had back is in use.
+            Err(error) if self.is_moving(&patch.name) => return Err(error),
             // What was not enabled is of no use.
             Err(error) => {
                 return Err(match self.take_out(&patch.name) {
@@ -322,7 +328,7 @@ impl Actions<'_> {
             if other.name != *name && !other.state.is_settled() {
                 (self.tell)(&format!("waiting for the transition of {}", other.name));
                 let enabled = other.state == State::Enabling;
-                self.settle(&other.name, enabled).context("another patch is in transition")?;
+                self.settle(&other.name, enabled, self.limits.reversal).context("another patch is in transition")?;
             }
         }
         Ok(())
@@ -340,16 +346,17 @@ impl Actions<'_> {
         })
     }
 
-    fn settle(&mut self, name: &ModuleName, enabled: bool) -> anyhow::Result<()> {
+    fn settle(&mut self, name: &ModuleName, enabled: bool, limit: Duration) -> anyhow::Result<()> {
         let tell = &mut *self.tell;
-        settle(self.kernel, name, enabled, self.limits, &mut |waited, tasks| {
+        let limits = Limits { transition: limit, ..self.limits };
+        settle(self.kernel, name, enabled, limits, &mut |waited, tasks| {
             tell(&format!("{name}: waiting for {tasks} tasks, {} s", waited.as_secs()));
         })
     }
 
     /// Waits for a transition; one that stalls is forced if that is wanted, and else reversed. Whether it was forced.
     fn bring(&mut self, name: &ModuleName, enabled: bool) -> anyhow::Result<bool> {
-        let error = match self.settle(name, enabled) {
+        let error = match self.settle(name, enabled, self.limits.transition) {
             Err(error) if error.is::<Stalled>() => error,
             other => return other.map(|()| false),
         };
@@ -358,9 +365,9 @@ impl Actions<'_> {
             (self.tell)(&format!("forcing the transition of {name}"));
             let file = Patch::directory(name).join("force");
             self.kernel.write(&file, "1").with_context(|| format!("cannot force the transition of {name}"))?;
-            return self.settle(name, enabled).map(|()| true);
+            return self.settle(name, enabled, self.limits.reversal).map(|()| true);
         }
-        let reversed = self.switch(name, !enabled).and_then(|()| self.settle(name, !enabled));
+        let reversed = self.switch(name, !enabled).and_then(|()| self.settle(name, !enabled, self.limits.reversal));
         Err(match reversed {
             Ok(()) => error.context(match enabled {
                 true => format!("{name} was not enabled; its transition has been reversed"),

@@ -130,7 +130,12 @@ impl Word {
 #[derive(Clone, Copy, Debug, Args)]
 pub struct TransitionArgs {
     /// After that many seconds a transition is stalled, and reversed
-    #[arg(long, value_name = "SECONDS", default_value_t = Limits::default().transition.as_secs())]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = Limits::default().transition.as_secs(),
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
     pub timeout: u64,
     /// Force a transition that stalls. A task may then run old and new code together and crash the kernel, and the patch
     /// can never be removed again

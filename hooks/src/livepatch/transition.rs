@@ -22,11 +22,15 @@ pub struct Limits {
     pub signal: Duration,
     /// A transition that takes longer is stalled.
     pub transition: Duration,
+    /// How long it is waited for one that is reversed or forced, and for that of another patch. Nobody who gives up early
+    /// on the one that he wants is to leave the kernel in the midst of another.
+    pub reversal: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { signal: Duration::from_secs(15), transition: Duration::from_secs(60) }
+        let minute = Duration::from_secs(60);
+        Limits { signal: Duration::from_secs(15), transition: minute, reversal: minute }
     }
 }
 
