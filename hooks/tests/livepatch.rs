@@ -376,6 +376,16 @@ fn who_gives_up_early_has_the_transition_reversed_all_the_same() {
 }
 
 #[test]
+fn the_time_that_it_takes_to_look_at_all_tasks_counts() {
+    let mut machine = Rehearsal::new().stuck("p");
+    machine.kernel.look = Duration::from_secs(7);
+    let file = machine.module("p", &[]);
+    machine.run(&format!("load --timeout 20 {file}")).unwrap_err();
+    // Three looks and a last one, and the way back.
+    assert!(machine.kernel.clock < Duration::from_secs(40), "{:?}", machine.kernel.clock);
+}
+
+#[test]
 fn what_cannot_be_reversed_is_said_and_a_forced_transition_ends() {
     let mut machine = Rehearsal::new().stuck("p");
     machine.kernel.irreversible = true;

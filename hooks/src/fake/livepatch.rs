@@ -50,6 +50,10 @@ pub struct FakeKernel {
     pub has_no_patching: bool,
     /// How often it is too busy to take a module.
     pub busy: u32,
+    /// How long it takes to look for the tasks that hold a transition up.
+    pub look: Duration,
+    /// How long it has been up.
+    pub clock: Duration,
     /// Its keys.
     pub keys: FakeKeys,
     /// Whether it was started to dump another one.
@@ -253,12 +257,18 @@ impl Kernel for FakeKernel {
         Ok(())
     }
 
-    fn holding_up(&self, _enabled: bool) -> Vec<Task> {
+    fn holding_up(&mut self, _enabled: bool) -> Vec<Task> {
+        self.pause(self.look);
         let moving = self.patches.iter().filter(|patch| patch.moving.is_some());
         moving.filter_map(|patch| self.stuck.get(&patch.name)).flatten().cloned().collect()
     }
 
+    fn now(&self) -> Duration {
+        self.clock
+    }
+
     fn pause(&mut self, time: Duration) {
+        self.clock += time;
         let mut done = Vec::new();
         for patch in &mut self.patches {
             let Some(left) = &mut patch.moving else { continue };

@@ -380,8 +380,9 @@ impl Actions<'_> {
     /// Takes a module out, when those that still use it are done.
     fn take_out(&mut self, name: &ModuleName) -> anyhow::Result<()> {
         (self.tell)(&format!("unloading patch module: {name}"));
-        let mut waited = Duration::ZERO;
+        let start = self.kernel.now();
         loop {
+            let waited = self.kernel.now().saturating_sub(start);
             let Err(error) = self.kernel.remove(name) else { return Ok(()) };
             if !error.is_for_now() {
                 // Somebody else may have been faster.
@@ -399,7 +400,6 @@ impl Actions<'_> {
                 });
             }
             self.kernel.pause(AGAIN);
-            waited += AGAIN;
         }
     }
 

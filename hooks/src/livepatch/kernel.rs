@@ -5,6 +5,7 @@ use crate::cmdline::Cmdline;
 use crate::kernel::{self, LinuxKeys, Refusal};
 use crate::keys::Keys;
 use crate::kmod::ModuleName;
+use rustix::time::{ClockId, clock_gettime};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -58,7 +59,10 @@ pub trait Kernel {
     fn remove(&mut self, name: &ModuleName) -> Result<(), Refusal>;
 
     /// The tasks that a transition to `enabled` still waits for.
-    fn holding_up(&self, enabled: bool) -> Vec<Task>;
+    fn holding_up(&mut self, enabled: bool) -> Vec<Task>;
+
+    /// How long it has been up, on a clock that nobody sets.
+    fn now(&self) -> Duration;
 
     /// Lets time pass.
     fn pause(&mut self, time: Duration);
@@ -137,7 +141,7 @@ impl Kernel for LinuxKernel {
         kernel::remove(name)
     }
 
-    fn holding_up(&self, enabled: bool) -> Vec<Task> {
+    fn holding_up(&mut self, enabled: bool) -> Vec<Task> {
         let wanted = if enabled { "1" } else { "0" };
         let numbers = |directory: PathBuf| {
             let names = fs::read_dir(directory).into_iter().flatten().flatten();
@@ -145,6 +149,10 @@ impl Kernel for LinuxKernel {
         };
         let threads = numbers("/proc".into()).flat_map(|process| numbers(format!("/proc/{process}/task").into()));
         threads.take(MOST_TASKS).filter_map(|pid| self.held(pid, wanted)).collect()
+    }
+
+    fn now(&self) -> Duration {
+        Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap_or_default()
     }
 
     fn pause(&mut self, time: Duration) {

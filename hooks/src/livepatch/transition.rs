@@ -91,8 +91,11 @@ pub(super) fn settle(
     limits: Limits,
     tell: &mut dyn FnMut(Duration, usize),
 ) -> anyhow::Result<()> {
-    let (mut waited, mut told, mut signalled) = (Duration::ZERO, Duration::ZERO, false);
+    let start = kernel.now();
+    let (mut told, mut signalled) = (Duration::ZERO, false);
     loop {
+        // Before it is looked at: what is done while the machine stands still is not late.
+        let waited = kernel.now().saturating_sub(start);
         match Patch::read(kernel, name)?.map(|patch| patch.state) {
             Some(State::Enabled) if enabled => return Ok(()),
             Some(State::Disabled) | None if !enabled => return Ok(()),
@@ -114,6 +117,5 @@ pub(super) fn settle(
             tell(waited, kernel.holding_up(enabled).len());
         }
         kernel.pause(GLANCE);
-        waited += GLANCE;
     }
 }
