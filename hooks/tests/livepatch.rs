@@ -376,6 +376,40 @@ fn who_gives_up_early_has_the_transition_reversed_all_the_same() {
 }
 
 #[test]
+fn a_signal_in_a_transition_has_it_reversed_and_nothing_else_begun() {
+    let mut machine = Rehearsal::new().stuck("p");
+    machine.kernel.signal_at = Some(Duration::from_secs(2));
+    let file = machine.module("p", &[]);
+    let error = machine.run(&format!("load --force {file}")).unwrap_err();
+    assert!(error.contains("p was not enabled; its transition has been reversed"), "{error}");
+    assert!(error.contains("SIGTERM came before the transition of p was done; it is held up by"), "{error}");
+    assert_eq!((machine.states(), machine.kernel.modules.len()), (vec!["<NO_RESULT>".to_owned()], 0));
+
+    let mut machine = Rehearsal::new();
+    for name in ["p1", "p2", "p3"] {
+        let file = machine.module(name, &[]);
+        machine.run(&format!("install {file}")).unwrap();
+    }
+    machine.kernel.signal_at = Some(Duration::from_secs(4));
+    let error = machine.run("load --all").unwrap_err();
+    assert!(error.starts_with("p2: p2 was not enabled") && error.ends_with("p3: SIGTERM came before it was loaded"));
+    assert_eq!(machine.states(), ["p1 [enabled]"]);
+
+    // One that cannot be had back may be enabled after all: whoever loads all later knows when.
+    let mut machine = Rehearsal::new().stuck("p");
+    (machine.kernel.irreversible, machine.kernel.signal_at) = (true, Some(Duration::from_secs(2)));
+    assert!(machine.run(&format!("load {file}")).unwrap_err().contains("cannot be had back"));
+    assert_eq!(fs::read_to_string(machine.root.path().join("run/kpatch/loaded")).unwrap(), "p\n");
+
+    let mut machine = Rehearsal::new().loaded("p", true, None).loaded("q", true, None);
+    machine.kernel.signal_at = Some(Duration::from_secs(2));
+    let error = machine.run("unload --all").unwrap_err();
+    assert!(error.contains("q was not disabled; its transition has been reversed"), "{error}");
+    assert!(error.ends_with("p: SIGTERM came before it was unloaded"), "{error}");
+    assert_eq!(machine.states(), ["p [enabled]", "q [enabled]"]);
+}
+
+#[test]
 fn the_time_that_it_takes_to_look_at_all_tasks_counts() {
     let mut machine = Rehearsal::new().stuck("p");
     machine.kernel.look = Duration::from_secs(7);

@@ -46,14 +46,21 @@ const STEPS: &[Step] = &[
     ),
     ("kpatch load live_patch_two", 1, &["is not what was installed as live_patch_two"]),
     ("kpatch load nothing", 1, &["no patch nothing is installed"]),
+    ("kpatch unload printk", 1, &["printk is no live patch, but a part of the kernel itself"]),
     // A task in the patched function holds the transition up.
     ("/bin/busybox insmod /patches/holder.ko", 0, &[]),
+    ("kpatch unload holder", 1, &["the module holder that is loaded is no live patch, and is left alone"]),
     ("& /bin/busybox cat /proc/holder", 0, &[]),
     ("/bin/busybox sleep 2", 0, &[]),
     (
         "kpatch load --timeout 4 /patches/live-patch-held.ko",
         1,
         &["was not enabled", "reversed", "busybox (pid ", "holder_wait"],
+    ),
+    (
+        "/bin/busybox timeout -s INT 3 /usr/sbin/kpatch load /patches/live-patch-held.ko",
+        1,
+        &["was not enabled", "reversed", "SIGINT came before the transition of live_patch_held was done"],
     ),
     ("kpatch list", 0, &["Loaded patch modules:\n<NO_RESULT>\n"]),
     ("/bin/busybox dd if=/patches/garbage of=/proc/holder", 0, &[]),

@@ -52,6 +52,10 @@ pub struct FakeKernel {
     pub busy: u32,
     /// How long it takes to look for the tasks that hold a transition up.
     pub look: Duration,
+    /// When a signal comes, by its clock.
+    pub signal_at: Option<Duration>,
+    /// Whether signals are heeded.
+    pub heeds: bool,
     /// How long it has been up.
     pub clock: Duration,
     /// Its keys.
@@ -261,6 +265,14 @@ impl Kernel for FakeKernel {
         self.pause(self.look);
         let moving = self.patches.iter().filter(|patch| patch.moving.is_some());
         moving.filter_map(|patch| self.stuck.get(&patch.name)).flatten().cloned().collect()
+    }
+
+    fn heed(&mut self) {
+        self.heeds = true;
+    }
+
+    fn interrupted(&self) -> Option<&'static str> {
+        self.signal_at.filter(|at| self.heeds && self.clock >= *at).map(|_| "SIGTERM")
     }
 
     fn now(&self) -> Duration {

@@ -10,7 +10,7 @@ use super::identity::Identity;
 use super::kernel::Kernel;
 use super::patch::{Patch, State, name_of, patches};
 use super::store::Store;
-use super::transition::{Limits, Stalled, settle, signal};
+use super::transition::{Limits, Stalled, Why, settle, signal};
 use super::trust::Judge;
 use crate::cmdline::Cmdline;
 use crate::kmod::ModuleName;
@@ -65,14 +65,14 @@ impl Actions<'_> {
     /// Why it is not; the kernel is then as it was.
     pub fn load(&mut self, typed: &str) -> anyhow::Result<Loaded> {
         let patch = self.identify(typed)?;
-        let loaded = self.enable(&patch)?;
-        // Whoever loads all later must know what came after what.
-        if let Loaded::Now(_) = loaded
+        let loaded = self.enable(&patch);
+        // Whoever loads all later must know what came after what; what cannot be had back may be enabled yet.
+        if (matches!(loaded, Ok(Loaded::Now(_))) || loaded.is_err() && self.is_moving(&patch.name))
             && let Err(error) = self.store.note_loaded(&patch.name)
         {
             (self.tell)(&format!("{error:#}"));
         }
-        Ok(loaded)
+        loaded
     }
 
     fn enable(&mut self, patch: &Identity) -> anyhow::Result<Loaded> {
@@ -123,6 +123,10 @@ impl Actions<'_> {
         // As things are before the first one is loaded.
         let replaced: Vec<Option<ModuleName>> = installed.iter().map(|patch| self.replaced_by(&patch.name)).collect();
         for (patch, replaced) in installed.into_iter().zip(replaced) {
+            if let Some(signal) = self.kernel.interrupted() {
+                failed.push(format!("{}: {signal} came before it was loaded", patch.name));
+                continue;
+            }
             let file = patch.file.display().to_string();
             if Identity::read(&patch.file).is_ok_and(|patch| accounts.is_barred(&patch))
                 && !self.is_enabled(&patch.name)
@@ -212,6 +216,10 @@ impl Actions<'_> {
             let mut failed = Vec::new();
             let before = unloaded.len();
             for patch in patches(self.kernel)?.iter().rev() {
+                if let Some(signal) = self.kernel.interrupted() {
+                    failed.push(format!("{}: {signal} came before it was unloaded", patch.name));
+                    continue;
+                }
                 match self.unload(patch.name.as_str()) {
                     Ok(()) => unloaded.push(patch.name.clone()),
                     Err(error) => failed.push(format!("{}: {error:#}", patch.name)),
@@ -220,7 +228,7 @@ impl Actions<'_> {
             if failed.is_empty() {
                 return Ok(unloaded);
             }
-            if unloaded.len() == before {
+            if unloaded.len() == before || self.kernel.interrupted().is_some() {
                 return Err(anyhow!(failed.join("\n")));
             }
         }
@@ -266,9 +274,13 @@ impl Actions<'_> {
         }
         let before = patches(self.kernel)?;
         (self.tell)(&format!("loading patch module: {}", patch.file.display()));
+        self.kernel.heed();
         let mut inserted = self.kernel.insert(&patch.name, &patch.file);
         for _ in 1..TRIES {
             let Some(refusal) = inserted.as_ref().err().filter(|refusal| refusal.is_for_now()) else { break };
+            if self.kernel.interrupted().is_some() {
+                break;
+            }
             // Somebody else may have begun a transition meanwhile.
             (self.tell)(&format!("{}: {refusal}; once more in {} s", patch.name, BUSY.as_secs()));
             self.kernel.pause(BUSY);
@@ -328,7 +340,8 @@ impl Actions<'_> {
             if other.name != *name && !other.state.is_settled() {
                 (self.tell)(&format!("waiting for the transition of {}", other.name));
                 let enabled = other.state == State::Enabling;
-                self.settle(&other.name, enabled, self.limits.reversal).context("another patch is in transition")?;
+                self.settle(&other.name, enabled, self.limits.reversal, true)
+                    .context("another patch is in transition")?;
             }
         }
         Ok(())
@@ -337,6 +350,7 @@ impl Actions<'_> {
     fn switch(&mut self, name: &ModuleName, enabled: bool) -> anyhow::Result<()> {
         let (word, verb, doing) = if enabled { ("1", "enable", "enabling") } else { ("0", "disable", "disabling") };
         (self.tell)(&format!("{doing} patch module: {name}"));
+        self.kernel.heed();
         self.kernel.write(&Patch::directory(name).join("enabled"), word).map_err(|error| {
             let above = match error.raw_os_error() {
                 Some(nix::libc::EBUSY) => "; another patch lies above it or is in transition",
@@ -346,28 +360,35 @@ impl Actions<'_> {
         })
     }
 
-    fn settle(&mut self, name: &ModuleName, enabled: bool, limit: Duration) -> anyhow::Result<()> {
+    fn settle(
+        &mut self,
+        name: &ModuleName,
+        enabled: bool,
+        limit: Duration,
+        is_interruptible: bool,
+    ) -> anyhow::Result<()> {
         let tell = &mut *self.tell;
         let limits = Limits { transition: limit, ..self.limits };
-        settle(self.kernel, name, enabled, limits, &mut |waited, tasks| {
+        settle(self.kernel, name, enabled, limits, is_interruptible, &mut |waited, tasks| {
             tell(&format!("{name}: waiting for {tasks} tasks, {} s", waited.as_secs()));
         })
     }
 
-    /// Waits for a transition; one that stalls is forced if that is wanted, and else reversed. Whether it was forced.
+    /// Waits for a transition; one that stalls is forced if that is wanted, and else reversed, as it is when a signal comes.
+    /// Whether it was forced.
     fn bring(&mut self, name: &ModuleName, enabled: bool) -> anyhow::Result<bool> {
-        let error = match self.settle(name, enabled, self.limits.transition) {
-            Err(error) if error.is::<Stalled>() => error,
-            other => return other.map(|()| false),
-        };
-        if self.force {
+        self.kernel.heed();
+        let Err(error) = self.settle(name, enabled, self.limits.transition, true) else { return Ok(false) };
+        let Some(Stalled { why, .. }) = error.downcast_ref() else { return Err(error) };
+        if self.force && matches!(why, Why::Limit(_)) {
             (self.tell)(&format!("{error:#}"));
             (self.tell)(&format!("forcing the transition of {name}"));
             let file = Patch::directory(name).join("force");
             self.kernel.write(&file, "1").with_context(|| format!("cannot force the transition of {name}"))?;
-            return self.settle(name, enabled, self.limits.reversal).map(|()| true);
+            return self.settle(name, enabled, self.limits.reversal, false).map(|()| true);
         }
-        let reversed = self.switch(name, !enabled).and_then(|()| self.settle(name, !enabled, self.limits.reversal));
+        let reversed =
+            self.switch(name, !enabled).and_then(|()| self.settle(name, !enabled, self.limits.reversal, false));
         Err(match reversed {
             Ok(()) => error.context(match enabled {
                 true => format!("{name} was not enabled; its transition has been reversed"),

@@ -1,6 +1,6 @@
 //! The kernel as kpatch asks and tells it.
 
-use super::{grub, refusal, variable};
+use super::{grub, interrupt, refusal, variable};
 use crate::cmdline::Cmdline;
 use crate::kernel::{self, LinuxKeys, Refusal};
 use crate::keys::Keys;
@@ -63,6 +63,12 @@ pub trait Kernel {
 
     /// How long it has been up, on a clock that nobody sets.
     fn now(&self) -> Duration;
+
+    /// From now on a signal that asks for the end is not to end the program.
+    fn heed(&mut self);
+
+    /// The signal that has come since.
+    fn interrupted(&self) -> Option<&'static str>;
 
     /// Lets time pass.
     fn pause(&mut self, time: Duration);
@@ -149,6 +155,14 @@ impl Kernel for LinuxKernel {
         };
         let threads = numbers("/proc".into()).flat_map(|process| numbers(format!("/proc/{process}/task").into()));
         threads.take(MOST_TASKS).filter_map(|pid| self.held(pid, wanted)).collect()
+    }
+
+    fn heed(&mut self) {
+        interrupt::heed();
+    }
+
+    fn interrupted(&self) -> Option<&'static str> {
+        interrupt::came()
     }
 
     fn now(&self) -> Duration {

@@ -16,7 +16,7 @@
 //!
 //! ```text
 //!   load NAME ─▶ Store::find ─▶ check and trust ─▶ Kernel::insert ─▶ transition::settle ─▶ enabled
-//!                                                                        └ stalled: told by task, reversed, removed
+//!                                                                        └ stalled or interrupted: told by task, reversed, removed
 //!   unload NAME ─▶ enabled = 0 ─▶ transition::settle ─▶ Kernel::remove
 //!   install FILE ─▶ Store ─▶ kpatch.service is enabled ─▶ the overlay of each image that has one is written anew
 //!   boot: image ─▶ guard ─▶ load each ─▶ drivers ─▶ root ─▶ kpatch.service ─▶ boot finished ─▶ guard is content
@@ -32,6 +32,7 @@ pub mod cli;
 pub mod grub;
 mod guard;
 mod identity;
+pub mod interrupt;
 mod kernel;
 mod order;
 pub mod overlay;

@@ -34,20 +34,34 @@ impl Default for Limits {
     }
 }
 
+/// Why a transition is not waited for any longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// So long it was.
+    Limit(Duration),
+    /// That signal came.
+    Signal(&'static str),
+}
+
 /// A transition that does not come to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stalled {
     /// The patch.
     pub name: ModuleName,
-    /// How long it was waited for.
-    pub limit: Duration,
+    /// Why it is not waited for any longer.
+    pub why: Why,
     /// The tasks in the way.
     pub tasks: Vec<Task>,
 }
 
 impl fmt::Display for Stalled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the transition of {} was not done within {} s", self.name, self.limit.as_secs())?;
+        match self.why {
+            Why::Limit(limit) => {
+                write!(f, "the transition of {} was not done within {} s", self.name, limit.as_secs())?;
+            }
+            Why::Signal(signal) => write!(f, "{signal} came before the transition of {} was done", self.name)?,
+        }
         if self.tasks.is_empty() {
             return f.write_str("; no task is seen that holds it up");
         }
@@ -80,7 +94,7 @@ pub(super) fn signal(kernel: &mut dyn Kernel, name: &ModuleName) -> std::io::Res
     Ok(has_one)
 }
 
-/// Waits until a patch is where it is to be. `tell` hears each second for how long, and how many tasks are in the way.
+/// Waits until a patch is where it is to be, or a signal comes where that is not passed over. `tell` hears each second for how long, and how many tasks are in the way.
 ///
 /// # Errors
 /// [`Stalled`]; or the patch went another way, or cannot be read.
@@ -89,6 +103,7 @@ pub(super) fn settle(
     name: &ModuleName,
     enabled: bool,
     limits: Limits,
+    is_interruptible: bool,
     tell: &mut dyn FnMut(Duration, usize),
 ) -> anyhow::Result<()> {
     let start = kernel.now();
@@ -103,9 +118,10 @@ pub(super) fn settle(
             None => anyhow::bail!("the kernel has let go of {name}"),
             Some(_) => {}
         }
-        if waited >= limits.transition {
+        let interrupted = kernel.interrupted().filter(|_| is_interruptible).map(Why::Signal);
+        if let Some(why) = interrupted.or((waited >= limits.transition).then_some(Why::Limit(limits.transition))) {
             let tasks = kernel.holding_up(enabled);
-            return Err(Stalled { name: name.clone(), limit: limits.transition, tasks }.into());
+            return Err(Stalled { name: name.clone(), why, tasks }.into());
         }
         if waited >= limits.signal && !signalled {
             signalled = true;
