@@ -726,6 +726,34 @@ fn information_is_laid_out_as_modinfo_does() {
 }
 
 #[test]
+fn an_image_that_could_not_be_written_is_written_by_the_same_command_once_more() {
+    let mut machine = Rehearsal::new();
+    let boot = machine.root.path().join("boot");
+    let (image, in_the_way) = (boot.join("normal.img"), boot.join(".normal.img.kpatch/full"));
+    fs::create_dir(&boot).unwrap();
+    let empty = overlay::archive("6.1", &[]).unwrap();
+    fs::write(&image, &empty).unwrap();
+    let has_patch = || fs::read(&image).unwrap().len() > empty.len();
+    let file = machine.module("one", &[]);
+    for (command, installs, done) in
+        [(format!("install {file}"), true, "is already installed"), ("uninstall one".into(), false, "no patch one is")]
+    {
+        // It cannot be removed.
+        fs::create_dir_all(&in_the_way).unwrap();
+        let error = machine.run(&command).unwrap_err();
+        assert!(error.contains("cannot write the live patches into") && error.contains("once more"), "{error}");
+        let error = machine.run(&command).unwrap_err();
+        assert!(error.contains(done) && error.contains("goes on loading those from before"), "{error}");
+        assert_eq!(has_patch(), !installs);
+        fs::remove_dir_all(boot.join(".normal.img.kpatch")).unwrap();
+        let said = machine.run(&command).unwrap();
+        assert!(said.contains("updated the live patches in") && said.contains(done), "{said}");
+        assert_eq!(has_patch(), installs);
+        assert!(machine.run(&command).unwrap_err().starts_with(if installs { "one is" } else { done }));
+    }
+}
+
+#[test]
 fn who_installs_a_patch_into_an_image_is_told_where_nothing_counts_the_boots() {
     for (firmware, image, expected) in [(None, true, true), (None, false, false), (Some(String::new()), true, false)] {
         let mut machine = Rehearsal::new();

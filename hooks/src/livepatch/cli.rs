@@ -5,7 +5,7 @@ use super::boots::accounts;
 use super::guard;
 use super::identity::Identity;
 use super::kernel::Kernel;
-use super::overlay;
+use super::overlay::{self, Refreshed};
 use super::patch::{Patch, Unsupported, patches};
 use super::service::{self, SERVICE, Unit};
 use super::store::{Installed, Store};
@@ -13,7 +13,7 @@ use super::transition::Limits;
 use super::trust::by_signer;
 use crate::lock::Lock;
 use crate::signatures::Verdict;
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::{Args, Parser, Subcommand};
 use serde_json::json;
 use std::fs::File;
@@ -184,10 +184,13 @@ pub fn run(
             let release = release(kernel_version.as_ref(), kernel)?;
             let patch = Identity::read(file)?;
             writeln!(out, "installing {} ({release})", patch.name)?;
-            act(root, &store, kernel, NONE, out, |actions| {
+            let installed = act(root, &store, kernel, NONE, out, |actions| {
                 actions.settle_count();
                 store.install(&patch, &release).map(drop)
-            })?;
+            });
+            if let Err(error) = installed {
+                return caught_up(root, &store, &release, store.has(&patch), out, error);
+            }
             if kernel.release().is_ok_and(|running| running == release)
                 && let Some(warning) = warning(&by_signer(root, &patch, kernel))
             {
@@ -204,7 +207,10 @@ pub fn run(
         }
         Word::Uninstall { kernel_version, name } => {
             let release = release(kernel_version.as_ref(), kernel)?;
-            let installed = store.find(&release, name)?;
+            let installed = match store.find(&release, name) {
+                Ok(installed) => installed,
+                Err(error) => return caught_up(root, &store, &release, true, out, error),
+            };
             writeln!(out, "uninstalling {} ({release})", installed.name)?;
             let patch = Identity::read(&installed.file).ok();
             act(root, &store, kernel, NONE, out, |actions| {
@@ -267,11 +273,43 @@ fn enabled(root: &Path) -> anyhow::Result<String> {
 
 /// Has the images that bring patches along bring those that are installed now; whether there are such images.
 fn refresh(root: &Path, store: &Store, release: &str, out: &mut dyn Write) -> anyhow::Result<bool> {
-    let images = overlay::refresh(root, store, release)?;
-    for image in &images {
+    let images = write_images(root, store, release, out)?;
+    Ok(!images.written.is_empty() || !images.current.is_empty())
+}
+
+/// Nothing is left to be done to the store, as `error` says. An image that could not be written before is written now, which
+/// is enough if what was asked for `is_done` in the store; else the error stands.
+fn caught_up(
+    root: &Path,
+    store: &Store,
+    release: &str,
+    is_done: bool,
+    out: &mut dyn Write,
+    error: anyhow::Error,
+) -> anyhow::Result<()> {
+    match write_images(root, store, release, out) {
+        Ok(images) if is_done && !images.written.is_empty() => Ok(writeln!(out, "{error:#}")?),
+        Ok(_) => Err(error),
+        Err(also) => Err(also.context(format!("{error:#}"))),
+    }
+}
+
+fn write_images(root: &Path, store: &Store, release: &str, out: &mut dyn Write) -> anyhow::Result<Refreshed> {
+    let mut images = overlay::refresh(root, store, release)?;
+    for image in &images.written {
         writeln!(out, "updated the live patches in {}", image.display())?;
     }
-    Ok(!images.is_empty())
+    let failed: Vec<String> = std::mem::take(&mut images.failed)
+        .into_iter()
+        .map(|(image, error)| {
+            format!(
+                "cannot write the live patches into {}, which goes on loading those from before; see that it can be \
+                 written to and that there is room for another copy of it, then give the same command once more: {error:#}",
+                image.display()
+            )
+        })
+        .collect();
+    if failed.is_empty() { Ok(images) } else { Err(anyhow!(failed.join("\n"))) }
 }
 
 fn act(

@@ -187,22 +187,34 @@ fn aligned(mut bootconfig: Vec<u8>) -> Vec<u8> {
     bootconfig
 }
 
-/// Writes the overlays of all images below `root` that have one for `release`; those images.
+/// What came of writing the overlays of all images.
+#[derive(Debug, Default)]
+pub struct Refreshed {
+    /// The images that have been written.
+    pub written: Vec<PathBuf>,
+    /// Those that had what is installed already.
+    pub current: Vec<PathBuf>,
+    /// Those that could not be written, and why. They are what they were.
+    pub failed: Vec<(PathBuf, anyhow::Error)>,
+}
+
+/// Writes the overlays of all images below `root` that have one for `release` and have not what is installed now.
 ///
 /// # Errors
-/// An image cannot be written. It is what it was, then.
-pub fn refresh(root: &Path, store: &Store, release: &str) -> anyhow::Result<Vec<PathBuf>> {
-    let mut done = Vec::new();
-    for image in images(&root.join("boot"), release) {
-        let overlay = of_store(root, store, release)?;
-        rewrite(&image, &overlay).with_context(|| {
-            format!(
-                "cannot write the live patches into {}, which has those from before; see that there is room for another \
-                 copy of it, then uninstall and install the patch once more",
-                image.display()
-            )
-        })?;
-        done.push(image);
+/// What is installed cannot be read.
+pub fn refresh(root: &Path, store: &Store, release: &str) -> anyhow::Result<Refreshed> {
+    let mut done = Refreshed::default();
+    let images = images(&root.join("boot"), release);
+    if images.is_empty() {
+        return Ok(done);
+    }
+    let overlay = of_store(root, store, release)?;
+    for image in images {
+        match rewrite(&image, &overlay) {
+            Ok(true) => done.written.push(image),
+            Ok(false) => done.current.push(image),
+            Err(error) => done.failed.push((image, error)),
+        }
     }
     Ok(done)
 }
@@ -230,14 +242,22 @@ fn images(directory: &Path, release: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Puts another overlay into the place of the one that an image has.
+/// Puts another overlay into the place of the one that an image has; whether it was another one.
 ///
 /// # Errors
 /// The image has none, or cannot be written. It is what it was, then.
-pub fn rewrite(path: &Path, overlay: &[u8]) -> anyhow::Result<()> {
+pub fn rewrite(path: &Path, overlay: &[u8]) -> anyhow::Result<bool> {
     let mut image = File::open(path)?;
     let meta = image.metadata()?;
     let (Some(found), bootconfig) = find(&mut image)? else { bail!("it has no place for live patches") };
+    if found.end - found.start == overlay.len() as u64 {
+        image.seek(SeekFrom::Start(found.start))?;
+        let mut there = Vec::new();
+        (&image).take(overlay.len() as u64).read_to_end(&mut there)?;
+        if there == overlay {
+            return Ok(false);
+        }
+    }
     image.seek(SeekFrom::Start(0))?;
     let name = path.file_name().context("it has no name")?.to_string_lossy().into_owned();
     let new = path.with_file_name(format!(".{name}.kpatch"));
@@ -256,7 +276,7 @@ pub fn rewrite(path: &Path, overlay: &[u8]) -> anyhow::Result<()> {
         fs::rename(&new, path)?;
         Ok(File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()?)
     };
-    write().inspect_err(|_| drop(fs::remove_file(&new)))
+    write().map(|()| true).inspect_err(|_| drop(fs::remove_file(&new)))
 }
 
 #[cfg(test)]
@@ -339,7 +359,9 @@ mod tests {
 
         install(root, &store, "one");
         install(root, &store, "two");
-        assert_eq!(refresh(root, &store, "6.1").unwrap(), [deeper.clone(), ours.clone()]);
+        assert_eq!(refresh(root, &store, "6.1").unwrap().written, [deeper.clone(), ours.clone()]);
+        let again = refresh(root, &store, "6.1").unwrap();
+        assert_eq!((again.written.len(), again.current), (0, vec![deeper.clone(), ours.clone()]));
         let image = fs::read(&ours).unwrap();
         assert_eq!(fs::read(&deeper).unwrap(), image);
         assert_eq!(fs::metadata(&ours).unwrap().permissions().mode() & 0o777, 0o640);
@@ -382,17 +404,20 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_leaves_the_image_as_it_is() {
+    fn what_cannot_be_written_leaves_the_image_as_it_is_and_the_others_are_written() {
         let (root, store) = machine();
-        let image = root.path().join("boot/image");
+        let [image, other] = ["image", "other"].map(|name| root.path().join("boot").join(name));
         fs::write(&image, "no mark").unwrap();
         assert!(rewrite(&image, &[]).unwrap_err().to_string().contains("no place for live patches"));
         let overlay = of_store(root.path(), &store, "6.1").unwrap();
         fs::write(&image, &overlay).unwrap();
+        fs::write(&other, &overlay).unwrap();
+        install(root.path(), &store, "one");
         // What is in the way cannot be removed.
         fs::create_dir_all(root.path().join("boot/.image.kpatch/full")).unwrap();
-        let error = format!("{:#}", refresh(root.path(), &store, "6.1").unwrap_err());
-        assert!(error.contains("cannot write the live patches into") && error.contains("room"), "{error}");
+        let done = refresh(root.path(), &store, "6.1").unwrap();
+        let failed: Vec<PathBuf> = done.failed.into_iter().map(|(image, _)| image).collect();
+        assert_eq!((failed, done.written), (vec![image.clone()], vec![other]));
         assert_eq!(fs::read(&image).unwrap(), overlay);
     }
 

@@ -192,6 +192,13 @@ impl Store {
         Ok(Installed { release: release.to_owned(), name: patch.name.clone(), file: directory.join(file_name) })
     }
 
+    /// Whether that very file is installed, for the kernel that it is for.
+    pub fn has(&self, patch: &Identity) -> bool {
+        let installed = self.of(&patch.release).unwrap_or_default();
+        let is_it = |there: Identity| there.name == patch.name && there.sha256 == patch.sha256;
+        installed.iter().any(|there| Identity::read(&there.file).is_ok_and(is_it))
+    }
+
     /// Removes a patch from the store.
     ///
     /// # Errors
