@@ -33,9 +33,9 @@ const SPARES_THE_NAMELESS: (u32, u32) = (6, 6);
 /// What it did not take, and why, all of it.
 pub(super) fn activate(given: &Integrity, moment: &Moment, machine: &mut dyn Machine) -> anyhow::Result<()> {
     let cmdline = Cmdline::parse(&machine.ask_kernel(Path::new("/proc/cmdline")).unwrap_or_default());
-    let integrity = as_told(given, &cmdline)?;
+    let (integrity, told) = as_told(given, &cmdline);
     mount(machine)?;
-    let mut problems = Vec::new();
+    let mut problems: Vec<String> = told.err().map(|error| format!("{error:#}")).into_iter().collect();
     let mut tried = |step: anyhow::Result<()>| problems.extend(step.err().map(|error| format!("{error:#}")));
     if integrity.evm_key.is_some() || !integrity.evm_certificates.is_empty() {
         match machine.has_file(Path::new(EVM)) {
@@ -63,8 +63,9 @@ pub(super) fn activate(given: &Integrity, moment: &Moment, machine: &mut dyn Mac
     if problems.is_empty() { Ok(()) } else { Err(anyhow!(problems.join("; "))) }
 }
 
-/// What the kernel command line says goes before what the image was built with.
-fn as_told(given: &Integrity, cmdline: &Cmdline) -> anyhow::Result<Integrity> {
+/// What the kernel command line says goes before what the image was built with. Where it says nothing sound of the master
+/// key, there is none, and no key of EVM that it would have to decrypt; the rest is as it would be.
+fn as_told(given: &Integrity, cmdline: &Cmdline) -> (Integrity, anyhow::Result<()>) {
     let mut integrity = given.clone();
     if let Some(path) = cmdline.last("evmkey") {
         integrity.evm_key = Some(path.into());
@@ -73,20 +74,32 @@ fn as_told(given: &Integrity, cmdline: &Cmdline) -> anyhow::Result<Integrity> {
         let others = given.evm_certificates.iter().filter(|other| other.as_path() != Path::new(path));
         integrity.evm_certificates = std::iter::once(PathBuf::from(path)).chain(others.cloned()).collect();
     }
+    let master = master_as_told(given.master.as_ref(), cmdline);
+    let (master, told) = match master {
+        Ok(master) => (master, Ok(())),
+        Err(error) => {
+            integrity.evm_key = None;
+            (None, Err(error.context("neither the master key nor EVM's key is loaded")))
+        }
+    };
+    integrity.master = master;
+    (integrity, told)
+}
+
+fn master_as_told(known: Option<&MasterKey>, cmdline: &Cmdline) -> anyhow::Result<Option<MasterKey>> {
     let kind = cmdline.last("masterkeytype").map(str::parse).transpose().map_err(anyhow::Error::msg);
     let kind = kind.context("masterkeytype=")?;
     let path = cmdline.last("masterkey").map(PathBuf::from);
-    if kind.is_some() || path.is_some() {
-        let known = given.master.as_ref();
-        let Some(kind) = kind.or(known.map(|master| master.kind)) else {
-            bail!("masterkey= says where a master key is, and nothing says what it is; add masterkeytype=");
-        };
-        let Some(path) = path.or(known.map(|master| master.path.clone())) else {
-            bail!("masterkeytype= says what the master key is, and nothing says where; add masterkey=");
-        };
-        integrity.master = Some(MasterKey { kind, path, pcrlock: known.and_then(|master| master.pcrlock) });
+    if kind.is_none() && path.is_none() {
+        return Ok(known.cloned());
     }
-    Ok(integrity)
+    let Some(kind) = kind.or(known.map(|master| master.kind)) else {
+        bail!("masterkey= says where a master key is, and nothing says what it is; add masterkeytype=");
+    };
+    let Some(path) = path.or(known.map(|master| master.path.clone())) else {
+        bail!("masterkeytype= says what the master key is, and nothing says where; add masterkey=");
+    };
+    Ok(Some(MasterKey { kind, path, pcrlock: known.and_then(|master| master.pcrlock) }))
 }
 
 fn mount(machine: &mut dyn Machine) -> anyhow::Result<()> {
@@ -522,14 +535,34 @@ mod tests {
     #[test]
     fn the_kernel_command_line_goes_before_what_was_built_in() {
         let told = |line: &str| as_told(&everything(), &Cmdline::parse(line));
-        let integrity = told("evmkey=/k/e evmx509=/k/x masterkey=/k/m masterkeytype=trusted").unwrap();
+        let sound = |line: &str| {
+            let (integrity, told) = told(line);
+            told.map(|()| integrity)
+        };
+        let integrity = sound("evmkey=/k/e evmx509=/k/x masterkey=/k/m masterkeytype=trusted").unwrap();
         assert_eq!(integrity.evm_key, Some("/k/e".into()));
         assert_eq!(integrity.evm_certificates, [PathBuf::from("/k/x"), "/keys/x509_evm.der".into()]);
         let master = integrity.master.unwrap();
         assert_eq!((master.kind, master.path), (MasterKind::Trusted, "/k/m".into()));
-        assert!(told("masterkeytype=logon").is_err());
-        let nothing = as_told(&Integrity::default(), &Cmdline::parse("masterkey=/k/m"));
-        assert!(nothing.unwrap_err().to_string().contains("masterkeytype="));
-        assert_eq!(told("quiet").unwrap(), everything());
+        assert!(sound("masterkeytype=logon").is_err());
+        let (_, nothing) = as_told(&Integrity::default(), &Cmdline::parse("masterkey=/k/m"));
+        assert!(format!("{:#}", nothing.unwrap_err()).contains("add masterkeytype="));
+        assert_eq!(sound("quiet").unwrap(), everything());
+    }
+
+    #[test]
+    fn a_master_key_that_is_told_wrongly_switches_off_nothing_but_itself_and_what_it_decrypts() {
+        let mut machine = machine(&[".ima", ".evm"]);
+        machine.files.insert("/proc/cmdline".into(), "masterkeytype=logon evmx509=/keys/x509_evm.der".into());
+        let error = format!("{:#}", act(&everything(), &mut machine).unwrap_err());
+        assert!(error.starts_with("neither the master key nor EVM's key is loaded: masterkeytype="), "{error}");
+        assert_eq!(machine.keys.journal, ["add asymmetric  E to .evm", "add asymmetric  I to .ima"]);
+        assert_eq!(
+            told(&machine)[1..],
+            [
+                "write 2147483650 to /sys/kernel/security/evm",
+                "write /etc/ima-policy to /sys/kernel/security/ima/policy"
+            ]
+        );
     }
 }
