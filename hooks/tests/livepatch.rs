@@ -194,6 +194,17 @@ fn a_module_that_is_no_live_patch_is_neither_unloaded_nor_taken_out_for_a_patch_
 }
 
 #[test]
+fn a_module_that_brings_no_patch_is_taken_out_again() {
+    let mut machine = Rehearsal::new();
+    machine.kernel.mute.insert("p".into());
+    let file = machine.module("p", &[]);
+    let error = machine.run(&format!("load {file}")).unwrap_err();
+    assert_eq!(error, "p was loaded, but the kernel knows no patch of that name");
+    assert_eq!(machine.kernel.journal, ["insert p", "remove p"]);
+    assert!(machine.kernel.modules.is_empty());
+}
+
+#[test]
 fn what_waiting_does_not_change_is_not_waited_for() {
     let mut machine = Rehearsal::new().loaded("p", true, None);
     machine.kernel.keeps.insert("p".into(), "EPERM: removing modules is not allowed".into());

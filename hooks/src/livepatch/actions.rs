@@ -288,7 +288,12 @@ impl Actions<'_> {
         }
         inserted.with_context(|| format!("the kernel refuses {}", patch.file.display()))?;
         if Patch::read(self.kernel, &patch.name)?.is_none() {
-            bail!("{} is loaded, but the kernel knows no patch of that name", patch.name);
+            // It is of no use, and would be in the way of the next one.
+            let error = anyhow!("{} was loaded, but the kernel knows no patch of that name", patch.name);
+            return Err(match self.take_out(&patch.name) {
+                Ok(()) => error,
+                Err(also) => error.context(format!("{also:#}")),
+            });
         }
         let forced = match self.bring(&patch.name, true) {
             Ok(forced) => forced,
