@@ -58,7 +58,7 @@ const STEPS: &[Step] = &[
         &["was not enabled", "reversed", "busybox (pid ", "holder_wait"],
     ),
     (
-        "/bin/busybox timeout -s INT 3 /usr/sbin/kpatch load /patches/live-patch-held.ko",
+        "/bin/busybox timeout -s INT 10 /usr/sbin/kpatch load /patches/live-patch-held.ko",
         1,
         &["was not enabled", "reversed", "SIGINT came before the transition of live_patch_held was done"],
     ),

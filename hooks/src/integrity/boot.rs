@@ -3,11 +3,12 @@
 use super::{Integrity, MasterKey};
 use crate::cmdline::Cmdline;
 use crate::keys::{KeyId, USER_RING, add_certificate, refusal};
+use crate::links::{below, canonical};
 use crate::machine::{Machine, MountPlan, SYSROOT};
 use crate::moment::Moment;
 use crate::stage::Stage;
 use anyhow::{Context, anyhow, bail};
-use log::{debug, info};
+use log::{debug, info, warn};
 use std::path::{Path, PathBuf};
 
 const SECURITYFS: &str = "/sys/kernel/security";
@@ -39,18 +40,18 @@ pub(super) fn activate(given: &Integrity, moment: &Moment, machine: &mut dyn Mac
     let mut tried = |step: anyhow::Result<()>| problems.extend(step.err().map(|error| format!("{error:#}")));
     if integrity.evm_key.is_some() || !integrity.evm_certificates.is_empty() {
         match machine.has_file(Path::new(EVM)) {
-            true => enable_evm(&integrity, &moment.kernel_release, machine, &mut tried),
+            true => enable_evm(&integrity, moment, machine, &mut tried),
             false => {
                 tried(Err(anyhow!("this kernel has no EVM: it was built without CONFIG_EVM, or lsm= leaves it out")))
             }
         }
     } else if let Some(master) = &integrity.master {
-        tried(load_master(master, machine));
+        tried(load_master(master, moment, machine));
     }
     if integrity.policy.is_some() || !integrity.ima_certificates.is_empty() {
         match machine.has_file(Path::new(IMA)) {
             true => {
-                load_certificates("ima", &integrity.ima_certificates, machine, &mut tried);
+                load_certificates("ima", &integrity.ima_certificates, moment, machine, &mut tried);
                 if let Some(policy) = &integrity.policy {
                     tried(load_policy(policy, moment, machine));
                 }
@@ -118,25 +119,27 @@ fn mount(machine: &mut dyn Machine) -> anyhow::Result<()> {
 /// Keys and certificates first: the bits say which of them EVM is to use.
 fn enable_evm(
     integrity: &Integrity,
-    release: &str,
+    moment: &Moment,
     machine: &mut dyn Machine,
     tried: &mut dyn FnMut(anyhow::Result<()>),
 ) {
     let mut bits = 0;
     let mut key = None;
-    let master = integrity.master.as_ref().map_or(Ok(()), |master| load_master(master, machine));
+    let master = integrity.master.as_ref().map_or(Ok(()), |master| load_master(master, moment, machine));
     match (&integrity.evm_key, master) {
         (_, Err(error)) => tried(Err(error)),
-        (Some(path), Ok(())) => match survives(release, machine).and_then(|()| load_evm_key(path, machine)) {
-            Ok(id) => {
-                key = Some(id);
-                bits |= EVM_INIT_HMAC;
+        (Some(path), Ok(())) => {
+            match survives(&moment.kernel_release, machine).and_then(|()| load_evm_key(path, moment, machine)) {
+                Ok(id) => {
+                    key = Some(id);
+                    bits |= EVM_INIT_HMAC;
+                }
+                Err(error) => tried(Err(error)),
             }
-            Err(error) => tried(Err(error)),
-        },
+        }
         (None, Ok(())) => {}
     }
-    if load_certificates("evm", &integrity.evm_certificates, machine, tried) > 0 {
+    if load_certificates("evm", &integrity.evm_certificates, moment, machine, tried) > 0 {
         bits |= EVM_INIT_X509;
     }
     if bits != 0 {
@@ -173,9 +176,9 @@ fn tell_evm(bits: u32, machine: &mut dyn Machine) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn load_master(master: &MasterKey, machine: &mut dyn Machine) -> anyhow::Result<()> {
+fn load_master(master: &MasterKey, moment: &Moment, machine: &mut dyn Machine) -> anyhow::Result<()> {
     let MasterKey { kind, path, pcrlock } = master;
-    let bytes = read(path, machine)?;
+    let bytes = read(path, moment, machine)?;
     let payload = match kind {
         // As a shell would read it: a line end at the end of the file is not part of the key.
         super::MasterKind::User => without_line_end(bytes),
@@ -222,9 +225,10 @@ fn survives(release: &str, machine: &mut dyn Machine) -> anyhow::Result<()> {
     )
 }
 
-fn load_evm_key(path: &Path, machine: &mut dyn Machine) -> anyhow::Result<KeyId> {
+fn load_evm_key(path: &Path, moment: &Moment, machine: &mut dyn Machine) -> anyhow::Result<KeyId> {
     load(machine, &["encrypted_keys"]);
-    let text = String::from_utf8(read(path, machine)?).with_context(|| format!("{} is not text", path.display()))?;
+    let text =
+        String::from_utf8(read(path, moment, machine)?).with_context(|| format!("{} is not text", path.display()))?;
     let added = machine.keys().add("encrypted", EVM_KEY, format!("load {}", text.trim()).as_bytes(), USER_RING);
     added
         .map_err(|error| refusal(error, "encrypted", "@u"))
@@ -235,6 +239,7 @@ fn load_evm_key(path: &Path, machine: &mut dyn Machine) -> anyhow::Result<KeyId>
 fn load_certificates(
     name: &str,
     paths: &[PathBuf],
+    moment: &Moment,
     machine: &mut dyn Machine,
     tried: &mut dyn FnMut(anyhow::Result<()>),
 ) -> usize {
@@ -256,7 +261,7 @@ fn load_certificates(
     };
     let mut count = 0;
     for path in paths {
-        let added = read(path, machine).and_then(|certificate| {
+        let added = read(path, moment, machine).and_then(|certificate| {
             add_certificate(machine.keys(), &certificate, ring, &ring_name)
                 .with_context(|| format!("the kernel does not take the certificate {}", path.display()))
         });
@@ -286,19 +291,18 @@ fn load_policy(policy: &Path, moment: &Moment, machine: &mut dyn Machine) -> any
             policy.display()
         );
     }
-    let text =
-        String::from_utf8(read(policy, machine)?).with_context(|| format!("{} is not text", policy.display()))?;
-    let on_root = Path::new(SYSROOT).join(policy.strip_prefix("/").unwrap_or(policy));
-    let mut ways = vec![policy.display().to_string()];
-    if moment.stage == Stage::Switch && machine.has_file(&on_root) {
-        ways.push(on_root.display().to_string());
-    }
+    let text = String::from_utf8(read(policy, moment, machine)?)
+        .with_context(|| format!("{} is not text", policy.display()))?;
+    // The root's own may have a signature beside it, which an image cannot have.
+    let files =
+        [policy.to_owned()].into_iter().filter(|file| machine.has_file(file)).chain(on_root(policy, moment, machine));
+    let mut ways: Vec<String> = files.map(|file| file.display().to_string()).collect();
     ways.push(text);
-    let mut last = None;
+    let (mut last, told) = (None, policy.display().to_string());
     for way in ways {
         match machine.tell_kernel(Path::new(POLICY), &way) {
             Ok(()) => {
-                info!("IMA's policy is {}", policy.display());
+                info!("IMA's policy is {}", if way.starts_with('/') { &way } else { &told });
                 return Ok(());
             }
             Err(error) => last = Some(error),
@@ -317,11 +321,47 @@ fn load_policy(policy: &Path, moment: &Moment, machine: &mut dyn Machine) -> any
     Err(error.context(format!("the policy {} is not loaded: {why}", policy.display())))
 }
 
-fn read(path: &Path, machine: &mut dyn Machine) -> anyhow::Result<Vec<u8>> {
-    if !machine.has_file(path) {
-        bail!("{} is not in this image; build it again when the file is where this one is looked for", path.display());
+/// What a file holds. That of the image is used where there is one, as the boot loader may have vouched for it; it is told
+/// where the root has another one.
+fn read(path: &Path, moment: &Moment, machine: &mut dyn Machine) -> anyhow::Result<Vec<u8>> {
+    let (file, bytes, other) = find(path, moment, machine)?;
+    match other {
+        Some(other) => warn!(
+            "{} is used as it is in this image, and {} is another one; build the image again for that one",
+            file.display(),
+            other.display()
+        ),
+        None => debug!("{} is read", file.display()),
     }
-    machine.read_file(path)
+    Ok(bytes)
+}
+
+/// The file that is used, what it holds, and the one on the root that holds something else.
+fn find(
+    path: &Path,
+    moment: &Moment,
+    machine: &mut dyn Machine,
+) -> anyhow::Result<(PathBuf, Vec<u8>, Option<PathBuf>)> {
+    let on_root = on_root(path, moment, machine);
+    if machine.has_file(path) {
+        let bytes = machine.read_file(path)?;
+        let other = on_root.filter(|file| machine.read_file(file).is_ok_and(|other| other != bytes));
+        return Ok((path.to_owned(), bytes, other));
+    }
+    let Some(file) = on_root else {
+        let place =
+            if moment.stage == Stage::Switch { "neither in this image nor on the root" } else { "not in this image" };
+        bail!("{} is {place}; build the image again when the file is where this one is looked for", path.display());
+    };
+    let bytes = machine.read_file(&file)?;
+    Ok((file, bytes, None))
+}
+
+/// The file of the root, once that is mounted.
+fn on_root(path: &Path, moment: &Moment, machine: &dyn Machine) -> Option<PathBuf> {
+    let root = Path::new(SYSROOT);
+    let file = below(root, &canonical(root, path).unwrap_or_else(|_| path.to_owned()));
+    Some(file).filter(|file| moment.stage == Stage::Switch && machine.has_file(file))
 }
 
 /// What is built in, or not there, shows when it is needed.
@@ -517,13 +557,40 @@ mod tests {
     }
 
     #[test]
+    fn what_the_image_lacks_is_read_from_the_root_once_that_is_there() {
+        let mut machine = machine(&[".ima", ".evm"]);
+        machine.files.insert("/proc/cmdline".into(), "evmx509=/etc/keys/later.der".into());
+        machine.files.insert("/sysroot/etc/keys/later.der".into(), "L".into());
+        let policy = machine.files.remove(Path::new("/etc/ima-policy")).unwrap();
+        machine.files.insert("/sysroot/etc/ima-policy".into(), policy);
+        act(&everything(), &mut machine).unwrap();
+        assert!(machine.keys.journal.contains(&"add asymmetric  L to .evm".to_owned()), "{:?}", machine.keys.journal);
+        assert_eq!(told(&machine)[2], "write /sysroot/etc/ima-policy to /sys/kernel/security/ima/policy");
+
+        let early = Moment::at(Stage::Target, Duration::from_secs(9));
+        let error = format!("{:#}", activate(&everything(), &early, &mut machine).unwrap_err());
+        assert!(error.contains("/etc/keys/later.der is not in this image"), "{error}");
+    }
+
+    #[test]
+    fn of_two_that_differ_that_of_the_image_is_used_and_the_other_told() {
+        let mut machine = machine(&[]);
+        let moment = Moment::at(Stage::Switch, Duration::from_secs(9));
+        let (path, on_root) = (Path::new("/keys/ima/a.der"), PathBuf::from("/sysroot/keys/ima/a.der"));
+        for (text, expected) in [("I", None), ("another", Some(on_root.clone()))] {
+            machine.files.insert(on_root.clone(), text.into());
+            assert_eq!(find(path, &moment, &mut machine).unwrap(), (path.to_owned(), b"I".to_vec(), expected));
+        }
+    }
+
+    #[test]
     fn what_the_kernel_lacks_is_named() {
         for (gone, expected) in [
             (POLICY, "CONFIG_IMA_WRITE_POLICY"),
             (IMA, "CONFIG_IMA,"),
             (EVM, "CONFIG_EVM,"),
             (SECURITYFS, "CONFIG_SECURITYFS"),
-            ("/keys/ima/a.der", "is not in this image"),
+            ("/keys/ima/a.der", "is neither in this image nor on the root"),
         ] {
             let mut machine = machine(&[".ima", ".evm"]);
             machine.files.remove(Path::new(gone));

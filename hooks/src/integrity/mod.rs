@@ -8,7 +8,8 @@
 //! *Into the image*: the files that dracut's modules `integrity` and `masterkey` read, each where the system has it, and
 //! the modules for keys and a TPM. *At boot*: in a normal one when the root is there and before its first program runs; in
 //! a capture kernel before a target is opened, so that what is written to it bears EVM's marks. The kernel command line
-//! can name others of the files that are in the image: `evmkey=`, `evmx509=`, `masterkey=`, `masterkeytype=`.
+//! can name others: `evmkey=`, `evmx509=`, `masterkey=`, `masterkeytype=`. What is not in the image is read from the
+//! root, once that is there; of two that differ, that of the image is used, and it is told.
 //!
 //! May surprise: what the kernel refuses stops nothing else and is told with what is missing. A policy that appraises is
 //! at work from then on for everybody; a capture image is in memory without any signatures, so a policy for it has to pass

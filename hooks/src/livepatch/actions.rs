@@ -436,7 +436,8 @@ impl Actions<'_> {
             bail!("{name} is no live patch, but a part of the kernel itself; `kpatch list` names the patches");
         }
         let taint = self.kernel.read(&Path::new("/sys/module").join(name.as_str()).join("taint"));
-        // Kernels before 4.10 do not mark the module of a patch.
+        // Kernels before 4.9 do not mark the module of a patch (2992ef29ae01, "livepatch/module: make TAINT_LIVEPATCH
+        // module-specific").
         if taint.is_ok_and(|taint| taint.contains('K')) || self.store.loaded().contains(name) {
             return Ok(true);
         }

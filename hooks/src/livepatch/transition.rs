@@ -94,7 +94,8 @@ pub(super) fn signal(kernel: &mut dyn Kernel, name: &ModuleName) -> std::io::Res
     Ok(has_one)
 }
 
-/// Waits until a patch is where it is to be, or a signal comes where that is not passed over. `tell` hears each second for how long, and how many tasks are in the way.
+/// Waits until a patch is where it is to be, or, where that is heeded, a signal comes. `tell` hears each second for how
+/// long, and how many tasks are in the way.
 ///
 /// # Errors
 /// [`Stalled`]; or the patch went another way, or cannot be read.
