@@ -728,6 +728,24 @@ fn names_that_are_nowhere_are_told_with_the_command_that_lists_them() {
 }
 
 #[test]
+fn a_patch_for_another_kernel_is_shown_too_and_where_it_is_looked_for_in_vain_its_kernels_are_named() {
+    let mut machine = Rehearsal::new();
+    let install = |machine: &mut Rehearsal, release: &str| {
+        let file = machine.module("p", &[&format!("vermagic={release} SMP")]);
+        machine.run(&format!("install -k {release} {file}")).unwrap()
+    };
+    install(&mut machine, "6.2");
+    assert!(machine.run("info p").unwrap().contains("vermagic:       6.2 SMP"));
+    let error = machine.run("load p").unwrap_err();
+    assert!(error.starts_with("no patch p is installed for kernel 6.1") && error.contains(", but for 6.2;"), "{error}");
+    install(&mut machine, "6.3");
+    assert!(machine.run("info p").unwrap_err().contains(", but for 6.2 and 6.3;"));
+    assert!(machine.run("info -k 6.3 p").unwrap().contains("vermagic:       6.3 SMP"));
+    install(&mut machine, "6.1");
+    assert!(machine.run("info p").unwrap().contains("vermagic:       6.1 SMP"));
+}
+
+#[test]
 fn information_is_laid_out_as_modinfo_does() {
     let mut machine = Rehearsal::new();
     let file = machine.module("p", &["description=one"]);

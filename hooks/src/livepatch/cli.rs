@@ -61,6 +61,9 @@ pub enum Word {
     },
     /// Show what a patch module says about itself
     Info {
+        /// The kernel that it is installed for [default: the running one, or else the only one]
+        #[arg(short, long, value_name = "V")]
+        kernel_version: Option<String>,
         /// An installed patch, or a patch module
         #[arg(value_name = "NAME|FILE")]
         patch: String,
@@ -162,7 +165,7 @@ pub fn run(
     let _lock = alone(typed, root, remarks)?;
     match &typed.word {
         Word::List { json } => list(&store, kernel, *json, out, remarks),
-        Word::Info { patch } => info(&store, kernel, patch, out),
+        Word::Info { kernel_version, patch } => info(&store, kernel, kernel_version.as_deref(), patch, out),
         Word::Load { patch, transition, .. } => act(root, &store, kernel, *transition, out, |actions| match patch {
             Some(patch) => {
                 // A file may be called otherwise than the patch in it.
@@ -401,11 +404,18 @@ fn section(out: &mut dyn Write, title: &str, lines: Vec<String>) -> anyhow::Resu
 }
 
 /// As modinfo(8) prints it.
-fn info(store: &Store, kernel: &dyn Kernel, typed: &str, out: &mut dyn Write) -> anyhow::Result<()> {
+fn info(
+    store: &Store,
+    kernel: &dyn Kernel,
+    named: Option<&str>,
+    typed: &str,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
     let path = Path::new(typed);
-    let file = match path.is_file() {
-        true => path.to_owned(),
-        false => store.find(&kernel.release()?, typed)?.file,
+    let file = match named {
+        Some(release) => store.find(release, typed)?.file,
+        None if path.is_file() => path.to_owned(),
+        None => store.find_any(&kernel.release()?, typed)?.file,
     };
     let patch = Identity::read(&file)?;
     writeln!(out, "Patch information for {}:", patch.name)?;

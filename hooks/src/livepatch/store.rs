@@ -145,13 +145,34 @@ impl Store {
     /// There is none, or the store cannot be read.
     pub fn find(&self, release: &str, typed: &str) -> anyhow::Result<Installed> {
         let name = name_of(typed);
-        match self.of(release)?.into_iter().find(|patch| patch.name == name) {
-            Some(patch) => Ok(patch),
-            None => bail!(
-                "no patch {name} is installed for kernel {release} below {}; `kpatch list` names those that are",
-                self.directory.display()
-            ),
+        if let Some(patch) = self.of(release)?.into_iter().find(|patch| patch.name == name) {
+            return Ok(patch);
         }
+        let others: Vec<String> = self.of_name(&name)?.into_iter().map(|patch| patch.release).collect();
+        let others = match others.is_empty() {
+            true => String::new(),
+            false => format!(", but for {}", others.join(" and ")),
+        };
+        bail!(
+            "no patch {name} is installed for kernel {release} below {}{others}; `kpatch list` names those that are",
+            self.directory.display()
+        )
+    }
+
+    /// The patch of that name for one kernel, or, where there is none, for the only other one that has it.
+    ///
+    /// # Errors
+    /// There is none, or there are several, or the store cannot be read.
+    pub fn find_any(&self, release: &str, typed: &str) -> anyhow::Result<Installed> {
+        self.find(release, typed).or_else(|error| match <[Installed; 1]>::try_from(self.of_name(&name_of(typed))?) {
+            Ok([patch]) => Ok(patch),
+            Err(_) => Err(error),
+        })
+    }
+
+    /// The patches of that name, for all kernels.
+    fn of_name(&self, name: &ModuleName) -> anyhow::Result<Vec<Installed>> {
+        Ok(self.all()?.into_iter().filter(|patch| patch.name == *name).collect())
     }
 
     /// Copies a patch into the store, under its file's name if that is its own, or else under the latter.
