@@ -194,9 +194,11 @@ pub fn run(
             if let Err(error) = installed {
                 return caught_up(root, &store, &release, store.has(&patch), out, error);
             }
-            if kernel.release().is_ok_and(|running| running == release)
-                && let Some(warning) = warning(&by_signer(root, &patch, kernel))
-            {
+            let warning = match kernel.release().is_ok_and(|running| running == release) {
+                true => warning(&by_signer(root, &patch, kernel)),
+                false => Some(format!("whether kernel {release} accepts its signature is only known when it runs")),
+            };
+            if let Some(warning) = warning {
                 writeln!(out, "{}: {warning}", patch.name)?;
             }
             writeln!(out, "{}", enabled(root)?)?;
