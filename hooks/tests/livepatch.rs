@@ -720,6 +720,21 @@ fn what_the_kernel_would_refuse_is_refused_before_it_is_asked() {
 }
 
 #[test]
+fn what_is_typed_wrongly_is_answered_with_all_that_can_be_typed() {
+    let mut machine = Rehearsal::new();
+    for words in ["load", "unload"] {
+        assert!(machine.run(words).unwrap_err().contains("NAME|--all>"), "{:?}", machine.run(words));
+        assert!(machine.run(&format!("{words} p --all")).unwrap_err().contains("cannot be used with"));
+    }
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(machine.run("version").unwrap(), format!("{version}\n"));
+    assert_eq!(machine.run("--version").unwrap_err(), format!("kpatch {version}\n"));
+    let file = machine.module("p", &[]);
+    assert!(machine.run(&format!("install {file}")).unwrap().starts_with("installing p (6.1)\n"));
+    assert!(machine.run(&format!("install {file}")).unwrap_err().starts_with("p is already installed"));
+}
+
+#[test]
 fn names_that_are_nowhere_are_told_with_the_command_that_lists_them() {
     let mut machine = Rehearsal::new();
     for words in ["load nothing", "unload nothing", "info nothing", "uninstall nothing"] {

@@ -14,7 +14,7 @@ use super::trust::by_signer;
 use crate::lock::Lock;
 use crate::signatures::Verdict;
 use anyhow::{Context, anyhow};
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 use serde_json::json;
 use std::fs::File;
 use std::io::Write;
@@ -43,7 +43,7 @@ const LOCK: Lock = Lock { file: "kpatch.lock", program: "kpatch", patience: Dura
 /// kpatch.enable=0 on the kernel command line switches both off. kpatch-booted.service notes that a boot was finished with
 /// the patches; where it does not, they are passed over from the third boot on.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "kpatch", version, max_term_width = 100, disable_version_flag = true)]
+#[command(name = "kpatch", version, max_term_width = 100)]
 pub struct Kpatch {
     /// What to do
     #[command(subcommand)]
@@ -69,24 +69,26 @@ pub enum Word {
         patch: String,
     },
     /// Load a patch into the running kernel
+    #[command(group = ArgGroup::new("which").required(true))]
     Load {
         /// A patch module, or an installed patch
-        #[arg(value_name = "FILE|NAME", required_unless_present = "all", conflicts_with = "all")]
+        #[arg(value_name = "FILE|NAME", group = "which")]
         patch: Option<String>,
         /// All patches that are installed for the running kernel
-        #[arg(short, long)]
+        #[arg(short, long, group = "which")]
         all: bool,
         /// How its transition is made
         #[command(flatten)]
         transition: TransitionArgs,
     },
     /// Take a patch out of the running kernel
+    #[command(group = ArgGroup::new("which").required(true))]
     Unload {
         /// A loaded patch
-        #[arg(value_name = "NAME", required_unless_present = "all", conflicts_with = "all")]
+        #[arg(value_name = "NAME", group = "which")]
         patch: Option<String>,
         /// All loaded patches
-        #[arg(short, long)]
+        #[arg(short, long, group = "which")]
         all: bool,
         /// How its transition is made
         #[command(flatten)]
@@ -186,7 +188,6 @@ pub fn run(
         Word::Install { kernel_version, file } => {
             let release = release(kernel_version.as_ref(), kernel)?;
             let patch = Identity::read(file)?;
-            writeln!(out, "installing {} ({release})", patch.name)?;
             let installed = act(root, &store, kernel, NONE, out, |actions| {
                 actions.settle_count();
                 store.install(&patch, &release).map(drop)
@@ -194,6 +195,7 @@ pub fn run(
             if let Err(error) = installed {
                 return caught_up(root, &store, &release, store.has(&patch), out, error);
             }
+            writeln!(out, "installing {} ({release})", patch.name)?;
             let warning = match kernel.release().is_ok_and(|running| running == release) {
                 true => warning(&by_signer(root, &patch, kernel)),
                 false => Some(format!("whether kernel {release} accepts its signature is only known when it runs")),
