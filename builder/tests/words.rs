@@ -253,7 +253,10 @@ fn status_tells_everything_in_one_place() {
     machine.says("start");
     machine.write("sys/kernel/kexec_crash_loaded", "1\n");
     machine.dump("127.0.0.1-2026-01-01-00:00:00", "complete", "");
+    machine.write("proc/sys/kernel/panic_on_oops", "0\n");
+    assert!(machine.says("status -v").contains("An oops:       leaves no dump: kernel.panic_on_oops is 0\n"));
     let report = machine.json("status --json");
+    assert_eq!(report["oops_is_panic"], false);
     assert_eq!(report["operational"], true);
     assert_eq!(report["loaded"]["release"], RELEASE);
     assert!(report["loaded"]["cmdline"].as_str().unwrap().contains("nr_cpus=1"));

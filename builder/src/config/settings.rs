@@ -235,6 +235,7 @@ fn tables(list: &mut List, dump: &KdumpConf, system: &Sysconfig) {
         crashkernel,
         update_bootloader,
         auto_resize,
+        panic_on_oops,
         creation_notification: _,
         log_level: _,
         netconfig,
@@ -289,6 +290,7 @@ fn tables(list: &mut List, dump: &KdumpConf, system: &Sysconfig) {
     list.one("kernel", "crashkernel", crashkernel.as_ref(), string);
     list.one("kernel", "update_bootloader", update_bootloader.as_ref(), |update| Value::Boolean(*update));
     list.one("kernel", "auto_resize", auto_resize.as_ref(), |resize| Value::Boolean(*resize));
+    list.one("kernel", "panic_on_oops", panic_on_oops.as_ref(), |panics| Value::Boolean(*panics));
     list.one("kernel", "sysctl", sysctl.as_ref(), |path| text(path));
     list.one("remote", "identities", ssh_identity.as_ref(), string);
     list.one("remote", "host_key", host_key.as_ref(), string);

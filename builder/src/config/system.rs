@@ -39,6 +39,8 @@ pub struct Sysconfig {
     pub update_bootloader: Option<Given<bool>>,
     /// SUSE's `KDUMP_AUTO_RESIZE`: whether memory that is not needed is given back.
     pub auto_resize: Option<Given<bool>>,
+    /// Whether an oops is to be a panic once a capture kernel is loaded, as Debian's and SUSE's scripts have it.
+    pub panic_on_oops: Option<Given<bool>>,
     /// `VMCORE_CREATION_NOTIFICATION`: whether the result of the last test is told.
     pub creation_notification: Option<Given<bool>>,
     /// `KDUMP_STDLOGLVL` and SUSE's `KDUMP_VERBOSE`: how much kdumpctl says, from 0 (nothing) to 4.

@@ -121,6 +121,11 @@ impl Distribution {
         matches!(self, Distribution::Debian | Distribution::Ubuntu)
     }
 
+    /// Whether it is SLES or openSUSE.
+    pub fn is_suse(self) -> bool {
+        self == Distribution::Suse
+    }
+
     /// By what os-release says.
     fn of(os_release: &str) -> Distribution {
         let fields = os_release.lines().filter_map(|line| line.split_once('='));

@@ -4,7 +4,7 @@
 //! below `/run`, which goes with the next boot as the capture kernel does.
 
 use super::kernel::OnDisk;
-use super::{Machine, keys};
+use super::{Machine, keys, oops};
 use crate::cli::Loading;
 use crate::config::{Config, Given, Syscall};
 use crate::crashkernel::Arch;
@@ -53,7 +53,9 @@ pub(super) fn run(
     let is_on = |given: &Option<Given<bool>>| given.as_ref().is_some_and(|given| given.value);
     let syscall = how.syscall.or(config.system.syscall.as_ref().map(|given| given.value));
     let shrink = how.shrink || is_on(&config.system.auto_resize);
-    put(machine, disk, line, &Loading { syscall, shrink }, out)
+    put(machine, disk, line, &Loading { syscall, shrink }, out)?;
+    oops::make_a_panic(&machine.tree, config);
+    Ok(())
 }
 
 /// Loads it with a command line that is known.

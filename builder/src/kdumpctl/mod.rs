@@ -17,6 +17,7 @@ mod load;
 mod lock;
 mod modules;
 mod notify;
+mod oops;
 mod places;
 mod propagate;
 mod reach;

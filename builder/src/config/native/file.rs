@@ -135,6 +135,7 @@ pub(super) struct Kernel {
     pub(super) crashkernel: Text,
     pub(super) update_bootloader: Option<Spanned<bool>>,
     pub(super) auto_resize: Option<Spanned<bool>>,
+    pub(super) panic_on_oops: Option<Spanned<bool>>,
     pub(super) sysctl: Text,
 }
 

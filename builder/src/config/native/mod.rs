@@ -106,6 +106,8 @@
 //! syscall = "file"                        # or "load", or "auto"
 //! crashkernel = "auto"                    # what the boot loader is to have, which start and rebuild see to
 //! update_bootloader = true                # false: they only say when it has something else
+//! panic_on_oops = true                    # what a start sets kernel.panic_on_oops to; false leaves it alone, as elsewhere
+//!                                         # than on Debian and SUSE is done anyway
 //!
 //! [remote]                                # for targets by ssh and sftp
 //! identities = "id_ed25519 id_rsa"        # relative to root's; the first that is there
@@ -191,8 +193,8 @@ impl Native {
         }
         each! {
             enabled kernelver kernel_file image_file commandline remove append bootdir img img_ext syscall crashkernel
-            update_bootloader auto_resize creation_notification log_level netconfig ssh_identity host_key net_timeout
-            prescript postscript immediate_reboot continue_on_error fail_command keep free sysctl
+            update_bootloader auto_resize panic_on_oops creation_notification log_level netconfig ssh_identity host_key
+            net_timeout prescript postscript immediate_reboot continue_on_error fail_command keep free sysctl
         }
         system.required_programs.extend(self.system.required_programs.iter().cloned());
     }
@@ -444,6 +446,7 @@ impl Reader<'_> {
             crashkernel: self.optional("crashkernel", &kernel.crashkernel, super::suse::crashkernel),
             update_bootloader: self.plain(&kernel.update_bootloader),
             auto_resize: self.plain(&kernel.auto_resize),
+            panic_on_oops: self.plain(&kernel.panic_on_oops),
             creation_notification: self.plain(&file.tell_test_result),
             log_level: self.plain(&file.log_level).filter(|given| {
                 if given.value > 4 {

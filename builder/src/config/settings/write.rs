@@ -77,6 +77,9 @@ fn credentials(login: &Credentials) -> Vec<u8> {
 fn spell_out(config: &mut Config) {
     let Config { dialect, arch, system, sources, .. } = config;
     let origin = sources.first().map_or(Origin::Default, |file| Origin::file(file));
+    if system.panic_on_oops.is_none() && matches!(dialect, Dialect::Debian | Dialect::Suse) {
+        system.panic_on_oops = Some(Given::at(true, &origin));
+    }
     let (append, remove) = (usual_append(*dialect, *arch), usual_remove(*dialect, *arch));
     if system.append.is_none() && append != usual_append(Dialect::Native, *arch) {
         system.append = Some(Given::at(append, &origin));

@@ -532,6 +532,7 @@ const NATIVE: &[Row] = &[
         Is("kernel.update_bootloader", "false", "no start: /etc/default/grub: crashkernel=1M from the next boot on"),
     ),
     ("[kernel]\nauto_resize = true", Is("kernel.auto_resize", "true", "reservation is smaller")),
+    ("[kernel]\npanic_on_oops = true", Is("kernel.panic_on_oops", "true", "an oops is a panic")),
     (
         "[kernel]\nsysctl = \"/etc/kdump/sysctl.conf\"",
         Is("kernel.sysctl", "\"/etc/kdump/sysctl.conf\"", "etc/kdump/sysctl.conf: vm.nr_hugepages=0"),

@@ -56,6 +56,7 @@ const FILES: &[(&str, &str)] = &[
     ("proc/cpuinfo", "processor\t: 0\ninitial apicid\t: 0\n\n"),
     ("proc/meminfo", "MemTotal: 8388608 kB\n"),
     ("proc/sys/kernel/hostname", "here\n"),
+    ("proc/sys/kernel/panic_on_oops", "0\n"),
     ("proc/sys/kernel/random/boot_id", "second\n"),
     ("proc/self/mountinfo", "1 0 8:1 / / rw - ext4 /dev/vda1 rw\n"),
     ("sys/kernel/kexec_crash_loaded", "0\n"),
@@ -220,6 +221,9 @@ impl Observer {
         }
         if fs::read_to_string(path("sys/kernel/kexec_crash_size")).unwrap() != "536870912\n" {
             lines.push("reservation is smaller".to_owned());
+        }
+        if fs::read_to_string(path("proc/sys/kernel/panic_on_oops")).unwrap() == "1\n" {
+            lines.push("an oops is a panic".to_owned());
         }
         lines.extend(started.into_iter().map(|line| format!("start: {line}")));
         let builds = || again && self.says("start").iter().any(|line| line.contains(" modules of kernel "));

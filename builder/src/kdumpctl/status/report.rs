@@ -9,7 +9,7 @@ use crate::crashkernel::mib;
 use crate::inspect;
 use crate::kdumpctl::dumps::{self, Dump};
 use crate::kdumpctl::load::{self, Loaded};
-use crate::kdumpctl::{kernel, start, test};
+use crate::kdumpctl::{kernel, oops, start, test};
 use crate::kexec::Guard;
 use crate::kexec::segments::Iomem;
 use kdump_hooks::Target;
@@ -35,6 +35,8 @@ pub(super) struct Report {
     loaded: Option<Loaded>,
     /// Whether the kernel follows memory and processors that come and go.
     follows_hotplug: bool,
+    /// Whether an oops is a panic, and so leaves a dump.
+    oops_is_panic: Option<bool>,
     /// The kernel that would be loaded.
     kernel: Option<PathBuf>,
     /// Its image.
@@ -68,6 +70,7 @@ pub(super) fn of(machine: &Machine) -> Report {
         lockdown: Guard::of(tree).forbids_unsigned(),
         loaded: load::last(tree).filter(|_| is_loaded(tree)),
         follows_hotplug: tree.line("sys/devices/system/memory/crash_hotplug").as_deref() == Some("1"),
+        oops_is_panic: oops::is_one(tree),
         ..Report::default()
     };
     let config = match Config::read(&machine.files) {
@@ -127,6 +130,11 @@ impl Report {
             None => line("Loaded:", "nothing".into())?,
         }
         line("Hotplug:", if self.follows_hotplug { "the kernel follows it" } else { "takes a reload" }.into())?;
+        match self.oops_is_panic {
+            Some(true) => line("An oops:", "is a panic, of which there is a dump".into())?,
+            Some(false) => line("An oops:", "leaves no dump: kernel.panic_on_oops is 0".into())?,
+            None => {}
+        }
         if let (Some(path), false) = (&self.path, self.targets.is_empty()) {
             line("Dumps go to:", format!("{} of {}", path.display(), self.targets.join(", then ")))?;
         }
