@@ -92,6 +92,9 @@ pub enum Word {
         /// Where to, as systemd gives it
         dir: PathBuf,
     },
+    /// Tell of the dumps that nobody has been told of, waiting for a network if there is none yet
+    #[command(name = "_notify", hide = true)]
+    Notify,
     /// Say of every module of the image whether the kernel would accept it, and why not: exit 1 if it would refuse one
     /// that the image cannot do without
     Modules(Told),
@@ -158,6 +161,7 @@ impl Word {
             | Word::Restart { .. }
             | Word::Reload { .. }
             | Word::Kexec(_)
+            | Word::Notify
             | Word::Propagate(_) => true,
             Word::Test { result, .. } => !result,
             _ => false,

@@ -89,6 +89,7 @@ pub fn run(typed: &Kdumpctl, tree: Tree, kexec: &dyn Kexec, out: &mut dyn Write)
         Word::Recover { device, to, json } => recovery::run(&machine, device.as_deref(), to.as_deref(), *json, out),
         Word::Config { word } => config::run(&machine, word, out),
         Word::Generator { dir } => generator::run(&machine.files, dir).map(|()| ExitCode::SUCCESS),
+        Word::Notify => notify::patiently(&machine, reach::patience(), out).map(|()| ExitCode::SUCCESS),
         Word::Modules(how) => modules::run(&machine, how.json, out).map(|()| ExitCode::SUCCESS),
         Word::Propagate(Told { json: true }) => as_json(out, &[("Propagating", &|out| propagate::run(&machine, out))]),
         Word::Propagate(_) => propagate::run(&machine, out).map(|()| ExitCode::SUCCESS),

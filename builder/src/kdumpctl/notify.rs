@@ -1,13 +1,14 @@
 //! Tells of the dumps that the capture environment could not tell of: those on a disk of this machine.
 //!
 //! In: dump directories without the mark. Out: mail and requests, what became of each in the dump's `status.json`, and the
-//! mark where all went through. What goes wrong is told and tried again at the next start; it changes nothing else.
+//! mark where all went through. What goes wrong is told and tried again at the next start; it changes nothing else. After a
+//! start of the system `kdump-notify.service` does it, which has time to wait for the network.
 //!
 //! May surprise: a `status.json` in which there is something that this version does not know stays as it is, since it
 //! would be lost.
 
 use super::places::Places;
-use super::{Machine, dumps};
+use super::{Machine, dumps, lock};
 use crate::config::{Config, Origin, notify};
 use crate::gather::programs::Programs;
 use anyhow::Context;
@@ -19,14 +20,18 @@ use kdump_init::dump::{DumpDir, Place};
 use kdump_init::status::{self, Status};
 use kdump_init::sys::LinuxNet;
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
+use std::iter;
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// For all of them together.
 const LIMIT: Duration = Duration::from_secs(30);
+/// How long after a failure it is tried again.
+const BETWEEN_TRIES: Duration = Duration::from_secs(10);
 /// More at once would be a flood.
 const MOST: usize = 8;
 /// A longer status is none of ours.
@@ -34,17 +39,40 @@ const LONGEST: u64 = 1 << 20;
 
 /// Tells of every dump that nobody has been told of.
 pub(super) fn run(machine: &Machine) {
+    if let Err(error) = tell(machine, true) {
+        log::warn!("{error:#}; trying again at the next start");
+    }
+}
+
+/// The same, and as long as that fails again and again for so long: a network that is up may still have no way out.
+pub(super) fn patiently(machine: &Machine, wait: Duration, out: &mut dyn Write) -> anyhow::Result<()> {
+    let began = Instant::now();
+    for first in iter::once(true).chain(iter::repeat(false)) {
+        let told = {
+            // Only so long: a reload has no time to wait.
+            let _lock = lock::take(&machine.tree, out)?;
+            tell(machine, first)
+        };
+        let Err(error) = told else { break };
+        if began.elapsed() + BETWEEN_TRIES > wait {
+            return Err(error.context("not everybody has been told; trying again at the next start"));
+        }
+        log::info!("{error:#}; trying again in {} s", BETWEEN_TRIES.as_secs());
+        thread::sleep(BETWEEN_TRIES);
+    }
+    Ok(())
+}
+
+/// Tells of them once. What is `first` seen is said, too.
+fn tell(machine: &Machine, first: bool) -> anyhow::Result<()> {
     // What is wrong with the configuration has been told by the start itself.
-    let Ok(config) = Config::read(&machine.files) else { return };
+    let Ok(config) = Config::read(&machine.files) else { return Ok(()) };
     let host = machine.tree.line("proc/sys/kernel/hostname").unwrap_or_default();
-    let Some(notify) = notify::resolve(&config, &host) else { return };
-    let lender = match lender(machine, &notify) {
-        Ok(lender) => lender,
-        Err(error) => return log::warn!("nobody can be told: {error:#}"),
-    };
+    let Some(notify) = notify::resolve(&config, &host) else { return Ok(()) };
+    let lender = lender(machine, &notify).context("nobody can be told")?;
     let own = own_addresses();
     let places = Places::of(&config, &machine.tree);
-    for unmounted in &places.unmounted {
+    for unmounted in places.unmounted.iter().filter(|_| first) {
         log::warn!("{unmounted}, and nobody is told of dumps on it; have /etc/fstab mount it");
     }
     // Dumps on another machine may be of others.
@@ -69,12 +97,11 @@ pub(super) fn run(machine: &Machine) {
         }
         let told = failures.map_or(Ok(()), |failures| Err(anyhow::Error::msg(failures)));
         let marked = told.and_then(|()| mark(dump));
-        match marked {
-            Ok(()) => log::info!("those who are to know have been told of {}", dump.display()),
-            // The others would fare no better.
-            Err(error) => return log::warn!("{}: {error:#}; trying again at the next start", dump.display()),
-        }
+        // The others would fare no better.
+        marked.with_context(|| dump.display().to_string())?;
+        log::info!("those who are to know have been told of {}", dump.display());
     }
+    Ok(())
 }
 
 /// Notes that a dump needs to be told of no more.
@@ -153,7 +180,7 @@ mod tests {
     use crate::config::Files;
     use crate::host::Tree;
     use crate::kexec::fake::FakeKexec;
-    use std::io::{BufRead, BufReader, Write};
+    use std::io::{BufRead, BufReader};
     use std::net::TcpListener;
 
     #[test]
@@ -201,7 +228,7 @@ mod tests {
         run(&machine);
         assert!(!root.path().join("var/crash/a").join(MARK).exists());
         run(&machine);
-        run(&machine);
+        patiently(&machine, Duration::ZERO, &mut Vec::new()).unwrap();
         let heard = serving.join().unwrap();
         assert!(heard[0].contains("complete") && heard[1].contains("complete") && heard[2].contains("failed"));
         assert!(["a", "b"].iter().all(|dump| root.path().join("var/crash").join(dump).join(MARK).exists()));

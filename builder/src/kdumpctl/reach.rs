@@ -41,7 +41,12 @@ pub(super) type Answer = (Remote, anyhow::Result<()>);
 
 /// How long a start waits: only systemd starts it before the network may be there.
 pub(super) fn patience() -> Duration {
-    if std::env::var_os("INVOCATION_ID").is_some() { NETWORK } else { Duration::ZERO }
+    if is_by_systemd() { NETWORK } else { Duration::ZERO }
+}
+
+/// Whether a unit runs this.
+pub(super) fn is_by_systemd() -> bool {
+    std::env::var_os("INVOCATION_ID").is_some()
 }
 
 /// Warns of the targets to which no dump would get. Those where nobody answers are tried again for so long.

@@ -2,7 +2,7 @@
 //! would take is no longer the machine's.
 
 use super::kernel::OnDisk;
-use super::{Machine, boot_loader, kernel, load, notify, recovery, status, test, waiting};
+use super::{Machine, boot_loader, kernel, load, notify, reach, recovery, status, test, waiting};
 use crate::asked::Asked;
 use crate::build::{self, Built, Request};
 use crate::cli::Loading;
@@ -11,7 +11,7 @@ use crate::cpio::read::Archive;
 use crate::host::{Kernel, SystemHost};
 use crate::inspect;
 use crate::uptodate::{self, place};
-use crate::{console, network};
+use crate::{console, generator, network};
 use anyhow::{Context, bail};
 use kdump_init::config::ImageConfig;
 use std::fmt;
@@ -22,7 +22,10 @@ use std::io::Write;
 pub(super) fn run(machine: &Machine, replace: bool, how: &Loading, out: &mut dyn Write) -> anyhow::Result<()> {
     let loaded = checked(machine, replace, how, out);
     boot_loader::at_start(machine, out);
-    notify::run(machine);
+    // After the start of the system there may be no network yet; a unit of its own waits for it.
+    if !(reach::is_by_systemd() && generator::has_notice(&machine.tree)) {
+        notify::run(machine);
+    }
     loaded
 }
 
