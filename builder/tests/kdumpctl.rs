@@ -219,10 +219,15 @@ fn a_kernel_that_was_loaded_early_is_replaced_without_being_unloaded_first() {
     let journal = machine.kexec.journal.borrow();
     assert!(matches!(&journal[..], [load] if load.starts_with("load kernel ")), "{journal:?}");
     drop(journal);
-    // One that cannot be built leaves the other where it is.
+    // One that cannot be built leaves the other where it is, or loads it once more, and fails.
     machine.system.write("etc/kdump.conf", b"path /var/crash\next4 LABEL=crash\nextra_bins /nowhere\n").unwrap();
-    machine.run("start --replace").0.unwrap_err();
-    assert_eq!(machine.kexec.journal.borrow().len(), 1);
+    let error = machine.fails("start --replace");
+    assert!(error.contains("kdump.img was loaded, which is not up to date: cannot build"), "{error}");
+    let journal = machine.kexec.journal.take();
+    assert!(journal.len() == 2 && journal[0] == journal[1], "{journal:?}");
+    fs::write(machine.image(), "an image of somebody else").unwrap();
+    machine.fails("start --replace");
+    assert!(machine.kexec.journal.borrow().is_empty(), "what is of no use is not loaded");
     let unit = include_str!("../dist/systemd/kdump.service");
     assert!(unit.contains("\nExecStart=/usr/bin/kdumpctl start --replace\n") && !unit.contains("ExecStartPre"));
 }

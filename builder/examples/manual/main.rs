@@ -69,6 +69,7 @@ fn pages() -> Vec<Page> {
                 (0, "it is done; of status: a capture kernel is loaded"),
                 (1, "it could not be done; stderr has the reason. Of test --result: no complete dump is known of"),
                 (3, "of status: none is loaded; of recover: there is no dump; of test --result: there was no test"),
+                (75, "of reload: another load or kdumpctl is under way; it can be tried again"),
             ],
             files: FILES,
             see: &["mkdumprd(8)", "kdump.toml(5)", "kdump-capture(8)", "systemctl(1)"],

@@ -21,7 +21,7 @@ pub(crate) struct OnDisk {
     pub(crate) image: PathBuf,
 }
 
-/// Where an image goes if the boot directory cannot be written to.
+/// Where an image goes if the boot directory cannot be written to, or has no room for it.
 const STATE_DIR: &str = "var/lib/kdump";
 
 /// Finds the kernel and says where its image belongs.
@@ -51,7 +51,7 @@ pub(crate) fn find(tree: &Tree, config: &Sysconfig) -> anyhow::Result<OnDisk> {
         let image = tree.resolve(&given.value).unwrap_or_else(|_| tree.path(&given.value));
         return Ok(OnDisk { release, kernel, image });
     }
-    let name = format!("initramfs-{release}kdump.img");
+    let name = image_name(&release);
     let state = tree.path(STATE_DIR).join(&name);
     let image = match boot_dir {
         Some(dir) if dir.join(&name).is_file() || (!state.is_file() && access(&dir, AccessFlags::W_OK).is_ok()) => {
@@ -60,4 +60,14 @@ pub(crate) fn find(tree: &Tree, config: &Sysconfig) -> anyhow::Result<OnDisk> {
         _ => state,
     };
     Ok(OnDisk { release, kernel, image })
+}
+
+fn image_name(release: &str) -> String {
+    format!("initramfs-{release}kdump.img")
+}
+
+/// Where the image goes when there is no room for it where it belongs; `None` if it was asked for by name, or belongs there.
+pub(crate) fn where_room_is(tree: &Tree, config: &Sysconfig, disk: &OnDisk) -> Option<OnDisk> {
+    let image = tree.path(STATE_DIR).join(image_name(&disk.release));
+    (config.image_file.is_none() && image != disk.image).then(|| OnDisk { image, ..disk.clone() })
 }

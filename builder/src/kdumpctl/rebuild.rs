@@ -1,7 +1,6 @@
 //! `kdumpctl rebuild`: the image anew, whether or not it is out of date. What is loaded stays loaded.
 
 use super::{Machine, boot_loader, kernel, start};
-use crate::build;
 use crate::config::Config;
 use std::io::Write;
 
@@ -13,7 +12,7 @@ pub(super) fn run(machine: &Machine, out: &mut dyn Write) -> anyhow::Result<()> 
     for warning in &built.warnings {
         log::warn!("{warning}");
     }
-    writeln!(out, "{}", build::write(&built, &disk.image, true)?)?;
+    start::write(machine, &config, &built, &disk, out)?;
     boot_loader::at_start(machine, out);
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! Loads the capture kernel, with an image that is built first if there is none, it is too old, or the way that its dumps
 //! would take is no longer the machine's.
+//!
+//! May surprise: where no other can be built, one that is merely too old is loaded, and the start fails all the same.
 
 use super::kernel::OnDisk;
 use super::{Machine, boot_loader, kernel, load, notify, reach, recovery, status, test, waiting};
@@ -16,7 +18,8 @@ use anyhow::{Context, bail};
 use kdump_init::config::ImageConfig;
 use std::fmt;
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
+use std::path::Path;
 
 /// Checks, builds, loads; then sees to the boot loader and tells of the dumps of the last crash, whether or not there can be another.
 pub(super) fn run(machine: &Machine, replace: bool, how: &Loading, out: &mut dyn Write) -> anyhow::Result<()> {
@@ -47,14 +50,18 @@ fn checked(machine: &Machine, replace: bool, how: &Loading, out: &mut dyn Write)
         return Ok(());
     }
     status::may_load(&machine.tree)?;
-    let disk = kernel::find(&machine.tree, &config.system)?;
-    if let Some(built) = bring_up_to_date(machine, &config, &disk)? {
-        for warning in built.warnings.iter().filter(|warning| !config.warnings.contains(warning)) {
-            log::warn!("{warning}");
+    let mut disk = kernel::find(&machine.tree, &config.system)?;
+    let stale = match bring_up_to_date(machine, &config, &mut disk, out) {
+        Ok(()) => Ok(()),
+        // An image of the day before yesterday is better than none. That it is one is no success.
+        Err(Failed { error, old: Some(lack) }) => {
+            log::error!("{} is loaded as it is, though {lack}", disk.image.display());
+            Err(error.context(format!("{} was loaded, which is not up to date", disk.image.display())))
         }
-        writeln!(out, "{}", build::write(&built, &disk.image, true)?)?;
-    }
-    load::run(machine, &disk, &config, how, out)
+        Err(Failed { error, old: None }) => return Err(error),
+    };
+    load::run(machine, &disk, &config, how, out)?;
+    stale
 }
 
 /// That Debian's `USE_KDUMP` does not switch everything off.
@@ -114,17 +121,24 @@ pub(super) fn lacking(machine: &Machine, config: &Config, disk: &OnDisk) -> Opti
     }
 }
 
-/// Plans the image anew if it is missing, of no use, or older than what it is made of, or if its dumps would go another way.
-fn bring_up_to_date(machine: &Machine, config: &Config, disk: &OnDisk) -> anyhow::Result<Option<Built>> {
+/// Why there is no image that is up to date.
+struct Failed {
+    error: anyhow::Error,
+    /// What is wrong with the one that is there, if it can be loaded.
+    old: Option<Lack>,
+}
+
+/// Builds the image anew if it is missing, of no use, or older than what it is made of, or if its dumps would go another way.
+fn bring_up_to_date(machine: &Machine, config: &Config, disk: &mut OnDisk, out: &mut dyn Write) -> Result<(), Failed> {
     let when = config.dump.rebuild.as_ref().map(|given| given.value);
     let lack = match (lacking(machine, config, disk), when) {
         (None, Some(Rebuild::Always)) if has_modules(machine, disk) => Lack::Asked,
-        (None | Some(Lack::Changed(_) | Lack::Moved(_)), Some(Rebuild::Never)) | (None, _) => return Ok(None),
+        (None | Some(Lack::Changed(_) | Lack::Moved(_)), Some(Rebuild::Never)) | (None, _) => return Ok(()),
         (Some(lack), _) => lack,
     };
     let image = disk.image.display();
     let has_modules = has_modules(machine, disk);
-    match lack {
+    match &lack {
         Lack::Changed(changed) if !has_modules => {
             log::warn!(
                 "{image} is no longer up to date ({}), and the modules of kernel {} are not here to build it again; it is \
@@ -132,10 +146,12 @@ fn bring_up_to_date(machine: &Machine, config: &Config, disk: &OnDisk) -> anyhow
                 changed.join("; "),
                 disk.release
             );
-            return Ok(None);
+            return Ok(());
         }
         Lack::Useless(error) if !has_modules => {
-            return Err(error.context(format!("cannot use {image}, and the modules to build another are not here")));
+            let error = anyhow::anyhow!("{error:#}");
+            let error = error.context(format!("cannot use {image}, and the modules to build another are not here"));
+            return Err(Failed { error, old: None });
         }
         Lack::Changed(changed) => log::info!("{image} is built again: {}", changed.join("; ")),
         Lack::Moved(lines) => {
@@ -145,14 +161,75 @@ fn bring_up_to_date(machine: &Machine, config: &Config, disk: &OnDisk) -> anyhow
         Lack::Missing => log::info!("{image} is missing: it is built"),
         Lack::Asked => log::info!("{image} is built again, as it is at every start"),
     }
-    build(machine, disk).map(Some)
+    let built = build(machine, disk).and_then(|built| {
+        for warning in built.warnings.iter().filter(|warning| !config.warnings.contains(warning)) {
+            log::warn!("{warning}");
+        }
+        write(machine, config, &built, disk, out)
+    });
+    match built {
+        Ok(written) => {
+            *disk = written;
+            Ok(())
+        }
+        Err(error) => {
+            let is_loadable = matches!(lack, Lack::Asked | Lack::Changed(_) | Lack::Moved(_));
+            Err(Failed { error, old: Some(lack).filter(|_| is_loadable) })
+        }
+    }
+}
+
+/// Writes the image that was planned, and says so; where it is then. A full `/boot` is no reason to be without one.
+pub(super) fn write(
+    machine: &Machine,
+    config: &Config,
+    built: &Built,
+    disk: &OnDisk,
+    out: &mut dyn Write,
+) -> anyhow::Result<OnDisk> {
+    let other = kernel::where_room_is(&machine.tree, &config.system, disk);
+    let (said, disk) = roomy(disk, other, |image| build::write(built, image, true))?;
+    writeln!(out, "{said}")?;
+    Ok(disk)
+}
+
+/// Writes an image where it belongs, or to the other place if the first is full.
+fn roomy(
+    disk: &OnDisk,
+    other: Option<OnDisk>,
+    mut write: impl FnMut(&Path) -> anyhow::Result<String>,
+) -> anyhow::Result<(String, OnDisk)> {
+    let error = match (write(&disk.image), &other) {
+        (Ok(said), _) => return Ok((said, disk.clone())),
+        (Err(error), Some(_)) if is_full(&error) => error,
+        (Err(error), _) => return Err(error),
+    };
+    let other = other.context("there is no other place")?;
+    log::warn!("{error:#}; it goes to {}", other.image.display());
+    make_directory_of(&other.image)?;
+    let said = write(&other.image)?;
+    // What is out of date there would be found first at the next start.
+    match fs::remove_file(&disk.image) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("cannot remove {}, which is old", disk.image.display()));
+        }
+        _ => Ok((said, other)),
+    }
+}
+
+fn is_full(error: &anyhow::Error) -> bool {
+    let kinds = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
+    kinds.into_iter().any(|kind| matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded))
+}
+
+fn make_directory_of(image: &Path) -> anyhow::Result<()> {
+    let Some(dir) = image.parent() else { return Ok(()) };
+    fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))
 }
 
 /// Plans the image.
 pub(super) fn build(machine: &Machine, disk: &OnDisk) -> anyhow::Result<Built> {
-    if let Some(dir) = disk.image.parent() {
-        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    }
+    make_directory_of(&disk.image)?;
     let what = format!("planning {}", disk.image.display());
     let old = Some(disk.image.clone()).filter(|image| image.is_file());
     waiting::while_saying(&what, || build::plan(&Request { old, ..request(machine, &disk.release) }))
@@ -204,4 +281,35 @@ fn check(disk: &OnDisk, archive: &Archive) -> anyhow::Result<ImageConfig> {
         bail!("it is for kernel {}, not for {}", config.kernel_release, disk.release);
     }
     Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    #[test]
+    fn what_does_not_fit_goes_where_there_is_room_and_the_old_one_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let [boot, state] = ["boot/image", "state/image"].map(|name| dir.path().join(name));
+        make_directory_of(&boot).unwrap();
+        fs::write(&boot, "old").unwrap();
+        let disk = OnDisk { release: "6.1".into(), kernel: "/vmlinuz".into(), image: boot.clone() };
+        let other = OnDisk { image: state.clone(), ..disk.clone() };
+        let refuse = |errno: i32| {
+            let boot = boot.clone();
+            move |image: &Path| match image == boot {
+                true => Err(io::Error::from_raw_os_error(errno)).context("cannot write the image"),
+                false => Ok(fs::write(image, "new").map(|()| "written".to_owned())?),
+            }
+        };
+        // Another error, or an image that was asked for by name.
+        for (other, errno) in [(Some(other.clone()), libc::EROFS), (None, libc::ENOSPC)] {
+            roomy(&disk, other, refuse(errno)).unwrap_err();
+            assert!(boot.is_file() && !state.exists());
+        }
+        let (said, at) = roomy(&disk, Some(other.clone()), refuse(libc::ENOSPC)).unwrap();
+        assert_eq!((said.as_str(), &at), ("written", &other));
+        assert!(!boot.exists() && fs::read_to_string(&state).unwrap() == "new");
+    }
 }
