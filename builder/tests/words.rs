@@ -129,6 +129,22 @@ fn reload_takes_what_was_loaded_and_looks_at_nothing_else() {
 }
 
 #[test]
+fn a_reload_that_can_be_tried_again_says_so_by_its_exit_and_no_other_is_tried_again() {
+    let mut machine = Machine::new();
+    machine.says("start");
+    machine.kexec.refuse = Some(libc::EBUSY);
+    let (code, said) = machine.run("reload");
+    assert_eq!((code.unwrap(), said.as_str()), (ExitCode::from(75), "Reloading kdump: [FAILED]\n"));
+    machine.kexec.refuse = Some(libc::EKEYREJECTED);
+    assert!(machine.fails("reload").contains("is not signed"));
+    machine.kexec.refuse = None;
+    machine.write("proc/sys/kernel/kexec_load_disabled", "1\n");
+    assert!(machine.fails("reload").contains("kexec_load_disabled is 1"));
+    let unit = include_str!("../dist/systemd/kdump-hotplug.service");
+    assert!(unit.contains("[ \"$$EXIT_STATUS\" != 75 ] || { sleep 30; touch /run/kdump/hotplug; }"), "{unit}");
+}
+
+#[test]
 fn rebuild_builds_what_is_new_enough_and_loads_nothing() {
     let machine = Machine::new();
     machine.says("start");

@@ -3,7 +3,7 @@
 //! In: a folder, and whose lock it is. Out: a locked file; the lock goes with it. Who has to wait says so after a second,
 //! and gives up when its patience is over.
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use std::fs::{self, File, TryLockError};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -29,7 +29,7 @@ impl Lock {
     /// Takes the lock, which lies in `dir`: `/run`, which belongs to root alone. Where others may write, others may lock.
     ///
     /// # Errors
-    /// Another one holds it for too long, or there can be no such file.
+    /// Another one holds it for too long (an I/O error EBUSY is the cause), or there can be no such file.
     pub fn take(&self, dir: &Path, out: &mut dyn Write) -> anyhow::Result<File> {
         fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
         let path = dir.join(self.file);
@@ -41,12 +41,15 @@ impl Lock {
             match file.try_lock() {
                 Ok(()) => return Ok(file),
                 Err(TryLockError::WouldBlock) if since.elapsed() > self.patience => {
-                    bail!(
-                        "another {} holds {} for more than {} s; see what it waits for",
-                        self.program,
-                        path.display(),
-                        self.patience.as_secs()
-                    )
+                    // Who asks may know what to do with that.
+                    return Err(std::io::Error::from_raw_os_error(nix::libc::EBUSY)).with_context(|| {
+                        format!(
+                            "another {} holds {} for more than {} s; see what it waits for",
+                            self.program,
+                            path.display(),
+                            self.patience.as_secs()
+                        )
+                    });
                 }
                 Err(TryLockError::WouldBlock) => {
                     if !told && since.elapsed() > UNSAID {
@@ -68,6 +71,24 @@ impl Lock {
 mod tests {
     use super::*;
 
+    /// Holds the lock until it is told of somebody who waits.
+    struct UntilTold {
+        held: Option<File>,
+        text: String,
+    }
+
+    impl Write for UntilTold {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.held = None;
+            self.text.push_str(str::from_utf8(bytes).unwrap());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
     #[test]
     fn a_lock_that_another_one_holds_is_waited_for_and_not_for_ever() {
         let dir = tempfile::tempdir().unwrap();
@@ -77,12 +98,8 @@ mod tests {
         let error = lock(300).take(dir.path(), &mut said).unwrap_err().to_string();
         assert!(error.contains("another a holds") && error.contains("/a.lock"), "{error}");
         assert!(said.is_empty(), "nobody is told of a moment");
-        let holder = thread::spawn(move || {
-            thread::sleep(Duration::from_millis(1300));
-            drop(held);
-        });
+        let mut said = UntilTold { held: Some(held), text: String::new() };
         lock(60_000).take(dir.path(), &mut said).unwrap();
-        assert_eq!(String::from_utf8(said).unwrap(), "Another a is at work, waiting for it to end\n");
-        holder.join().unwrap();
+        assert_eq!((said.held.is_none(), said.text.as_str()), (true, "Another a is at work, waiting for it to end\n"));
     }
 }

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 const FILES: &[(&str, &str)] = &[
     ("/etc/kdump/kdump.toml", "the configuration; where it is, kdump.conf is not read"),
     ("/etc/kdump.conf, /etc/sysconfig/kdump", "the configuration as RHEL and SUSE write it"),
-    ("/boot/initramfs-RELEASEkdump.img", "the image; in /var/lib/kdump where /boot cannot be written to"),
+    ("/boot/initramfs-RELEASEkdump.img", "the image; in /var/lib/kdump where /boot cannot be written to or is full"),
     ("/var/crash", "the dumps, unless another place is configured"),
 ];
 

@@ -80,7 +80,7 @@ pub fn run(typed: &Kdumpctl, tree: Tree, kexec: &dyn Kexec, out: &mut dyn Write)
         )
         .inspect(|_| reach::warn(&machine, reach::patience())),
         Word::Reload { how, told } => {
-            alone(&machine, out, *told, &[("Reloading", &|out| reload::run(&machine, how, out))])
+            reload::or_busy(alone(&machine, out, *told, &[("Reloading", &|out| reload::run(&machine, how, out))]))
         }
         Word::Rebuild(told) => alone(&machine, out, *told, &[("Rebuilding", &|out| rebuild::run(&machine, out))])
             .inspect(|_| reach::warn(&machine, Duration::ZERO)),

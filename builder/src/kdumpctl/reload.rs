@@ -9,6 +9,26 @@ use crate::cli::Loading;
 use crate::config::Config;
 use std::ffi::CString;
 use std::io::Write;
+use std::process::ExitCode;
+
+/// The exit if something else is under way: sysexits.h's EX_TEMPFAIL.
+const BUSY: u8 = 75;
+
+/// What can succeed when it is tried once more ends as that, so that kdump-hotplug.service knows what to try again.
+pub(super) fn or_busy(result: anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
+    match result {
+        Err(error) if is_busy(&error) => {
+            log::error!("{error:#}");
+            Ok(ExitCode::from(BUSY))
+        }
+        result => result,
+    }
+}
+
+fn is_busy(error: &anyhow::Error) -> bool {
+    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    causes.any(|cause| cause.raw_os_error() == Some(libc::EBUSY))
+}
 
 /// Does it. The kernel replaces one by the other in one call, and has none only as long as that takes.
 pub(super) fn run(machine: &Machine, how: &Loading, out: &mut dyn Write) -> anyhow::Result<()> {
