@@ -385,7 +385,7 @@ fn what_is_not_there_or_not_configured_is_told() {
     let none = machine.dir.path().join("none");
     assert!(machine.fails(&["recover", none.to_str().unwrap()]).contains("cannot open"));
     machine.system.write("etc/kdump.conf", b"ext4 LABEL=crash\n").unwrap();
-    assert!(machine.fails(&["recover"]).contains("kdump.conf names no raw target; name the device"));
+    assert!(machine.fails(&["recover"]).contains("etc/kdump.conf names no raw target; name the device"));
     machine.system.write("etc/kdump.conf", b"raw PARTUUID=12-01\n").unwrap();
     assert!(machine.fails(&["recover"]).contains("kdump.conf:1: PARTUUID=12-01 is not here"));
     assert!(Path::new(&machine.base()).read_dir().is_err());

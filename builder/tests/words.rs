@@ -279,6 +279,13 @@ fn status_tells_everything_in_one_place() {
     assert_eq!(report["last_dump"]["outcome"], "complete");
     assert_eq!(report["stale"].as_array().unwrap().len(), 0, "{report:#}");
     assert_eq!(report["last_test"], Value::Null);
+    let image = machine.system.root.join(format!("boot/initramfs-{RELEASE}kdump.img"));
+    fs::remove_file(&image).unwrap();
+    fs::create_dir(&image).unwrap();
+    let report = machine.json("status --json");
+    assert!(
+        report["stale"][0].as_str().unwrap().ends_with("kdump.img: it cannot be read: Is a directory (os error 21)")
+    );
     machine.write("etc/kdump.conf", "path /var/crash\nnonsense\n");
     let said = machine.says("status -v");
     assert!(said.starts_with("Kdump is operational\n") && said.contains("there is no directive `nonsense`"), "{said}");
@@ -418,6 +425,11 @@ fn dumps_are_listed_shown_verified_and_pruned() {
     let shown = machine.says("dumps show 127.0.0.1-2026-01-01-00:00:00");
     assert!(shown.contains("Outcome:   complete") && shown.contains("sha256"), "{shown}");
     assert!(machine.fails("dumps show x").contains("kdumpctl dumps list"));
+    let there = machine.system.root.join("elsewhere/127.0.0.1-2026-01-04-00:00:00");
+    machine.write("elsewhere/127.0.0.1-2026-01-04-00:00:00/vmcore", "another");
+    let shown = machine.says(&format!("dumps show {}/.", there.display()));
+    assert!(shown.starts_with("Dump:      ") && shown.contains("elsewhere/127.0.0.1-2026-01-04-00:00:00\n"), "{shown}");
+    assert!(machine.fails(&format!("dumps show {}", machine.system.root.display())).contains("there is no dump"));
 
     let sound = machine.json("dumps verify 127.0.0.1-2026-01-02-00:00:00 --json");
     assert_eq!((&sound[0]["sound"], &sound[0]["files"]), (&Value::Bool(true), &Value::from(1)), "{sound:#}");

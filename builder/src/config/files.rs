@@ -149,8 +149,9 @@ impl Files {
             // A file that says nothing asks for what it asks for.
             None if texts.debian.is_some() => Ok(Dialect::Debian),
             None => bail!(
-                "there is no configuration {}; an empty file asks for all defaults, --config names another",
-                self.kdump_conf.display()
+                "there is no configuration, none of {}; an empty {} asks for all defaults, --config names another",
+                self.all().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", "),
+                self.native.as_ref().unwrap_or(&self.kdump_conf).display()
             ),
         }
     }

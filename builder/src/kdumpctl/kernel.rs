@@ -42,7 +42,10 @@ pub(crate) fn find(tree: &Tree, config: &Sysconfig) -> anyhow::Result<OnDisk> {
     }
     let kernel = match &config.kernel_file {
         Some(given) => tree.resolve(&given.value).with_context(|| format!("{}: the kernel", given.origin))?,
-        None => naming.find(tree.root(), &release).context("set KDUMP_BOOTDIR and KDUMP_IMG")?,
+        None => naming.find(tree.root(), &release).context(
+            "say where it is: boot_dir and name of [kernel] in kdump.toml, KDUMP_BOOTDIR and KDUMP_IMG in \
+             /etc/sysconfig/kdump",
+        )?,
     };
     let first = naming.directories.first().map(|directory| tree.path(directory));
     let boot_dir = kernel.parent().map(PathBuf::from).filter(|dir| dir.ends_with("boot")).or(first);

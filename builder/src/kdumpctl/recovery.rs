@@ -32,7 +32,11 @@ pub(super) fn run(
         (None, None) => bail!("no device is named"),
     };
     if devices.is_empty() {
-        bail!("kdump.conf names no raw target; name the device, as in `kdumpctl recover /dev/sdb1`");
+        let read = config.iter().flat_map(|config| &config.sources).map(|file| file.display().to_string());
+        bail!(
+            "{} names no raw target; name the device, as in `kdumpctl recover /dev/sdb1`",
+            read.collect::<Vec<_>>().join(", ")
+        );
     }
     let base = match (to, &config) {
         (Some(to), _) => to.to_owned(),

@@ -84,6 +84,8 @@ pub(super) enum Lack {
     Asked,
     /// There is none.
     Missing,
+    /// It is there, and cannot be read: by nobody but root, for one.
+    Unreadable(std::io::Error),
     /// It is not ours, or not for this kernel.
     Useless(anyhow::Error),
     /// These files of which it is made are no longer what they were.
@@ -97,6 +99,10 @@ impl fmt::Display for Lack {
         match self {
             Lack::Asked => f.write_str("it is built at every start"),
             Lack::Missing => f.write_str("it is missing"),
+            Lack::Unreadable(error) if error.kind() == ErrorKind::PermissionDenied => {
+                f.write_str("only root can read it and tell whether it is up to date")
+            }
+            Lack::Unreadable(error) => write!(f, "it cannot be read: {error}"),
             Lack::Useless(error) => write!(f, "it is of no use: {error:#}"),
             Lack::Changed(changed) => write!(f, "it is out of date: {}", changed.join("; ")),
             Lack::Moved(lines) => write!(f, "the machine has changed: {}", lines.join("; ")),
@@ -106,7 +112,11 @@ impl fmt::Display for Lack {
 
 /// Why the image is missing, of no use, or out of date; `None` if it is neither.
 pub(super) fn lacking(machine: &Machine, config: &Config, disk: &OnDisk) -> Option<Lack> {
-    let Ok(bytes) = fs::read(&disk.image) else { return Some(Lack::Missing) };
+    let bytes = match fs::read(&disk.image) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Some(Lack::Missing),
+        Err(error) => return Some(Lack::Unreadable(error)),
+    };
     // It is unpacked once for all that is asked of it.
     let read = uptodate::read(&bytes).context(FOREIGN).and_then(|archive| {
         let (image, changed) = (check(disk, &archive)?, uptodate::changed(&machine.tree, &archive)?);
@@ -159,6 +169,7 @@ fn bring_up_to_date(machine: &Machine, config: &Config, disk: &mut OnDisk, out: 
         }
         Lack::Useless(error) => log::info!("{image} is of no use and is built again: {error:#}"),
         Lack::Missing => log::info!("{image} is missing: it is built"),
+        Lack::Unreadable(error) => log::info!("{image} cannot be read and is built again: {error}"),
         Lack::Asked => log::info!("{image} is built again, as it is at every start"),
     }
     let built = build(machine, disk).and_then(|built| {
@@ -211,7 +222,7 @@ fn roomy(
     // What is out of date there would be found first at the next start.
     match fs::remove_file(&disk.image) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("cannot remove {}, which is old", disk.image.display()));
+            Err(error).with_context(|| format!("cannot remove {}, which is old", disk.image.display()))
         }
         _ => Ok((said, other)),
     }

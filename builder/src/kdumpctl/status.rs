@@ -2,11 +2,13 @@
 
 mod report;
 
-use super::{Machine, reach};
+use super::{Machine, kernel, reach, start};
 use crate::cli::Way;
+use crate::config::Config;
 use crate::crashkernel::{Facts, default_value};
 use crate::host::Tree;
 use crate::kexec::Guard;
+use crate::kexec::guard::PANIC_LIMIT;
 use anyhow::bail;
 use std::io::Write;
 use std::process::ExitCode;
@@ -39,10 +41,21 @@ pub(super) fn run(machine: &Machine, verbose: bool, json: bool, out: &mut dyn Wr
     if is_loaded {
         return Ok(ExitCode::SUCCESS);
     }
-    if let Err(error) = feasible(&machine.tree).and_then(|()| may_load(&machine.tree)) {
-        log::warn!("{error:#}");
+    if let Some(reason) = obstacle(machine) {
+        log::warn!("{reason}");
     }
     Ok(ExitCode::from(NOT_OPERATIONAL))
+}
+
+/// Why no capture kernel could be loaded, by the kernel that runs or by the configuration.
+fn obstacle(machine: &Machine) -> Option<String> {
+    let configured = || {
+        let config = Config::read(&machine.files)?;
+        start::switched_on(&config)?;
+        kernel::find(&machine.tree, &config.system).map(drop)
+    };
+    let asked = feasible(&machine.tree).and_then(|()| may_load(&machine.tree)).and_then(|()| configured());
+    asked.err().map(|error| format!("{error:#}"))
 }
 
 /// Whether the kernel says that a capture kernel is loaded.
@@ -60,9 +73,16 @@ pub(super) fn reserved(tree: &Tree) -> u64 {
 /// # Errors
 /// It is.
 pub(super) fn may_load(tree: &Tree) -> anyhow::Result<()> {
-    if Guard::of(tree).load_disabled {
+    let guard = Guard::of(tree);
+    if guard.load_disabled {
         bail!(
             "kernel.kexec_load_disabled is 1: no capture kernel can be loaded until the next boot; start kdump before it is set"
+        );
+    }
+    if guard.spent == Some(PANIC_LIMIT) {
+        bail!(
+            "kernel.{PANIC_LIMIT} is 0: no capture kernel can be loaded until the next boot; raise it where it is set, in \
+             /etc/sysctl.d"
         );
     }
     Ok(())
@@ -100,4 +120,42 @@ pub(super) fn feasible(tree: &Tree) -> anyhow::Result<()> {
 fn fact(tree: &Tree, name: &str) -> Option<String> {
     tree.line(&format!("sys/kernel/kexec_crash_{name}"))
         .or_else(|| tree.line(&format!("sys/kernel/kexec/crash_{name}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Files;
+    use crate::fake::FakeSystem;
+    use crate::kexec::fake::FakeKexec;
+
+    #[test]
+    fn a_machine_without_kdump_says_why_whatever_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let system = FakeSystem::new(dir.path()).unwrap();
+        let (tree, kexec) = (Tree::new(dir.path()), FakeKexec::default());
+        let files = Files::new(dir.path(), None, None);
+        let machine = Machine { tree, files, programs: None, kexec: &kexec };
+        assert_eq!(obstacle(&machine), None);
+        for (path, text, reason) in [
+            ("etc/kdump.conf", "nonsense", "etc/kdump.conf:1: there is no directive `nonsense`"),
+            ("etc/kdump/kdump.toml", "enabled = false", "kdump is switched off: "),
+            ("etc/kdump/kdump.toml", "[kernel]\nboot_dir = \"/x\"", "say where it is: boot_dir and name of [kernel]"),
+            ("proc/sys/kernel/kexec_load_limit_panic", "0\n", "kernel.kexec_load_limit_panic is 0"),
+            ("sys/kernel/kexec_crash_size", "0\n", "No memory reserved for crash kernel"),
+        ] {
+            system.write(path, text.as_bytes()).unwrap();
+            let said = obstacle(&machine).unwrap_or_default();
+            assert!(said.contains(reason), "{text}: {said}");
+        }
+    }
+
+    #[test]
+    fn without_any_configuration_all_that_could_be_one_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = format!("{:#}", Config::read(&Files::new(dir.path(), None, None)).unwrap_err());
+        for name in ["kdump/kdump.toml,", "kdump.conf,", "sysconfig/kdump,", "default/kdump-tools;", "an empty /"] {
+            assert!(error.contains(name), "{error}");
+        }
+    }
 }

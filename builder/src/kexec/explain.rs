@@ -12,17 +12,21 @@ pub fn explain(error: io::Error, guard: &Guard) -> anyhow::Error {
             "kernel.kexec_load_disabled is 1, which only a reboot takes back; load the capture kernel before it is set"
                 .to_owned()
         }
-        Some(libc::EPERM) => match &guard.lockdown {
-            Some(level) if guard.firmware_has_keys => format!(
+        Some(libc::EPERM) => match (&guard.lockdown, guard.spent) {
+            (_, Some(limit)) => format!(
+                "kernel.{limit} is 0: as many kernels have been loaded as it allows, and only a reboot takes it back; raise it \
+                 where it is set, in /etc/sysctl.d"
+            ),
+            (Some(level), None) if guard.firmware_has_keys => format!(
                 "the kernel is locked down ({level}) and takes only a kernel that is signed with a key of its own; use the \
                  distribution's signed kernel, or enrol your key with mokutil"
             ),
             // The distribution's own key is then a stranger's, too, where the kernel trusts it through the firmware alone.
-            Some(level) => format!(
+            (Some(level), None) => format!(
                 "the kernel is locked down ({level}) and takes only a kernel that is signed with a key that was built into \
                  it, since without EFI no firmware brings others; boot without lockdown=, or by EFI"
             ),
-            None => "only root may do this; run it as root".to_owned(),
+            (None, None) => "only root may do this; run it as root".to_owned(),
         },
         Some(libc::EACCES) => {
             "a security module, such as SELinux or IMA, refuses it; look for `denied` in the audit log and allow \
@@ -67,12 +71,14 @@ mod tests {
         let disabled = Guard { load_disabled: true, ..Guard::default() };
         let locked = Guard { lockdown: Some("integrity".into()), ..Guard::default() };
         let firmware = Guard { firmware_has_keys: true, ..locked.clone() };
+        let spent = Guard { spent: Some("kexec_load_limit_panic"), ..Guard::default() };
         let secure = Guard { secure_boot: true, ..Guard::default() };
         for (errno, guard, words) in [
             (libc::EPERM, &disabled, "kexec_load_disabled is 1"),
             (libc::EPERM, &free, "run it as root"),
             (libc::EPERM, &locked, "(integrity) and takes only a kernel that is signed with a key that was built into"),
             (libc::EPERM, &firmware, "(integrity) and takes only a kernel that is signed with a key of its own"),
+            (libc::EPERM, &spent, "kernel.kexec_load_limit_panic is 0"),
             (libc::EACCES, &free, "SELinux"),
             (libc::ENOEXEC, &free, "bzImage"),
             (libc::EADDRNOTAVAIL, &free, "raise crashkernel="),

@@ -9,11 +9,18 @@ use std::fs;
 const SECURE_BOOT: &str = "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
 const SETUP_MODE: &str = "sys/firmware/efi/efivars/SetupMode-8be4df61-93ca-11d2-aa0d-00e098032b8c";
 
+/// How many more kernels may be loaded, since Linux 6.3. The one for crashes first, which is what mostly is loaded.
+const LIMITS: [&str; 2] = [PANIC_LIMIT, "kexec_load_limit_reboot"];
+/// That for kernels of a crash.
+pub(crate) const PANIC_LIMIT: &str = "kexec_load_limit_panic";
+
 /// What is in force.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Guard {
     /// `kernel.kexec_load_disabled`: no kernel is loaded until the next boot.
     pub load_disabled: bool,
+    /// `kernel.kexec_load_limit_panic` or `_reboot`, whichever has come to 0 and allows no load until the next boot.
+    pub spent: Option<&'static str>,
     /// The level of lockdown, if there is one: `integrity` or `confidentiality`.
     pub lockdown: Option<String>,
     /// The firmware boots signed kernels alone.
@@ -37,6 +44,9 @@ impl Guard {
         let secure_ipl = tree.line("sys/firmware/ipl/secure").as_deref() == Some("1");
         Guard {
             load_disabled: tree.line("proc/sys/kernel/kexec_load_disabled").as_deref() == Some("1"),
+            spent: LIMITS
+                .into_iter()
+                .find(|name| tree.line(&format!("proc/sys/kernel/{name}")).as_deref() == Some("0")),
             lockdown,
             secure_boot: firmware || secure_ipl,
             firmware_has_keys: tree.path("sys/firmware/efi").exists() || secure_ipl,
@@ -88,6 +98,12 @@ mod tests {
         write("proc/sys/kernel/kexec_load_disabled", b"1\n");
         let guard = Guard::of(&tree);
         assert!(guard.load_disabled);
+        assert_eq!(guard.spent, None);
+        write("proc/sys/kernel/kexec_load_limit_panic", b"-1\n");
+        write("proc/sys/kernel/kexec_load_limit_reboot", b"1\n");
+        assert_eq!(Guard::of(&tree).spent, None);
+        write("proc/sys/kernel/kexec_load_limit_panic", b"0\n");
+        assert_eq!(Guard::of(&tree).spent, Some("kexec_load_limit_panic"));
         assert!(guard.forbids_unsigned().unwrap().contains("locked down (integrity)"));
     }
 

@@ -14,10 +14,11 @@ use super::Machine;
 use super::places::Places;
 use crate::cli::{Dumps, Place};
 use crate::config::Config;
-use anyhow::bail;
+use anyhow::{Context, bail};
 use kdump_init::status::FILE;
 use serde::Serialize;
 use serde_json::Value;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -173,13 +174,18 @@ fn status(path: &Path) -> Option<Value> {
     serde_json::from_slice(&text).ok()
 }
 
-/// The dump that somebody means: by its path, or by its name.
-fn meant<'a>(dumps: &'a [Dump], typed: &Path) -> anyhow::Result<&'a Dump> {
-    let is_it = |dump: &&Dump| dump.path == typed || Path::new(&dump.name()) == typed;
-    match dumps.iter().find(is_it) {
-        Some(dump) => Ok(dump),
-        None => bail!("there is no dump {}; `kdumpctl dumps list` lists them", typed.display()),
+/// The dump that somebody means: by its name, if it is where dumps are looked for, or by its directory, wherever that is.
+fn meant<'a>(dumps: &'a [Dump], typed: &Path) -> anyhow::Result<Cow<'a, Dump>> {
+    if let Some(dump) = dumps.iter().find(|dump| dump.path == typed || Path::new(&dump.name()) == typed) {
+        return Ok(Cow::Borrowed(dump));
     }
+    let read = |dir: PathBuf| Dump::read(dir).map(Cow::Owned);
+    typed
+        .canonicalize()
+        .ok()
+        .filter(|dir| dir.is_dir())
+        .and_then(read)
+        .with_context(|| format!("there is no dump {}; `kdumpctl dumps list` lists them", typed.display()))
 }
 
 /// What a terminal would act on is not sent to it: names and logs come from strangers.

@@ -3,6 +3,7 @@
 use super::{Dump, meant, printable, status};
 use anyhow::Context;
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::io::Write;
 use std::path::Path;
 
@@ -10,7 +11,7 @@ use std::path::Path;
 pub(super) fn run(dumps: &[Dump], typed: Option<&Path>, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
     let dump = match typed {
         Some(typed) => meant(dumps, typed)?,
-        None => dumps.first().context("there is no dump")?,
+        None => Cow::Borrowed(dumps.first().context("there is no dump")?),
     };
     let status = status(&dump.path).unwrap_or(Value::Null);
     if json {

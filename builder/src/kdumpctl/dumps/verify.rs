@@ -10,6 +10,7 @@ use anyhow::Context;
 use kdump_init::dump::{hex, sha256_of};
 use serde::Serialize;
 use serde_json::Value;
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -36,15 +37,15 @@ pub(super) fn run(
     json: bool,
     out: &mut dyn Write,
 ) -> anyhow::Result<ExitCode> {
-    let chosen: Vec<&Dump> = match typed.is_empty() {
-        true => dumps.iter().filter(|dump| dump.outcome != "foreign").collect(),
+    let chosen: Vec<Cow<Dump>> = match typed.is_empty() {
+        true => dumps.iter().filter(|dump| dump.outcome != "foreign").map(Cow::Borrowed).collect(),
         false => typed.iter().map(|typed| meant(dumps, typed)).collect::<anyhow::Result<_>>()?,
     };
     let collector = Programs::find(machine.programs.as_deref())?.capture;
     let mut verdicts = Vec::new();
     for dump in chosen {
         let what = format!("verifying {}", dump.path.display());
-        let verdict = waiting::while_saying(&what, || judge(dump, &collector));
+        let verdict = waiting::while_saying(&what, || judge(&dump, &collector));
         if !json {
             say(&verdict, out)?;
         }
