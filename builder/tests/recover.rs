@@ -388,5 +388,9 @@ fn what_is_not_there_or_not_configured_is_told() {
     assert!(machine.fails(&["recover"]).contains("etc/kdump.conf names no raw target; name the device"));
     machine.system.write("etc/kdump.conf", b"raw PARTUUID=12-01\n").unwrap();
     assert!(machine.fails(&["recover"]).contains("kdump.conf:1: PARTUUID=12-01 is not here"));
+    let two = b"[[target]]\nkind = \"raw\"\ndevice = \"/dev/vdb\"\n[[target]]\nkind = \"raw\"\ndevice = \"/dev/vdx\"\n";
+    machine.system.write("etc/kdump/kdump.toml", two).unwrap();
+    let told: Value = serde_json::from_str(&machine.run(&["recover", "--json"]).1).unwrap();
+    assert_eq!((&told[0]["result"], &told[1]["result"]), (&"no dump".into(), &"failed".into()), "{told}");
     assert!(Path::new(&machine.base()).read_dir().is_err());
 }

@@ -334,6 +334,8 @@ fn status_asks_the_far_side_whether_it_would_let_a_dump_in() {
     kdump_hooks::fake::program(&send, keep.as_bytes()).unwrap();
     let said = machine.run("status -v").1;
     assert!(said.contains("Asked:         ssh://dump@10.9.8.7/srv: it lets us in\n"), "{said}");
+    let told = &machine.json("status -v --json")["asked"][0];
+    assert_eq!((&told["target"], &told["ok"]), (&"ssh://dump@10.9.8.7/srv".into(), &true.into()), "{told}");
     let asked = machine.read("asked");
     assert!(asked.starts_with("KEY10.9.8.7 ssh-ed25519 AAAA\n"), "{asked}");
     assert!(asked.ends_with(" ssh://dump@10.9.8.7/srv check\n"), "{asked}");
@@ -342,6 +344,8 @@ fn status_asks_the_far_side_whether_it_would_let_a_dump_in() {
         kdump_hooks::fake::program(&send, refuse.as_bytes()).unwrap();
         let said = machine.run("status -v").1;
         assert!(said.contains("/srv: no dump would get there: no such key\n"), "{said}");
+        let told = &machine.json("status -v --json")["asked"][0];
+        assert_eq!((&told["ok"], &told["error"]), (&false.into(), &"no such key".into()), "{told}");
     }
 }
 
@@ -359,6 +363,9 @@ fn a_test_leaves_a_mark_in_the_log_by_which_its_dump_is_known_after_the_reboot()
     }
     assert!(machine.fails("test").contains("--force does without"), "nobody is asked here");
     assert_eq!(machine.read("proc/sysrq-trigger"), "");
+    assert_eq!(machine.json("test --force --json")["state"], "pending");
+    assert_eq!(machine.read("proc/sysrq-trigger"), "c");
+    machine.write("proc/sysrq-trigger", "");
     machine.says("test --force");
     assert_eq!(machine.read("proc/sysrq-trigger"), "c");
     assert!(machine.run("test --result").1.contains("is under way"));

@@ -82,7 +82,7 @@ pub enum Word {
         /// The directory of all dumps [default: `path` in kdump.conf]
         #[arg(long, value_name = "DIR")]
         to: Option<PathBuf>,
-        /// Say what was done as JSON
+        /// Say what was done as JSON, as a list if several devices are configured
         #[arg(long)]
         json: bool,
     },

@@ -91,8 +91,10 @@ pub fn run(typed: &Kdumpctl, tree: Tree, kexec: &dyn Kexec, out: &mut dyn Write)
         Word::Generator { dir } => generator::run(&machine.files, dir).map(|()| ExitCode::SUCCESS),
         Word::Notify => notify::patiently(&machine, reach::patience(), out).map(|()| ExitCode::SUCCESS),
         Word::Modules(how) => modules::run(&machine, how.json, out).map(|()| ExitCode::SUCCESS),
-        Word::Propagate(Told { json: true }) => as_json(out, &[("Propagating", &|out| propagate::run(&machine, out))]),
-        Word::Propagate(_) => propagate::run(&machine, out).map(|()| ExitCode::SUCCESS),
+        Word::Propagate(Told { json: true }) => {
+            as_json(out, &[("Propagating", &|out| propagate::run(&machine, true, out))])
+        }
+        Word::Propagate(_) => propagate::run(&machine, false, out).map(|()| ExitCode::SUCCESS),
         Word::Showmem(how) => showmem::run(&machine, how.json, out).map(|()| ExitCode::SUCCESS),
         Word::Estimate(how) => estimate::run(&machine, how.json, out).map(|()| ExitCode::SUCCESS),
         Word::GetDefaultCrashkernel { way, told } => {

@@ -16,8 +16,8 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::process::Command;
 
-/// Does it, and says what was done.
-pub(super) fn run(machine: &Machine, out: &mut dyn Write) -> anyhow::Result<()> {
+/// Does it, and says what was done. What OpenSSH's tools print would spoil JSON: then it is told on stderr.
+pub(super) fn run(machine: &Machine, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
     let config = Config::read(&machine.files)?;
     let targets = remote::by_ssh(&config);
     if targets.is_empty() {
@@ -38,7 +38,7 @@ pub(super) fn run(machine: &Machine, out: &mut dyn Write) -> anyhow::Result<()> 
             if let Some(dir) = file.parent() {
                 make_private(dir)?;
             }
-            done(Command::new("ssh-keygen").args(keygen(&key)).arg("-f").arg(&file), "make a key")?;
+            done(Command::new("ssh-keygen").args(keygen(&key)).arg("-f").arg(&file), "make a key", json)?;
             writeln!(out, "Made the key {}", key.display())?;
         }
     }
@@ -53,7 +53,7 @@ pub(super) fn run(machine: &Machine, out: &mut dyn Write) -> anyhow::Result<()> 
         }
         copy.arg("-i").arg(file.with_added_extension("pub"));
         copy.args(target.port.map(|port| format!("-p{port}"))).arg(format!("{user}@{}", target.server));
-        done(&mut copy, "have the far side let the key in")?;
+        done(&mut copy, "have the far side let the key in", json)?;
         writeln!(out, "{} lets {user} in with the key {}", target.server, key.display())?;
     }
     Ok(())
@@ -78,7 +78,10 @@ fn keygen(key: &Path) -> Vec<&'static str> {
     vec!["-q", "-t", kind, "-N", "", "-C", "kdump"]
 }
 
-fn done(command: &mut Command, what: &str) -> anyhow::Result<()> {
+fn done(command: &mut Command, what: &str, json: bool) -> anyhow::Result<()> {
+    if json {
+        command.stdout(std::io::stderr());
+    }
     let program = command.get_program().to_string_lossy().into_owned();
     let status =
         command.status().with_context(|| format!("cannot {what}: {program} does not run; install OpenSSH's client"))?;
@@ -110,7 +113,7 @@ mod tests {
         let files = Files::new(root.path(), None, None);
         let machine = Machine { tree: Tree::new(root.path()), files, programs: None, kexec: &kexec };
         let mut out = Vec::new();
-        let error = run(&machine, &mut out).unwrap_err().to_string();
+        let error = run(&machine, false, &mut out).unwrap_err().to_string();
         assert!(error.starts_with("the private key /root/key has a passphrase"), "{error}");
         assert!(out.is_empty());
     }

@@ -47,7 +47,7 @@ pub(super) fn run(
         (None, Some(config)) => room(machine, config, &base),
         _ => Room::default(),
     };
-    let (mut complete, mut incomplete, mut errors) = (false, false, Vec::new());
+    let (mut complete, mut incomplete, mut errors, mut document) = (false, false, Vec::new(), Vec::new());
     for device in devices {
         let recovered = match &device {
             Ok(device) => recover::recover(device, &base, room, machine.programs.as_deref()),
@@ -55,7 +55,7 @@ pub(super) fn run(
         };
         let device = device.unwrap_or_default();
         match (json, &recovered) {
-            (true, _) => writeln!(out, "{:#}", told(&device, &recovered))?,
+            (true, _) => document.push(told(&device, &recovered)),
             (false, Ok(Some(recovered))) => say(&device, recovered, out)?,
             (false, Ok(None)) => writeln!(out, "There is no dump on {}", device.display())?,
             (false, Err(_)) => {}
@@ -66,6 +66,12 @@ pub(super) fn run(
             Ok(None) => {}
             Err(error) => errors.push(error),
         }
+    }
+    match document.as_slice() {
+        [] => {}
+        [one] => writeln!(out, "{one:#}")?,
+        // Several are one document as well.
+        several => writeln!(out, "{:#}", Value::from(several))?,
     }
     let mut errors = errors.into_iter();
     match (errors.next(), complete, incomplete) {

@@ -10,6 +10,7 @@ use crate::host::Tree;
 use crate::kexec::Guard;
 use crate::kexec::guard::PANIC_LIMIT;
 use anyhow::bail;
+use serde_json::json;
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -21,7 +22,13 @@ const NOT_OPERATIONAL: u8 = 3;
 pub(super) fn run(machine: &Machine, verbose: bool, json: bool, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let is_loaded = is_loaded(&machine.tree);
     match json {
-        true => writeln!(out, "{:#}", serde_json::to_value(report::of(machine))?)?,
+        true => {
+            let mut report = serde_json::to_value(report::of(machine))?;
+            if verbose {
+                report["asked"] = asked(reach::of(machine, Duration::ZERO));
+            }
+            writeln!(out, "{report:#}")?;
+        }
         false => {
             writeln!(out, "Kdump is {}operational", if is_loaded { "" } else { "not " })?;
             if verbose {
@@ -45,6 +52,15 @@ pub(super) fn run(machine: &Machine, verbose: bool, json: bool, out: &mut dyn Wr
         log::warn!("{reason}");
     }
     Ok(ExitCode::from(NOT_OPERATIONAL))
+}
+
+/// What the machines that dumps go to say, one by one.
+fn asked(answers: Vec<reach::Answer>) -> serde_json::Value {
+    let told = |(target, answer): reach::Answer| {
+        let error = answer.as_ref().err().map(|error| format!("{error:#}"));
+        json!({ "target": target.to_string(), "ok": answer.is_ok(), "error": error })
+    };
+    answers.into_iter().map(told).collect()
 }
 
 /// Why no capture kernel could be loaded, by the kernel that runs or by the configuration.

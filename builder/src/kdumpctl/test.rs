@@ -110,9 +110,15 @@ pub(super) fn run(
     if tree.line("sys/kernel/fadump/enabled").as_deref() == Some("1") {
         bail!("this machine dumps by fadump, which this version does not handle; a test would tell nothing");
     }
-    writeln!(out, "DANGER!!! This crashes the kernel of this machine, now. Everything that runs on it is lost.")?;
-    if !force && !confirmed(out)? {
-        writeln!(out, "Nothing was done")?;
+    let danger = "DANGER!!! This crashes the kernel of this machine, now. Everything that runs on it is lost.";
+    let mut errors = std::io::stderr();
+    let talk: &mut dyn Write = if json { &mut errors } else { out };
+    writeln!(talk, "{danger}")?;
+    if !force && !confirmed(talk)? {
+        match json {
+            true => writeln!(out, "{:#}", serde_json::Value::Null)?,
+            false => writeln!(out, "Nothing was done")?,
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -136,7 +142,13 @@ pub(super) fn run(
     // Log first: the dump is known by it.
     let log = tree.path("dev/kmsg");
     fs::write(&log, mark(&record.id)).with_context(|| format!("cannot write to the kernel log {}", log.display()))?;
-    writeln!(out, "Crashing for test {}; after the reboot, `kdumpctl test --result` says what came of it", record.id)?;
+    match json {
+        true => writeln!(out, "{:#}", serde_json::to_value(&record)?)?,
+        false => {
+            let then = "after the reboot, `kdumpctl test --result` says what came of it";
+            writeln!(out, "Crashing for test {}; {then}", record.id)?;
+        }
+    }
     out.flush()?;
     nix::unistd::sync();
     let trigger = tree.path("proc/sysrq-trigger");
