@@ -93,6 +93,15 @@ fn the_definitions_of_all_words_hold_together() {
     ] {
         assert!(help.contains(&format!("  {word} ")), "{word}: {help}");
     }
+    let offered = Kdumpctl::offered();
+    offered.clone().debug_assert();
+    assert!(
+        offered.find_subcommand("recover").is_some() && offered.get_arguments().any(|arg| arg.get_id() == "sysroot")
+    );
+    assert!(Kdumpctl::command().find_subcommand("_notify").is_some(), "systemd asks for it");
+    for hidden in ["_notify", "generator", "setup-crypttab", "_reset-crashkernel-after-update"] {
+        assert!(offered.find_subcommand(hidden).is_none() && !help.contains(hidden), "{hidden}: {help}");
+    }
     assert!(help.starts_with("Loads, unloads and reports the capture kernel"), "{help}");
     for (word, about) in [("status", "Say whether a capture kernel is loaded"), ("showmem", "Say how much memory")] {
         let mut command = Kdumpctl::command();
@@ -105,6 +114,12 @@ fn the_definitions_of_all_words_hold_together() {
 fn a_value_that_the_kernel_would_misread_is_refused_with_what_to_write_instead() {
     let error = Kdumpctl::try_parse_from(["kdumpctl", "reset-crashkernel", "1.5G"]).unwrap_err().to_string();
     assert!(error.contains("write 1536M"), "{error}");
+}
+
+#[test]
+fn what_takes_the_place_of_setup_crypttab_is_said() {
+    let error = Machine::new().fails("setup-crypttab");
+    assert!(error.contains("/etc/crypttab") && error.contains("link-volume-key=@u::%logon:"), "{error}");
 }
 
 #[test]

@@ -23,8 +23,16 @@ use std::path::{Path, PathBuf};
 const FILES: &[(&str, &str)] = &[
     ("/etc/kdump/kdump.toml", "the configuration; where it is, kdump.conf is not read"),
     ("/etc/kdump.conf, /etc/sysconfig/kdump", "the configuration as RHEL and SUSE write it"),
+    ("/etc/default/kdump-tools", "the configuration as Debian writes it"),
     ("/boot/initramfs-RELEASEkdump.img", "the image; in /var/lib/kdump where /boot cannot be written to or is full"),
     ("/var/crash", "the dumps, unless another place is configured"),
+    ("kdump.service", "has the capture kernel loaded; `systemctl enable --now kdump.service` begins with it"),
+    (
+        "kdump-early.service",
+        "loads what is built already before other services start, for crashes of a system that comes up. Not enabled by \
+         itself: `systemctl enable kdump-early.service`",
+    ),
+    ("kdump-notify.service", "tells of dumps once there is a network, where somebody is to be told; not to be enabled"),
 ];
 
 const PATCHING: &[(&str, &str)] = &[
@@ -98,7 +106,8 @@ fn main() -> anyhow::Result<()> {
     fs::create_dir_all(&man).with_context(|| format!("cannot make {}", man.display()))?;
     for page in pages() {
         write(&man.join(page.file_name()), &page.render()?)?;
-        complete(page.command, &completions)?;
+        let is_kdumpctl = page.command.get_name() == "kdumpctl";
+        complete(if is_kdumpctl { Kdumpctl::offered() } else { page.command }, &completions)?;
     }
     write(&man.join("kdump.toml.5"), &native::render()?)
 }

@@ -2,7 +2,7 @@
 
 use crate::config::Syscall;
 use crate::crashkernel::Crashkernel;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
@@ -100,6 +100,9 @@ pub enum Word {
     Modules(Told),
     /// Make a key for a target by ssh or sftp, and have the other machine let it in
     Propagate(Told),
+    /// Say what takes the place of what RHEL's kdumpctl does to /etc/crypttab
+    #[command(hide = true)]
+    SetupCrypttab,
     /// Say how much memory is reserved for the capture kernel
     Showmem(Told),
     /// Say how much memory the capture kernel of this machine takes, and what to reserve for it
@@ -150,6 +153,16 @@ pub enum Word {
         #[command(subcommand)]
         word: ConfigWord,
     },
+}
+
+impl Kdumpctl {
+    /// What a shell offers to complete: all but the words that are there for other programs.
+    pub fn offered() -> Command {
+        let all = Kdumpctl::command();
+        let words = all.get_subcommands().filter(|word| !word.is_hide_set()).cloned();
+        let whole = Command::new("kdumpctl").version(env!("CARGO_PKG_VERSION"));
+        whole.args(all.get_arguments().cloned()).subcommands(words.collect::<Vec<_>>())
+    }
 }
 
 impl Word {

@@ -4,7 +4,7 @@
 //! reads what the key is called; it takes the key itself from root's keyring when the capture kernel is loaded.
 
 use crate::host::Tree;
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use kdump_hooks::storage::{Crypt, Key, Layer};
 use kdump_init::config::ImageConfig;
 use std::fs;
@@ -39,6 +39,13 @@ pub(super) fn hand_over(tree: &Tree, config: &ImageConfig) -> anyhow::Result<usi
 /// What to do when the kernel cannot find a key.
 pub(super) const REMEDY: &str = "the keys of encrypted targets must be in root's keyring: put \
     link-volume-key=@u::%logon:kdump-cryptsetup:vk-UUID into the volume's options in /etc/crypttab, and open it again";
+
+/// What is said in the place of RHEL's `setup-crypttab`: which volumes hold dumps is for the administrator to say.
+pub(super) fn set_up_by_hand() -> anyhow::Error {
+    anyhow!(
+        "this kdumpctl does not write /etc/crypttab: {REMEDY}; `kdumpctl start` then hands it to the capture kernel"
+    )
+}
 
 #[cfg(test)]
 mod tests {

@@ -95,6 +95,7 @@ pub fn run(typed: &Kdumpctl, tree: Tree, kexec: &dyn Kexec, out: &mut dyn Write)
             as_json(out, &[("Propagating", &|out| propagate::run(&machine, true, out))])
         }
         Word::Propagate(_) => propagate::run(&machine, false, out).map(|()| ExitCode::SUCCESS),
+        Word::SetupCrypttab => Err(keys::set_up_by_hand()),
         Word::Showmem(how) => showmem::run(&machine, how.json, out).map(|()| ExitCode::SUCCESS),
         Word::Estimate(how) => estimate::run(&machine, how.json, out).map(|()| ExitCode::SUCCESS),
         Word::GetDefaultCrashkernel { way, told } => {
