@@ -90,6 +90,7 @@ fn the_debian_package_is_installed_upgraded_removed_and_purged_and_leaves_what_i
         "kdump-early.service",
         "kdump-hotplug.path",
         "kdump-hotplug.service",
+        "kdump-notify.service",
         "kpatch.service",
         "kpatch-booted.service",
     ];
