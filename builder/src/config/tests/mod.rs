@@ -179,7 +179,7 @@ fn an_empty_configuration_asks_for_the_defaults() {
 fn a_missing_configuration_is_an_error_with_a_remedy() {
     let (_root, files) = files(None);
     let error = Config::read(&files).unwrap_err().to_string();
-    assert!(error.contains("etc/kdump.conf; an empty file asks for all defaults"), "{error}");
+    assert!(error.contains("etc/kdump.conf, ") && error.contains("kdump.toml asks for all defaults"), "{error}");
 }
 
 #[test]
