@@ -7,12 +7,14 @@
 //! ```
 
 mod coldplug;
+mod content;
 mod find;
 mod partition;
 mod superblock;
 mod uevent;
 
 pub use coldplug::modaliases;
+pub use content::{content, has_partitions};
 pub use find::Finder;
 pub use partition::{Partition, partition};
 pub use superblock::{Superblock, probe};

@@ -57,15 +57,8 @@ impl RawDevice {
                 old.kernel_release,
                 node.display()
             );
-        } else if !force && !first.starts_with(FLATTENED) {
-            let found = devices::probe(&mut device).with_context(|| format!("cannot read {}", node.display()))?;
-            if let Some(found) = found {
-                bail!(
-                    "{} holds {}, which is not overwritten; name another device in kdump.conf, or `raw_force yes`",
-                    node.display(),
-                    found.fstype
-                );
-            }
+        } else if !force {
+            refuse_what_is_not_ours(&mut device, node)?;
         }
         let time = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let mut place = RawDevice { node: node.to_owned(), header: Some(Header::begun(time, kernel_release)) };
@@ -276,6 +269,20 @@ impl RawDevice {
     }
 }
 
+/// What was free when the image was built may have been put to use, or have got another disk's name.
+fn refuse_what_is_not_ours(device: &mut File, node: &Path) -> anyhow::Result<()> {
+    let content = devices::content(device).with_context(|| format!("cannot read {}", node.display()))?;
+    let partitions = devices::has_partitions(device, Path::new("/sys"))
+        .with_context(|| format!("cannot look at {}", node.display()))?;
+    match content.or(partitions.then_some("partitions")) {
+        None => Ok(()),
+        Some(what) => bail!(
+            "{} holds {what}, which is not overwritten; name another device in kdump.conf, or `raw_force yes`",
+            node.display()
+        ),
+    }
+}
+
 fn part_of(name: &str) -> anyhow::Result<Name> {
     Name::of_file(name).with_context(|| format!("a raw target has no place for {name}"))
 }
@@ -430,6 +437,25 @@ mod tests {
         disk.as_file().write_all_at(FLATTENED, 0).unwrap();
         ext(1024 + 56);
         begin(false).unwrap();
+    }
+
+    #[test]
+    fn what_came_onto_the_device_after_the_build_is_not_overwritten() {
+        for (what, at, magic) in [
+            ("a partition table", 512, &b"EFI PART"[..]),
+            ("swap", 4086, b"SWAPSPACE2"),
+            ("ntfs", 3, b"NTFS    "),
+            ("minix", 1048, &[0x5a, 0x4d]),
+        ] {
+            let disk = disk(SIZE);
+            disk.as_file().write_all_at(magic, at).unwrap();
+            let before = std::fs::read(disk.path()).unwrap();
+            let begin = |force| RawDevice::begin(disk.path(), force, "6.1", UNIX_EPOCH);
+            let error = begin(false).unwrap_err().to_string();
+            assert!(error.contains(&format!("holds {what}, which is not overwritten")), "{error}");
+            assert!(std::fs::read(disk.path()).unwrap() == before, "{what} has been touched");
+            begin(true).unwrap();
+        }
     }
 
     #[test]
