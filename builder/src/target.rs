@@ -159,13 +159,16 @@ fn pstore(host: &SystemHost, line: &Given<Wanted>, warnings: &mut Vec<String>) -
     Target::Pstore(Pstore {})
 }
 
+/// The directory of all dumps in the root file system.
+pub const ROOTFS_DIR: &str = "var/crash";
+
 /// The root file system of this host as the last target, for `dump_to_rootfs`.
 ///
 /// # Errors
 /// The host does not tell where it is, or it is where no dump can go.
 pub fn rootfs(host: &SystemHost) -> anyhow::Result<Target> {
     let (filesystem, root) = holder_of(Path::new("/"), host).context("cannot tell what the root file system is")?;
-    Ok(Target::Rootfs(Rootfs { path: root.join("var/crash"), filesystem }))
+    Ok(Target::Rootfs(Rootfs { path: root.join(ROOTFS_DIR), filesystem }))
 }
 
 fn holder(conf: &KdumpConf, host: &SystemHost) -> anyhow::Result<(Target, PathBuf)> {

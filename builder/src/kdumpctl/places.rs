@@ -7,9 +7,10 @@
 //! part counts in which dumps would be. What is mounted from another machine may hold the dumps of others.
 
 use super::{Machine, recovery};
-use crate::config::{Config, Origin, TargetLine};
+use crate::config::{Config, OnFailure, Origin, TargetLine};
 use crate::host::mounts::{self, Mount};
 use crate::host::{Tree, sysfs};
+use crate::target::ROOTFS_DIR;
 use kdump_hooks::DeviceSpec;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -66,6 +67,9 @@ impl Places {
                 }
             }
         }
+        if config.dump.failure_action.value == OnFailure::DumpToRootfs {
+            places.look_below_the_root(tree, &mounts);
+        }
         for found in [&mut places.local, &mut places.shared, &mut places.far] {
             found.sort();
             found.dedup();
@@ -84,6 +88,20 @@ impl Places {
     /// All directories.
     pub(super) fn all(&self) -> Vec<PathBuf> {
         self.local.iter().chain(&self.shared).chain(&self.far).cloned().collect()
+    }
+
+    /// Where `dump_to_rootfs` puts them, unless something is mounted over it.
+    fn look_below_the_root(&mut self, tree: &Tree, mounts: &[Mount]) {
+        let dir = Path::new("/").join(ROOTFS_DIR);
+        let above = mounts.iter().find(|mount| mount.point != Path::new("/") && dir.starts_with(&mount.point));
+        match above {
+            None => self.local.push(tree.path(&dir)),
+            Some(mount) => {
+                let point = mount.point.display();
+                self.unseen
+                    .push(format!("{} of the root file system is below what is mounted at {point}", dir.display()));
+            }
+        }
     }
 
     fn is_not_mounted(&mut self, what: impl Display, origin: &Origin) {
@@ -159,10 +177,16 @@ mod tests {
     use super::*;
     use crate::config::Files;
 
-    /// What is seen with this kdump.toml where this is mounted.
-    fn seen(target: &str, mountinfo: &str) -> (Vec<String>, Vec<String>, Vec<String>) {
+    /// What is seen with this kdump.toml where this is mounted: on own disks, elsewhere, and not.
+    type Seen = (Vec<String>, Vec<String>, Vec<String>);
+
+    fn seen(target: &str, mountinfo: &str) -> Seen {
+        seen_with("", target, mountinfo)
+    }
+
+    fn seen_with(first: &str, target: &str, mountinfo: &str) -> Seen {
         let (dir, tree) = crate::fake::tree(&[
-            ("etc/kdump/kdump.toml", &format!("path = \"/var/crash\"\n[[target]]\n{target}\n")),
+            ("etc/kdump/kdump.toml", &format!("path = \"/var/crash\"\n{first}\n[[target]]\n{target}\n")),
             ("proc/self/mountinfo", mountinfo),
             ("dev/vdb1", ""),
             ("sys/class/block/vdb1/dev", "254:17\n"),
@@ -223,5 +247,17 @@ mod tests {
         assert_eq!(seen("kind = \"virtiofs\"\ntag = \"crash\"", shared).1, ["/srv/my crash/var/crash"]);
         assert_eq!(seen("kind = \"virtiofs\"\ntag = \"crash\"", shares).2, ["crash is not mounted here"]);
         assert_eq!(seen("kind = \"cifs\"\nshare = \"//nas/crash\"\npath = \"/d\"", shares).1, ["/mnt/d"]);
+    }
+
+    #[test]
+    fn dumps_that_fell_back_to_the_root_file_system_are_seen_unless_something_covers_them() {
+        let conf = "kind = \"nfs\"\nexport = \"nas:/x\"";
+        let to_rootfs = "failure_action = \"dump_to_rootfs\"";
+        let (root, elsewhere) = ("1 0 8:1 / / rw - ext4 /dev/sda1 rw\n", "dumps go to another machine".to_owned());
+        assert_eq!(seen_with(to_rootfs, conf, root), (vec!["/var/crash".to_owned()], vec![], vec![elsewhere.clone()]));
+        let (local, _, unseen) = seen_with(to_rootfs, conf, &format!("{root}2 1 8:2 / /var rw - ext4 /dev/sda2 rw\n"));
+        assert_eq!((local, unseen.len()), (vec![], 2));
+        assert_eq!(unseen[1], "/var/crash of the root file system is below what is mounted at /var");
+        assert_eq!(seen(conf, root), (vec![], vec![], vec![elsewhere]));
     }
 }
