@@ -210,14 +210,23 @@ pub(super) fn record(machine: &Machine, config: &Config) -> Option<Record> {
     }
     let mark = mark(&record.id);
     let places = Places::with_raw(machine, config);
-    let dump = dumps::below(&places.all()).into_iter().find(|dump| has_mark(&dump.path, &mark));
-    (record.state, record.reason) = match &dump {
-        Some(Dump { outcome, .. }) if outcome == "complete" => (State::Success, None),
-        Some(Dump { outcome, .. }) => (State::Fail, Some(format!("the dump is {outcome}"))),
-        None if places.unseen.is_empty() => (State::Fail, None),
-        None => (State::Manual, Some(places.unseen.join(", "))),
+    let mut dumps = dumps::below(&places.all());
+    dumps.retain(|dump| has_mark(&dump.path, &mark));
+    // A target that failed may have left one, too, before the next was tried.
+    let whole = dumps.iter().position(|dump| dump.outcome == "complete");
+    let (mut dumps, unseen) = (dumps.drain(whole.unwrap_or(0)..), places.unseen.join(", "));
+    (record.state, record.reason, record.dump) = match dumps.next() {
+        Some(Dump { outcome, path, .. }) if outcome == "complete" => (State::Success, None, Some(path)),
+        Some(Dump { outcome, path, .. }) if unseen.is_empty() => {
+            (State::Fail, Some(format!("the dump is {outcome}")), Some(path))
+        }
+        None if unseen.is_empty() => (State::Fail, None, None),
+        // It may have become a complete one there.
+        Some(Dump { outcome, path, .. }) => {
+            (State::Manual, Some(format!("{} is {outcome}; {unseen}", path.display())), None)
+        }
+        None => (State::Manual, Some(unseen), None),
     };
-    record.dump = dump.map(|dump| dump.path);
     Some(record)
 }
 
@@ -251,4 +260,52 @@ fn note(machine: &Machine, record: &Record) -> anyhow::Result<()> {
         file.sync_all()
     })();
     noted.with_context(|| format!("cannot note the test in {}; run it as root", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Files;
+    use crate::host::Tree;
+    use crate::kexec::fake::FakeKexec;
+
+    #[test]
+    fn a_target_that_failed_is_not_the_verdict_while_the_next_one_may_have_a_complete_dump() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        let dump = |name: &str, outcome: &str| {
+            write(&format!("var/crash/{name}/vmcore-dmesg.txt"), "[  9.0] kdumpctl test 7\n[ 10.0] sysrq\n");
+            write(&format!("var/crash/{name}/status.json"), &format!("{{\"outcome\": \"{outcome}\"}}"));
+        };
+        let local = "failure_action = \"dump_to_rootfs\"\n";
+        let conf = "[[target]]\nkind = \"nfs\"\nexport = \"nas:/x\"\n";
+        write("etc/kdump/kdump.toml", &format!("{local}{conf}"));
+        write(RECORD, r#"{"id": "7", "state": "pending", "boot": "a", "time": 1, "image": "/i", "image_written": 0}"#);
+        let kexec = FakeKexec::default();
+        let files = Files::new(root.path(), None, None);
+        let machine = Machine { tree: Tree::new(root.path()), files, programs: None, kexec: &kexec };
+        let judged = || {
+            let record = record(&machine, &Config::read(&machine.files).unwrap()).unwrap();
+            let dump = record.dump.map(|dump| dump.file_name().unwrap().to_string_lossy().into_owned());
+            (record.state, dump, record.reason.unwrap_or_default())
+        };
+        let elsewhere = "dumps go to another machine".to_owned();
+        assert_eq!(judged(), (State::Manual, None, elsewhere));
+        dump("127.0.0.1-2026-01-02-00:00:00", "incomplete");
+        let (state, path, reason) = judged();
+        assert_eq!((state, path), (State::Manual, None), "{reason}");
+        assert!(reason.ends_with("-00:00:00 is incomplete; dumps go to another machine"), "{reason}");
+        // The older one of the two is the one that counts.
+        let complete = "127.0.0.1-2026-01-01-00:00:00";
+        dump(complete, "complete");
+        assert_eq!(judged(), (State::Success, Some(complete.to_owned()), String::new()));
+        dump(complete, "failed");
+        write("etc/kdump/kdump.toml", "path = \"/var/crash\"\n");
+        assert_eq!(judged().0, State::Fail);
+        assert_eq!(judged().2, "the dump is incomplete");
+    }
 }
