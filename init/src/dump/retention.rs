@@ -147,6 +147,16 @@ pub fn settle(new: &Path, keep: NonZeroU32, removed: &mut Vec<String>, mut tick:
     }
 }
 
+/// Whether a status is of a dump that was to be the log alone, and is.
+pub fn is_log_alone(status: &Value) -> bool {
+    let files = status.get("files").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let names = || files.iter().filter_map(|file| file.get("name")?.as_str());
+    let is_core = |name: &str| name != LOG && name.starts_with(VMCORE);
+    status.get("outcome").and_then(Value::as_str) == Some("complete")
+        && names().any(|name| name == LOG)
+        && !names().any(is_core)
+}
+
 impl OldDump {
     /// What is at `path`, if it is ours.
     fn read(name: Name, path: PathBuf) -> Option<OldDump> {
@@ -166,8 +176,9 @@ impl OldDump {
             status.get("capture_kernel")?.as_str()?;
             status.get("stages")?.as_array()?;
         }
-        let has_core = files.iter().any(|file| file == VMCORE || file == FLATTENED);
-        Some(OldDump { name, path, complete: outcome == "complete" && has_core, files })
+        let has = |name: &str| files.iter().any(|file| file == name);
+        let has_all = has(VMCORE) || has(FLATTENED) || (is_log_alone(&status) && has(LOG));
+        Some(OldDump { name, path, complete: outcome == "complete" && has_all, files })
     }
 
     /// Removes it.
@@ -209,6 +220,8 @@ mod tests {
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     enum Entry {
         Complete,
+        /// The log alone was wanted.
+        LogAlone,
         /// Its status says so, but the dump is gone.
         Hollow,
         Incomplete,
@@ -221,8 +234,9 @@ mod tests {
         Link,
     }
 
-    const ENTRIES: [Entry; 10] = [
+    const ENTRIES: [Entry; 11] = [
         Entry::Complete,
+        Entry::LogAlone,
         Entry::Hollow,
         Entry::Incomplete,
         Entry::NoStatus,
@@ -236,8 +250,10 @@ mod tests {
 
     impl Entry {
         fn make(self, path: &Path, elsewhere: &Path) {
-            let status =
-                |outcome: &str| format!("{{\"outcome\":\"{outcome}\",\"capture_kernel\":\"6\",\"stages\":[]}}");
+            let status = |outcome: &str, files: &[&str]| {
+                let files: Vec<Value> = files.iter().map(|name| serde_json::json!({ "name": name })).collect();
+                serde_json::json!({"outcome": outcome, "capture_kernel": "6", "stages": [], "files": files}).to_string()
+            };
             match self {
                 Entry::File => return fs::write(path, "x").unwrap(),
                 Entry::Link => return std::os::unix::fs::symlink(elsewhere, path).unwrap(),
@@ -251,18 +267,23 @@ mod tests {
                 Entry::ForeignFile => put("notes.txt", "mine"),
                 Entry::Subdirectory => fs::create_dir(path.join(VMCORE)).unwrap(),
                 Entry::LinkInside => std::os::unix::fs::symlink(elsewhere.join("precious"), path.join(VMCORE)).unwrap(),
-                Entry::Hollow | Entry::File | Entry::Link => {}
+                Entry::LogAlone | Entry::Hollow | Entry::File | Entry::Link => {}
             }
             match self {
                 Entry::NoStatus => {}
                 Entry::ForeignStatus => put(status::FILE, "{}"),
-                Entry::Incomplete => put(status::FILE, &status("incomplete")),
-                _ => put(status::FILE, &status("complete")),
+                Entry::Incomplete => put(status::FILE, &status("incomplete", &[LOG])),
+                Entry::LogAlone => put(status::FILE, &status("complete", &[LOG])),
+                _ => put(status::FILE, &status("complete", &[LOG, VMCORE])),
             }
         }
 
         fn is_ours(self) -> bool {
-            matches!(self, Entry::Complete | Entry::Hollow | Entry::Incomplete)
+            self.is_whole() || matches!(self, Entry::Hollow | Entry::Incomplete)
+        }
+
+        fn is_whole(self) -> bool {
+            matches!(self, Entry::Complete | Entry::LogAlone)
         }
     }
 
@@ -411,12 +432,12 @@ mod tests {
 
             // The model: names sort by age here, since days and suffixes have one digit.
             let newest_first: Vec<&String> = entries.keys().rev().filter(|name| entries[*name].is_ours()).collect();
-            let whole: Vec<&&String> = newest_first.iter().filter(|name| entries[**name] == Entry::Complete).collect();
+            let whole: Vec<&&String> = newest_first.iter().filter(|name| entries[**name].is_whole()).collect();
             let others = keep.get() as usize - 1;
             for (name, entry) in &entries {
                 let stays = match entry {
                     entry if !entry.is_ours() => true,
-                    Entry::Complete => {
+                    entry if entry.is_whole() => {
                         let rank = whole.iter().position(|it| **it == name).unwrap();
                         rank < others || (rank == 0 && !complete)
                     }

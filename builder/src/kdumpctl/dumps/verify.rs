@@ -1,12 +1,14 @@
 //! `kdumpctl dumps verify`: whether a dump is still what the capture environment wrote.
 //!
 //! In: `status.json`, with the sha256 of each file, and the files. Out: a verdict for each dump. The collector looks at the
-//! layout and at every page of a dump; a file that the status does not name is told, and is no fault.
+//! layout and at every page of a dump; a file that the status does not name is told, and is no fault. Where the log alone
+//! was wanted, it is the dump.
 
 use super::{Dump, meant, status};
 use crate::gather::programs::Programs;
 use crate::kdumpctl::{Machine, waiting};
 use anyhow::Context;
+use kdump_init::dump::retention::is_log_alone;
 use kdump_init::dump::{hex, sha256_of};
 use serde::Serialize;
 use serde_json::Value;
@@ -71,7 +73,8 @@ fn say(verdict: &Verdict, out: &mut dyn Write) -> anyhow::Result<()> {
 
 fn judge(dump: &Dump, collector: &Path) -> Verdict {
     let mut verdict = Verdict { dump: dump.path.clone(), sound: false, files: 0, problems: Vec::new() };
-    match status(&dump.path) {
+    let status = status(&dump.path);
+    match &status {
         None => verdict
             .problems
             .push("there is no status.json that could be read, so that nothing is known of its files".into()),
@@ -90,6 +93,7 @@ fn judge(dump: &Dump, collector: &Path) -> Verdict {
     }
     let core = CORES.iter().map(|name| dump.path.join(name)).find(|core| core.is_file());
     match core {
+        None if status.as_ref().is_some_and(is_log_alone) => {}
         None => verdict.problems.push("there is no vmcore".into()),
         Some(core) => verdict.problems.extend(pages(&core, collector).err().map(|error| format!("{error:#}"))),
     }
@@ -127,4 +131,36 @@ pub(in crate::kdumpctl) fn pages(core: &Path, collector: &Path) -> anyhow::Resul
         anyhow::bail!("the collector finds {} unsound: {}", core.display(), super::printable(last));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::fs;
+
+    #[test]
+    fn where_the_log_alone_was_wanted_the_log_is_the_dump() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = "[   10.0] sysrq: Trigger a crash\n";
+        let (_, sha256) = sha256_of(&mut log.as_bytes(), &mut || {}).unwrap();
+        let (log_name, bytes) = ("vmcore-dmesg.txt", log.len());
+        fs::write(dir.path().join(log_name), log).unwrap();
+        let mut files = vec![json!({ "name": log_name, "bytes": bytes, "sha256": hex(&sha256) })];
+        let judged = |files: &[Value], outcome: &str| {
+            let status = json!({ "outcome": outcome, "files": files }).to_string();
+            fs::write(dir.path().join("status.json"), status).unwrap();
+            let dump = dir.path().to_owned();
+            let dump = Dump { path: dump, outcome: outcome.into(), bytes: 0, kernel: None, panic: None, time: None };
+            judge(&dump, Path::new("/nonexistent")).problems
+        };
+        assert_eq!(judged(&files, "complete"), [""; 0]);
+        assert_eq!(judged(&files, "failed"), ["it was failed when it was written", "there is no vmcore"]);
+        assert_eq!(judged(&[], "complete"), ["there is no vmcore"]);
+        fs::write(dir.path().join(log_name), log.to_uppercase()).unwrap();
+        assert_eq!(judged(&files, "complete"), ["vmcore-dmesg.txt is not what was written: its sha256 is another"]);
+        fs::write(dir.path().join(log_name), log).unwrap();
+        files.push(json!({ "name": "vmcore", "bytes": 1, "sha256": "" }));
+        assert_eq!(judged(&files, "complete").last().unwrap(), "there is no vmcore");
+    }
 }
