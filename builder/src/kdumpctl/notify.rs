@@ -11,7 +11,7 @@ use super::places::Places;
 use super::{Machine, dumps, lock};
 use crate::config::{Config, Origin, notify};
 use crate::gather::programs::Programs;
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use kdump_hooks::net::Net;
 use kdump_hooks::notify::tls::Lender;
 use kdump_hooks::notify::{MARK, News, Notice, Notify};
@@ -79,16 +79,28 @@ fn tell(machine: &Machine, first: bool) -> anyhow::Result<()> {
     let dirs = places.local.iter().chain(&places.shared);
     let mut news: Vec<(PathBuf, News)> = dirs.flat_map(|dir| unheard(dir, &own)).collect();
     let since = asked_since(&config);
-    news.retain(|(dump, news)| match since.is_some_and(|since| is_older(dump, news, since)) {
-        // Nobody wanted to know of it then.
-        true => mark(dump).map_or(true, |()| false),
-        false => true,
+    news.retain(|(dump, news)| {
+        // Nobody wanted to know of it then, whether or not that can be noted.
+        let is_of_no_use = since.is_some_and(|since| is_older(dump, news, since));
+        if is_of_no_use {
+            mark(dump).unwrap_or_else(|error| log::debug!("{error:#}"));
+        }
+        !is_of_no_use
     });
-    news.sort_by(|a, b| a.0.cmp(&b.0));
+    // The newest first: one that cannot be told of keeps nobody from what has come since.
+    news.sort_by(|a, b| b.0.file_name().cmp(&a.0.file_name()));
+    let end = Instant::now() + LIMIT;
+    let mut untold = Vec::new();
     for (dump, news) in news.iter().take(MOST) {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            let limit = LIMIT.as_secs();
+            untold.push(format!("{}: {limit} s were over, for it and older dumps", dump.display()));
+            break;
+        }
         let mut status = whole(&news.status);
         let known = status.as_ref().map(|status| status.notices.as_slice()).unwrap_or_default();
-        let notices = notify.tell(news, known, &mut LinuxNet::default(), &lender, LIMIT);
+        let notices = notify.tell(news, known, &mut LinuxNet::default(), &lender, left);
         let failures = Notice::failures(&notices);
         if let Some(status) = &mut status {
             Notice::settle(&mut status.notices, notices);
@@ -96,18 +108,26 @@ fn tell(machine: &Machine, first: bool) -> anyhow::Result<()> {
             noted.unwrap_or_else(|error| log::warn!("who has been told is not in {}: {error:#}", status::FILE));
         }
         let told = failures.map_or(Ok(()), |failures| Err(anyhow::Error::msg(failures)));
-        let marked = told.and_then(|()| mark(dump));
-        // The others would fare no better.
-        marked.with_context(|| dump.display().to_string())?;
-        log::info!("those who are to know have been told of {}", dump.display());
+        let marked = told.map(|()| mark(dump));
+        let dump = dump.display();
+        match marked {
+            Ok(Ok(())) => log::info!("those who are to know have been told of {dump}"),
+            Ok(Err(error)) => {
+                log::warn!("all have been told of {dump}, and will be at the next start again: {error:#}")
+            }
+            // Others may fare better.
+            Err(error) => untold.push(format!("{dump}: {error:#}")),
+        }
     }
+    ensure!(untold.is_empty(), untold.join("; "));
     Ok(())
 }
 
 /// Notes that a dump needs to be told of no more.
 fn mark(dump: &Path) -> anyhow::Result<()> {
-    let mark = fs::File::options().create(true).append(true).mode(0o600).open(dump.join(MARK));
-    Ok(mark.map(drop)?)
+    let mark = dump.join(MARK);
+    let made = fs::File::options().create(true).append(true).mode(0o600).open(&mark);
+    made.map(drop).with_context(|| format!("cannot make {}", mark.display()))
 }
 
 /// When the file was written that says who is told.
@@ -184,7 +204,7 @@ mod tests {
     use std::net::TcpListener;
 
     #[test]
-    fn dumps_are_told_of_once_oldest_first_and_a_failure_is_tried_again() {
+    fn dumps_are_told_of_once_newest_first_and_a_failure_is_tried_again_and_stops_no_other() {
         let root = tempfile::tempdir().unwrap();
         let write = |path: &str, text: &str| {
             let path = root.path().join(path);
@@ -197,6 +217,12 @@ mod tests {
         write(&format!("var/crash/{another}/status.json"), "{\"outcome\": \"complete\"}");
         let old = fs::File::open(root.path().join(format!("var/crash/{another}/status.json"))).unwrap();
         old.set_modified(UNIX_EPOCH + Duration::from_secs(7)).unwrap();
+        // Where that cannot be noted, it is not told of either.
+        let unmarked = root.path().join("var/crash/127.0.0.1-2020-01-02-00:00:00");
+        fs::create_dir(&unmarked).unwrap();
+        fs::hard_link(root.path().join(format!("var/crash/{another}/status.json")), unmarked.join(status::FILE))
+            .unwrap();
+        std::os::unix::fs::symlink("/nonexistent/mark", unmarked.join(MARK)).unwrap();
         write("etc/kdump/kdump.toml", &format!("[notify]\nwebhook = \"http://{}/\"", server.local_addr().unwrap()));
         let strange = "192.0.2.77-2026-01-01-00:00:00";
         write(&format!("var/crash/{strange}/status.json"), "{\"outcome\": \"complete\"}");
@@ -226,11 +252,12 @@ mod tests {
             })
         });
         run(&machine);
-        assert!(!root.path().join("var/crash/a").join(MARK).exists());
+        let is_marked = |dump: &str| root.path().join("var/crash").join(dump).join(MARK).exists();
+        assert!(is_marked("a") && !is_marked("b"));
         run(&machine);
         patiently(&machine, Duration::ZERO, &mut Vec::new()).unwrap();
         let heard = serving.join().unwrap();
-        assert!(heard[0].contains("complete") && heard[1].contains("complete") && heard[2].contains("failed"));
+        assert!(heard[0].contains("failed") && heard[1].contains("complete") && heard[2].contains("failed"));
         assert!(["a", "b"].iter().all(|dump| root.path().join("var/crash").join(dump).join(MARK).exists()));
         let noted: Status =
             serde_json::from_slice(&fs::read(root.path().join("var/crash/b/status.json")).unwrap()).unwrap();
