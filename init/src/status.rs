@@ -28,6 +28,9 @@ pub struct Status {
     pub stages: Vec<StageReport>,
     /// Each target that was tried, in order.
     pub targets: Vec<TargetReport>,
+    /// The target that was to be tried next, in the directory of one that failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
     /// What became of the modules.
     pub modules: Report,
     /// The collector's report on the log.
@@ -118,6 +121,7 @@ impl Status {
             capture_kernel,
             stages: Vec::new(),
             targets: Vec::new(),
+            next: None,
             modules: Report::default(),
             log: None,
             vmcore: None,

@@ -5,10 +5,12 @@
 //! start of the system `kdump-notify.service` does it, which has time to wait for the network.
 //!
 //! May surprise: a `status.json` in which there is something that this version does not know stays as it is, since it
-//! would be lost.
+//! would be lost. Of one crash there may be several dumps, where a target has failed: of those before the last, or beside
+//! a complete one, nobody is told.
 
+use super::dumps::{self, Dump};
 use super::places::Places;
-use super::{Machine, dumps, lock};
+use super::{Machine, lock};
 use crate::config::{Config, Origin, notify};
 use crate::gather::programs::Programs;
 use anyhow::{Context, ensure};
@@ -36,6 +38,8 @@ const BETWEEN_TRIES: Duration = Duration::from_secs(10);
 const MOST: usize = 8;
 /// A longer status is none of ours.
 const LONGEST: u64 = 1 << 20;
+/// How it came out if nothing more is to be known of it.
+const COMPLETE: &str = "complete";
 
 /// Tells of every dump that nobody has been told of.
 pub(super) fn run(machine: &Machine) {
@@ -76,12 +80,14 @@ fn tell(machine: &Machine, first: bool) -> anyhow::Result<()> {
         log::warn!("{unmounted}, and nobody is told of dumps on it; have /etc/fstab mount it");
     }
     // Dumps on another machine may be of others.
-    let dirs = places.local.iter().chain(&places.shared);
-    let mut news: Vec<(PathBuf, News)> = dirs.flat_map(|dir| unheard(dir, &own)).collect();
+    let dirs = [places.local, places.shared].concat();
+    let mut news: Vec<(PathBuf, News)> = dirs.iter().flat_map(|dir| unheard(dir, &own)).collect();
+    let mut dumps = dumps::below(&dirs);
+    dumps.retain(|dump| !is_of_another(&dump.path, &own));
     let since = asked_since(&config);
     news.retain(|(dump, news)| {
-        // Nobody wanted to know of it then, whether or not that can be noted.
-        let is_of_no_use = since.is_some_and(|since| is_older(dump, news, since));
+        // Nobody wanted to know of it then, or needs to now; whether or not that can be noted.
+        let is_of_no_use = since.is_some_and(|since| is_older(dump, news, since)) || is_superseded(dump, &dumps);
         if is_of_no_use {
             mark(dump).unwrap_or_else(|error| log::debug!("{error:#}"));
         }
@@ -146,6 +152,17 @@ fn is_older(dump: &Path, news: &News, since: SystemTime) -> bool {
     !tried.unwrap_or(false) && written.is_ok_and(|written| written < since)
 }
 
+/// Whether another dump tells more of the same crash: a complete one, or that of a target that was tried later.
+fn is_superseded(dump: &Path, all: &[Dump]) -> bool {
+    let Some(this) = all.iter().find(|other| other.path == dump) else { return false };
+    let same = |other: &&Dump| other.path != this.path && other.time.is_some() && other.crash() == this.crash();
+    this.outcome != COMPLETE
+        && all.iter().filter(same).any(|other| {
+            let is_later = !["unfinished", "foreign"].contains(&&*other.outcome) && other.stamp() > this.stamp();
+            other.outcome == COMPLETE || is_later
+        })
+}
+
 /// The addresses that dumps of this machine can be named after.
 fn own_addresses() -> Vec<IpAddr> {
     let addresses = LinuxNet::default().addresses().unwrap_or_default();
@@ -188,7 +205,12 @@ fn unheard(dir: &Path, own: &[IpAddr]) -> Vec<(PathBuf, News)> {
             let mut status = String::new();
             fs::File::open(dump.join("status.json")).ok()?.take(LONGEST).read_to_string(&mut status).ok()?;
             let read: serde_json::Value = serde_json::from_str(&status).ok()?;
-            let outcome = read.get("outcome")?.as_str()?.to_owned();
+            let outcome = read.get("outcome")?.as_str()?;
+            let outcome = match read.get("next").and_then(serde_json::Value::as_str) {
+                // It has not been seen here, or is not complete either.
+                Some(next) => format!("{outcome}, and was to go on with {next}"),
+                None => outcome.to_owned(),
+            };
             Some((dump, News { outcome, status, time: now, by: "kdumpctl start".to_owned() }))
         })
         .collect()
@@ -268,5 +290,42 @@ mod tests {
         assert!(!root.path().join("var/crash/c").join(MARK).exists(), "that is no dump of ours");
         let marked = |dump: &str| root.path().join("var/crash").join(dump).join(MARK).exists();
         assert!(marked(another) && !marked(strange), "one is too old, one is another machine's");
+    }
+
+    #[test]
+    fn of_a_crash_that_fell_back_only_the_dump_that_tells_most_is_told_of() {
+        let dump = |day: u8, outcome: &str, time: Option<u64>, panic: &str| Dump {
+            path: format!("/d/127.0.0.1-2026-01-{day:02}-00:00:00").into(),
+            outcome: outcome.to_owned(),
+            bytes: 0,
+            kernel: None,
+            panic: Some(panic.to_owned()),
+            time,
+        };
+        let all = [
+            dump(1, "incomplete", Some(7), "x"),
+            dump(2, "failed", Some(7), "x"),
+            dump(3, "unfinished", Some(7), "x"),
+            dump(4, "incomplete", Some(8), "x"),
+            dump(5, "complete", Some(9), "x"),
+            dump(6, "failed", Some(9), "x"),
+            dump(7, "failed", Some(9), "y"),
+            dump(8, "incomplete", None, "x"),
+            dump(9, "complete", None, "x"),
+        ];
+        let superseded = all.iter().filter(|dump| is_superseded(&dump.path, &all));
+        let days: Vec<String> = superseded.map(|dump| dump.path.display().to_string()[21..23].to_owned()).collect();
+        assert_eq!(days, ["01", "06"]);
+    }
+
+    #[test]
+    fn where_the_next_target_is_out_of_sight_it_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let dump = dir.path().join("127.0.0.1-2026-01-01-00:00:00");
+        fs::create_dir(&dump).unwrap();
+        let status = Status { next: Some("nfs nas:/x".into()), ..Status::new("6.1".into()) };
+        fs::write(dump.join(status::FILE), status.json()).unwrap();
+        assert_eq!(unheard(dir.path(), &[])[0].1.outcome, "failed, and was to go on with nfs nas:/x");
+        assert!(whole(std::str::from_utf8(&status.json()).unwrap()).is_some());
     }
 }

@@ -24,8 +24,9 @@ const LOCAL: &str = "127.0.0.1";
 const ALL: u64 = u64::MAX;
 
 impl Story<'_> {
-    /// Opens a target, saves what there is, and lets go of it. After the last one there is nothing else to tell of.
-    pub(super) fn attempt(&mut self, target: &Target, is_last: bool) -> anyhow::Result<Came> {
+    /// Opens a target, saves what there is, and lets go of it. After the last one, without a `next`, there is nothing else
+    /// to tell of.
+    pub(super) fn attempt(&mut self, target: &Target, next: Option<&Target>) -> anyhow::Result<Came> {
         self.run.target = Some(target.to_string());
         let mut place = self.open(target)?;
         let address = place.address();
@@ -40,7 +41,7 @@ impl Story<'_> {
             }
             Next::GoOn => self.save(target, &mut *place),
         };
-        let ending = self.end(target, &came, is_last, &mut *place);
+        let ending = self.end(target, &came, next, &mut *place);
         (self.run.address, self.run.target) = (None, None);
         match (came, ending) {
             (Ok(Came::Complete), Ok(())) => {
@@ -208,7 +209,7 @@ impl Story<'_> {
         &mut self,
         target: &Target,
         came: &anyhow::Result<Came>,
-        is_last: bool,
+        next: Option<&Target>,
         place: &mut dyn Place,
     ) -> anyhow::Result<()> {
         let limit = self.config.limits.stage();
@@ -229,13 +230,14 @@ impl Story<'_> {
             run.status.files = place.files(ALL, &mut || pulse.beat(Beat::Still(limit)));
             let mut status = run.status.clone();
             status.targets.push(report_on(target, came));
+            status.next = next.filter(|_| came.is_err()).map(Target::to_string);
             // A disk that is too full for the status has the dump all the same.
             let written = place.write(status::FILE, &mut std::iter::once(status.json()));
             // Of a failure as well, if no target is left: the directory has who knows of it, and nobody is told twice.
             let is_time = match came {
                 Ok(Came::Complete | Came::Spoilt(_)) => true,
                 Ok(Came::Declined(_)) => false,
-                Err(_) => is_last,
+                Err(_) => next.is_none(),
             };
             let is_time = is_time && written.is_ok() && !place.is_lost();
             written.unwrap_or_else(|error| warn!("{error:#}"));

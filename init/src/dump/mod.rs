@@ -118,7 +118,7 @@ impl Story<'_> {
                 self.run.status.reason = Some(reasons.join("; "));
                 self.emergency();
             }
-            let came = self.attempt(target, targets.peek().is_none());
+            let came = self.attempt(target, targets.peek().copied());
             self.run.status.targets.push(report_on(target, &came));
             match came {
                 Ok(Came::Complete) => {
@@ -356,6 +356,19 @@ mod tests {
         assert_eq!(names, ["status.json", "vmcore"]);
         assert_eq!(status["stages"][1]["name"], "log");
         assert_ne!(status["stages"][1]["outcome"], "ok");
+    }
+
+    #[test]
+    fn the_directory_of_a_target_that_failed_says_which_was_to_be_next_and_a_good_or_last_one_does_not() {
+        for (collector, label, next) in [
+            ("echo half > $out; exit 1", "first", Some("ext4 LABEL=second")),
+            ("echo half > $out; exit 1", "second", None),
+            ("echo data > $out", "first", None),
+        ] {
+            let mut rehearsal = Rehearsal::new(collector).with_device(label);
+            rehearsal.run();
+            assert_eq!(rehearsal.files().1["next"].as_str(), next, "{collector}, {label}");
+        }
     }
 
     #[test]

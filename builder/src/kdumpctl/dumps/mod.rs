@@ -141,8 +141,13 @@ impl Dump {
         self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
+    /// By what dumps of one crash are known.
+    pub(super) fn crash(&self) -> (Option<u64>, Option<&str>) {
+        (self.time, self.panic.as_deref())
+    }
+
     /// What it is sorted by: the time in its name.
-    fn stamp(&self) -> String {
+    pub(super) fn stamp(&self) -> String {
         let name = self.name();
         let at = stamp_of(&name).unwrap_or(0);
         name.get(at..).unwrap_or_default().replace(':', "-")
