@@ -613,6 +613,16 @@ mod tests {
                 "kdump.toml:5: write options = [\"…\", \"…\"] (target of kdump.toml:2)",
             ),
             (
+                target("kind = \"nfs\"\nexport = \"h:/e\"\noptions = [\"rw\", \"sec=krb5\"]"),
+                "kdump.toml:5: options: sec=krb5 needs tickets and a daemon that no image has; export to this machine with \
+                 sec=sys",
+            ),
+            (
+                target("kind = \"cifs\"\nshare = \"//h/s\"\noptions = [\"_netdev\", \"credentials=/x\"]"),
+                "kdump.toml:5: options: the option `credentials` belongs into a file that only root can read; name it with \
+                 `credentials`",
+            ),
+            (
                 target("kind = \"nfs\"\nexport = \"h:/e\"\noptions = [\"rw,ro\"]"),
                 "kdump.toml:5: options: `rw,ro` is not one option; write each for itself",
             ),

@@ -70,6 +70,15 @@ impl Reader<'_> {
                 TargetLine::Cifs(Cifs { credentials, ..share })
             }
         };
+        if let Some((_, origin)) = fields.field("options") {
+            let options = options.clone();
+            let can = match &line {
+                TargetLine::Nfs(nfs) => Nfs { options, ..nfs.clone() }.check(),
+                TargetLine::Cifs(cifs) => Cifs { options, ..cifs.clone() }.check(),
+                _ => Ok(()),
+            };
+            can.with_context(|| format!("{origin}: options"))?;
+        }
         Ok(Given { value: Wanted { line, path, options }, origin: kind.origin })
     }
 }
