@@ -56,6 +56,23 @@ fn sample(text: &str, packing: Packing) -> Vec<u8> {
 }
 
 #[test]
+fn bits_beyond_the_nine_are_shown_as_ls_shows_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let modes = [0o104_755, 0o104_644, 0o102_755, 0o102_644, 0o041_777, 0o041_776];
+    let entries: Vec<_> =
+        ["a", "b", "c", "d", "e", "f"].into_iter().zip(modes).map(|(name, mode)| (name, mode, &b""[..])).collect();
+    fs::write(dir.path().join("image"), raw(&entries)).unwrap();
+    let listed = text(&lsinitrd(dir.path(), &["image"]));
+    for mode in ["-rwsr-xr-x", "-rwSr--r--", "-rwxr-sr-x", "-rw-r-Sr--", "drwxrwxrwt", "drwxrwxrwT"] {
+        assert_eq!(listed.lines().filter(|line| line.starts_with(mode)).count(), 1, "{mode}: {listed}");
+    }
+    fs::write(dir.path().join("plain"), raw(&[("a", 0o100_755, b"")])).unwrap();
+    fs::write(dir.path().join("setuid"), raw(&[("a", 0o104_755, b"")])).unwrap();
+    let differs = lsinitrd(dir.path(), &["--diff", "plain", "setuid"]);
+    assert!(String::from_utf8_lossy(&differs.stdout).contains("-rwxr-xr-x -> -rwsr-xr-x"), "{differs:?}");
+}
+
+#[test]
 fn files_are_found_through_the_links_of_the_image() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("i"), sample("hello\n", Packing::Zstd)).unwrap();

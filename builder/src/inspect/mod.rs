@@ -118,7 +118,14 @@ fn follow(archive: &Archive, files: &BTreeMap<Cow<'_, str>, &Entry>, path: &str)
 fn mode(entry: &Entry) -> String {
     let bits = "rwxrwxrwx".chars().zip((0..9).rev());
     let bits = bits.map(|(letter, bit)| if entry.header.mode >> bit & 1 == 1 { letter } else { '-' });
-    std::iter::once(kind(entry).0).chain(bits).collect()
+    let mut mode: Vec<char> = std::iter::once(kind(entry).0).chain(bits).collect();
+    // These stand where the leave to execute does, as a capital where there is none.
+    for (bit, at, letter) in [(libc::S_ISUID, 3, 's'), (libc::S_ISGID, 6, 's'), (libc::S_ISVTX, 9, 't')] {
+        if entry.header.mode & bit != 0 {
+            mode[at] = if mode[at] == 'x' { letter } else { letter.to_ascii_uppercase() };
+        }
+    }
+    mode.into_iter().collect()
 }
 
 /// What an entry is: in a letter and in a word.
