@@ -11,6 +11,8 @@ pub fn start(verbose: bool) {
         .set_thread_level(LevelFilter::Off)
         .set_target_level(LevelFilter::Off)
         .set_location_level(LevelFilter::Off)
+        // The libraries' own words help nobody.
+        .add_filter_allow_str("kdump")
         .build();
     let level = if verbose { LevelFilter::Debug } else { LevelFilter::Info };
     // A second call, as in tests, finds a logger and is content with it.
