@@ -113,7 +113,15 @@ impl Walk<'_> {
             }
             None if fact(self.tree, name, "md/level").is_some() => self.array(name, &below)?,
             None if fact(self.tree, name, "partition").is_some() || below.is_empty() => {
-                let remote = remote::layers(self.tree, name, &place(self.tree, name).unwrap_or_default())?;
+                let place = place(self.tree, name).unwrap_or_default();
+                let remote = remote::layers(self.tree, name, &place)?;
+                // DRBD, loop, zram, brd, ZFS' volumes: nothing below them says what they are made of.
+                if place.starts_with("/sys/devices/virtual/block") && remote.is_empty() {
+                    bail!(
+                        "{name} is no disk, and this version cannot put it together in the image; write a target that is on \
+                         LVM, md RAID, LUKS, multipath or a plain disk, be it by iSCSI or NVMe over TCP"
+                    );
+                }
                 self.layers
                     .extend(remote.into_iter().filter(|layer| !is_known(&self.layers, layer)).collect::<Vec<_>>());
                 return Ok(());
@@ -319,9 +327,10 @@ mod tests {
             Machine { _dir: dir, tree }
         }
 
-        /// A device made of others, with these files in sysfs.
+        /// A device made of others, or a disk if there are none, with these files in sysfs.
         fn device(&self, name: &str, slaves: &[&str], files: &[(&str, &str)]) -> &Machine {
-            self.device_at(&format!("/sys/devices/virtual/block/{name}"), slaves, files)
+            let above = if slaves.is_empty() { "pci0000:00/0000:00:04.0/virtio1" } else { "virtual" };
+            self.device_at(&format!("/sys/devices/{above}/block/{name}"), slaves, files)
         }
 
         fn device_at(&self, place: &str, slaves: &[&str], files: &[(&str, &str)]) -> &Machine {
@@ -354,6 +363,20 @@ mod tests {
         fn layers(&self, name: &str) -> anyhow::Result<Vec<Layer>> {
             layers(&self.tree, name)
         }
+    }
+
+    #[test]
+    fn what_is_no_disk_and_made_of_nothing_known_is_refused() {
+        let machine = Machine::new();
+        for name in ["drbd0", "loop3", "zram0", "zd16"] {
+            machine.device_at(&format!("/sys/devices/virtual/block/{name}"), &[], &[]);
+            let error = machine.layers(name).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{name} is no disk")), "{error}");
+        }
+        machine.device_at("/sys/devices/virtual/block/loop4/loop4p1", &[], &[("partition", "1\n")]);
+        assert!(machine.layers("loop4p1").is_err());
+        machine.device("vda", &[], &[]);
+        assert_eq!(machine.layers("vda").unwrap(), []);
     }
 
     const PV: &[(usize, &[u8])] =
