@@ -49,6 +49,32 @@ impl Image {
         self.include.append(&mut more.include);
         self.firmware.append(&mut more.firmware);
     }
+
+    /// Takes the single values of another, which count, and none of its lists.
+    pub(super) fn take_values(&mut self, more: Image) {
+        let Image {
+            add_drivers: _,
+            force_drivers: _,
+            omit_drivers: _,
+            filesystems: _,
+            install: _,
+            install_optional: _,
+            include: _,
+            firmware: _,
+            allow_missing_firmware,
+            compress,
+            hostonly,
+            watchdog,
+            integrity,
+            modsign,
+        } = more;
+        self.allow_missing_firmware = allow_missing_firmware.or(self.allow_missing_firmware.take());
+        self.compress = compress.or(self.compress.take());
+        self.hostonly = hostonly.or(self.hostonly.take());
+        self.watchdog = watchdog.or(self.watchdog.take());
+        self.integrity = integrity.or(self.integrity.take());
+        self.modsign = modsign.or(self.modsign.take());
+    }
 }
 
 /// A file or a directory of the host, and where it is in the image.

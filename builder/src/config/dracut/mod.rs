@@ -169,10 +169,7 @@ impl Asked {
     pub fn add_to(mut self, config: &mut Config) {
         let image = &mut config.dump.image;
         image.take_lists(&mut self.image);
-        let Image { compress, hostonly, watchdog, .. } = self.image;
-        image.compress = compress.or(image.compress.take());
-        image.hostonly = hostonly.or(image.hostonly.take());
-        image.watchdog = watchdog.or(image.watchdog.take());
+        image.take_values(self.image);
         config.dump.sshkey = self.sshkey.or(config.dump.sshkey.take());
         if let Some(target) = self.target {
             config.dump.targets = vec![target];
