@@ -96,7 +96,7 @@ pub fn plan(
         plan.add(kdumpctl(ours)?)?;
     }
     if options.sysctl {
-        plan.extend(sysctl_files(host)?)?;
+        plan.extend(sysctl_files(host, &mut warnings)?)?;
     }
     plan.extend(asked::entries(more, &host.tree, &mut warnings)?)?;
     // What is put together from other devices: LVM, RAID, LUKS, multipath.
@@ -117,9 +117,12 @@ pub fn plan(
     keys_are_files(&storage)?;
     let network = network(&seen.root, options.network, config, host, &mut warnings)?;
     let shell = options.shell.then(Shell::default);
-    let integrity = options.integrity.then(|| integrity::find(&host.tree, &host.kernel.release)).transpose();
+    let is_asked = |module: &Option<Given<bool>>| module.as_ref().is_some_and(|asked| asked.value);
+    let (integrity, modsign) =
+        (options.integrity || is_asked(&more.integrity), options.modsign || is_asked(&more.modsign));
+    let integrity = integrity.then(|| integrity::find(&host.tree, &host.kernel.release)).transpose();
     let integrity = integrity.context("--integrity")?;
-    let modsign = options.modsign.then(|| integrity::certificates(&host.tree)).transpose().context("--modsign")?;
+    let modsign = modsign.then(|| integrity::certificates(&host.tree)).transpose().context("--modsign")?;
     let livepatch = options.livepatch.then(AtBoot::default);
     let modules = kmod::Settings { forbid: build::bans(config).into_keys().collect() };
     let hooks = Settings {
@@ -332,7 +335,7 @@ fn kdumpctl(ours: &Programs) -> anyhow::Result<Entry> {
 }
 
 /// The host's sysctl files, at the paths where they are.
-fn sysctl_files(host: &SystemHost) -> anyhow::Result<Vec<Entry>> {
+fn sysctl_files(host: &SystemHost, warnings: &mut Vec<String>) -> anyhow::Result<Vec<Entry>> {
     let root = host.tree.root();
     let entry = |path: PathBuf| {
         let name = path.strip_prefix(root).unwrap_or(&path).to_path_buf();
@@ -341,7 +344,13 @@ fn sysctl_files(host: &SystemHost) -> anyhow::Result<Vec<Entry>> {
         let bytes = if is_mask { Vec::new() } else { host.tree.read(Path::new(&name))? };
         Ok(Entry::file(&name, bytes, "a sysctl file of this machine"))
     };
-    sysctl::files(root)?.into_iter().map(entry).collect()
+    let (there, dangling): (Vec<_>, Vec<_>) = sysctl::files(root)?.into_iter().partition(|path| {
+        let name = Path::new("/").join(path.strip_prefix(root).unwrap_or(path));
+        fs::read_link(path).is_err() || host.tree.canonical(&name).is_ok()
+    });
+    // systemd brings a link to the file that procps brings.
+    warnings.extend(dangling.iter().map(|path| format!("{} leads nowhere; it is passed over", path.display())));
+    there.into_iter().map(entry).collect()
 }
 
 #[cfg(test)]

@@ -16,7 +16,9 @@ use kdump_hooks::pstore::{BACKENDS, Pstore};
 use kdump_hooks::rootfs::Rootfs;
 use kdump_hooks::virtiofs::Virtiofs;
 use kdump_hooks::{DeviceSpec, Host, Target};
+use kdump_init::devices::probe;
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// The targets in their order, and where dumps are in them.
@@ -88,6 +90,14 @@ fn named(
     // RHEL too takes the options of what is mounted, which may say which subvolume `path` is in.
     let names = if host.devices_are_here { sysfs::block_names(&host.tree, device) } else { Vec::new() };
     let node = names.first().map(|name| Path::new("/dev").join(name.replace('!', "/")));
+    match &node {
+        Some(node) => {
+            holds(&host.tree, node, &fstype).with_context(|| format!("{}: {fstype} {device}", line.origin))?
+        }
+        None if host.devices_are_here && !matches!(device, DeviceSpec::Path(_)) => warnings
+            .push(format!("{}: no device here is {device}; unless it comes, dumps have nowhere to go", line.origin)),
+        None => {}
+    }
     let mounted = mounts::options(&host.tree, device, node.as_deref());
     let device = match device {
         DeviceSpec::Path(path) => {
@@ -100,6 +110,24 @@ fn named(
     };
     let options = if options.is_empty() { mounted } else { options.clone() };
     Ok(Target::Filesystem(Filesystem { fstype, device, options }))
+}
+
+/// Fails if something other than `fstype` is on a device. What cannot be read, or is nothing known, may be it.
+fn holds(tree: &Tree, node: &Path, fstype: &str) -> anyhow::Result<()> {
+    let is_ext = |fstype: &str| matches!(fstype, "ext" | "ext2" | "ext3" | "ext4");
+    let mut device = match File::open(tree.path(node)) {
+        Ok(device) => device,
+        Err(error) => {
+            log::debug!("what is on {} is not known: {error}", node.display());
+            return Ok(());
+        }
+    };
+    match probe(&mut device) {
+        Ok(Some(found)) if found.fstype != fstype && !(is_ext(found.fstype) && is_ext(fstype)) => {
+            bail!("{} holds {}, and no {fstype}; write what is there", node.display(), found.fstype)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The options with which fstab mounts an export, or with which it is mounted now: kdump.conf has no place for them.
@@ -217,6 +245,24 @@ fn holder_of(path: &Path, host: &SystemHost) -> anyhow::Result<(Filesystem, Path
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_device_has_to_hold_what_is_written_as_far_as_that_can_be_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = Tree::new(dir.path());
+        std::fs::create_dir(tree.path("dev")).unwrap();
+        let mut ext = vec![0; 8192];
+        ext[0x438..0x43a].copy_from_slice(&[0x53, 0xef]);
+        std::fs::write(tree.path("dev/vda1"), ext).unwrap();
+        std::fs::write(tree.path("dev/vdb"), vec![0; 8192]).unwrap();
+        let judge = |node: &str, fstype: &str| holds(&tree, Path::new(node), fstype).map_err(|error| error.to_string());
+        for fstype in ["ext2", "ext4"] {
+            judge("/dev/vda1", fstype).unwrap();
+        }
+        assert_eq!(judge("/dev/vda1", "xfs").unwrap_err(), "/dev/vda1 holds ext, and no xfs; write what is there");
+        judge("/dev/vdb", "minix").unwrap();
+        judge("/dev/absent", "xfs").unwrap();
+    }
 
     #[test]
     fn an_export_gets_the_options_of_its_line_in_fstab_that_are_for_the_kernel() {

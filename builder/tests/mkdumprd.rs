@@ -144,6 +144,9 @@ fn keys_and_policy_come_along_on_demand_and_secrets_are_for_root_alone() {
     }
     for (conf, options) in [
         ("", &["--normal", "--integrity", "--modsign", "out/image"][..]),
+        // dracut's words for them, for either image.
+        ("", &["--normal", "-f", "--add", "integrity modsign", "out/image"]),
+        ("", &["-f", "--add", "masterkey modsign", "out/image"]),
         (
             "[[target]]\nkind = \"filesystem\"\ntype = \"ext4\"\ndevice = \"LABEL=crash\"\n[image]\nintegrity = true\nmodsign = true\n",
             &["-f", "out/image"],
@@ -640,6 +643,8 @@ fn a_normal_image_brings_the_installed_live_patches_along_and_kpatch_keeps_them_
 fn a_normal_image_brings_the_capture_kernel_and_sysctl_files_along_on_demand() {
     let (_dir, system) = system();
     system.write("etc/sysctl.d/10-x.conf", b"kernel.panic = 9\n").unwrap();
+    // As on a Debian with systemd and without procps.
+    std::os::unix::fs::symlink("../sysctl.conf", system.root.join("etc/sysctl.d/99-sysctl.conf")).unwrap();
     system.write("programs/kdumpctl", &kdump_builder::fake::object(&[])).unwrap();
     let arguments = ["--normal", "--early-kdump", "--sysctl", "out/image"];
     let error = String::from_utf8(mkdumprd(&system, &arguments).stderr).unwrap();
@@ -931,10 +936,10 @@ fn with_encrypted_disk(system: &FakeSystem) {
     system.write(&format!("{dm}/dm/uuid"), crypt.as_bytes()).unwrap();
     system.write(&format!("{dm}/dm/name"), b"secret\n").unwrap();
     system.write("sys/devices/pci0/virtio1/modalias", b"virtio:d2v1\n").unwrap();
-    let mut xfs = vec![0; 4096];
-    xfs[..4].copy_from_slice(b"XFSB");
-    xfs[108..113].copy_from_slice(b"crash");
-    system.write("dev/dm-0", &xfs).unwrap();
+    let mut ext4 = vec![0; 4096];
+    ext4[0x438..0x43a].copy_from_slice(&[0x53, 0xef]);
+    ext4[0x478..0x47d].copy_from_slice(b"crash");
+    system.write("dev/dm-0", &ext4).unwrap();
     fs::create_dir_all(system.root.join("dev/mapper")).unwrap();
     symlink("../dm-0", system.root.join("dev/mapper/secret")).unwrap();
     let mut luks = vec![0; 8192];
