@@ -463,7 +463,12 @@ fn dumps_are_listed_shown_verified_and_pruned() {
     assert!(machine.fails("dumps prune").contains("say it with --keep"));
     let said = machine.says("dumps prune --keep 1 --dry-run");
     assert!(said.starts_with("Would remove ") && said.contains("2026-01-01"), "{said}");
+    let unfinished = "127.0.0.1-2026-01-05-00:00:00";
+    machine.write(&format!("var/crash/{unfinished}/vmcore-incomplete"), "cut off");
+    let said = machine.says("dumps prune --keep 1 --dry-run");
+    assert!(said.contains(&format!("/{unfinished} is unfinished (1 MiB) and stays")), "{said}");
     let removed = machine.json("dumps prune --keep 1 --json");
+    assert!(removed["unfinished"][0].as_str().unwrap().ends_with(unfinished), "{removed:#}");
     assert_eq!(removed["removed"].as_array().unwrap().len(), 1, "{removed:#}");
     let left = |name: &str| machine.system.root.join("var/crash").join(name).exists();
     assert!(

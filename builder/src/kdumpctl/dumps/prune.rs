@@ -1,9 +1,11 @@
 //! `kdumpctl dumps prune`: removes old dumps by the rules of the capture environment.
 //!
 //! In: directories and how many dumps stay. Out: fewer dumps. The rules are `kdump_init::dump::retention`'s: only what is
-//! certainly ours, only whole directories, and never the newest complete dump of a host.
+//! certainly ours, only whole directories, and never the newest complete dump of a host. What a power loss has left without
+//! a status may be anybody's: it is named, and stays.
 
 use crate::config::Config;
+use crate::crashkernel::mib;
 use crate::kdumpctl::{Machine, lock};
 use anyhow::{Context, bail};
 use kdump_init::dump::retention::{self, OldDump};
@@ -47,8 +49,13 @@ pub(super) fn run(
             }
         }
     }
+    let unfinished: Vec<_> = super::below(dirs).into_iter().filter(|dump| dump.outcome == "unfinished").collect();
     match json {
-        true => writeln!(out, "{:#}", json!({ "removed": removed, "dry_run": dry_run, "errors": errors }))?,
+        true => {
+            let paths: Vec<&PathBuf> = unfinished.iter().map(|dump| &dump.path).collect();
+            let told = json!({ "removed": removed, "dry_run": dry_run, "unfinished": paths, "errors": errors });
+            writeln!(out, "{told:#}")?;
+        }
         false => {
             let word = if dry_run { "Would remove" } else { "Removed" };
             for path in &removed {
@@ -56,6 +63,10 @@ pub(super) fn run(
             }
             if removed.is_empty() {
                 writeln!(out, "There is nothing to remove")?;
+            }
+            for dump in &unfinished {
+                let (path, mib) = (dump.path.display(), mib(dump.bytes));
+                writeln!(out, "{path} is unfinished ({mib} MiB) and stays; remove it by hand")?;
             }
         }
     }
