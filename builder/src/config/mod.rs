@@ -93,7 +93,21 @@ impl Config {
     pub fn examine(files: &Files, complaints: &mut Complaints) -> anyhow::Result<Config> {
         let config = Config::understood(files, complaints)?;
         privacy::look(&config, &files.root, complaints);
+        config.look_at_room(complaints);
         Ok(config)
+    }
+
+    /// What is to be removed has to be on a disk of this machine.
+    fn look_at_room(&self, complaints: &mut Complaints) {
+        let is_elsewhere =
+            |target: &TargetLine| matches!(target, TargetLine::Nfs(_) | TargetLine::Cifs(_) | TargetLine::Remote(_));
+        let targets = &self.dump.targets;
+        let all_are = !targets.is_empty() && targets.iter().all(|target| is_elsewhere(&target.value.line));
+        if let Some(keep) = self.system.keep.as_ref().filter(|_| all_are) {
+            let why =
+                "old dumps are removed from disks of this machine alone, and no target is one; have the server do it";
+            complaints.warn(&keep.origin, why);
+        }
     }
 
     fn understood(files: &Files, complaints: &mut Complaints) -> anyhow::Result<Config> {

@@ -258,6 +258,10 @@ fn mail(variables: &mut Variables) -> Option<Given<Notify>> {
     let cc = variables.made("KDUMP_NOTIFICATION_CC", addresses);
     let (user, password) = (variables.text("KDUMP_SMTP_USER"), variables.text("KDUMP_SMTP_PASSWORD"));
     variables.note("KDUMP_SMTP_TIMEOUT", "mail has a limit of its own");
+    if let (None, Some(cc)) = (&to, &cc) {
+        let why = "KDUMP_NOTIFICATION_CC without KDUMP_NOTIFICATION_TO: nobody is told; name somebody there";
+        variables.complaints.warn(&cc.origin, why);
+    }
     let to = to?;
     // As SUSE has it, both together mean that the server is asked for TLS.
     let login = match (user, password) {

@@ -235,6 +235,7 @@ const SUSE: &[Row] = &[
         "KDUMP_NOTIFICATION_TO=a@x\nKDUMP_SMTP_SERVER=m",
         Is("notify.mail.server", "\"m:25\"", "init hooks.notify.mail.host = \"m\""),
     ),
+    ("KDUMP_NOTIFICATION_CC=a@x", Warns("KDUMP_NOTIFICATION_CC without KDUMP_NOTIFICATION_TO: nobody is told")),
     ("KDUMP_NOTIFICATION_TO=a@x", Warns("KDUMP_NOTIFICATION_TO without KDUMP_SMTP_SERVER: no mail leaves")),
     (
         "KDUMP_NOTIFICATION_TO=a@x\nKDUMP_SMTP_SERVER=m\nKDUMP_NOTIFICATION_CC=b@x",

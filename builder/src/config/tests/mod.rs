@@ -202,6 +202,23 @@ fn the_native_configuration_wins_where_it_is_and_says_so() {
 }
 
 #[test]
+fn old_dumps_that_nobody_would_remove_are_told_of() {
+    let (root, files) = files(Some(b""));
+    fs::create_dir(root.path().join("etc/kdump")).unwrap();
+    let warnings = |targets: &str| {
+        fs::write(root.path().join(native::PATH), format!("{targets}[room]\nkeep = 3\n")).unwrap();
+        let warnings = Config::read(&files).unwrap().warnings;
+        warnings.into_iter().filter(|warning| warning.contains("from disks of this machine alone")).count()
+    };
+    let remote = "[[target]]\nkind = \"nfs\"\nexport = \"nas:/x\"\n";
+    assert_eq!((warnings(""), warnings(remote)), (0, 1));
+    assert_eq!(
+        warnings(&format!("{remote}[[target]]\nkind = \"filesystem\"\ntype = \"ext4\"\ndevice = \"LABEL=x\"\n")),
+        0
+    );
+}
+
+#[test]
 fn a_sysconfig_file_may_be_missing_unless_it_was_named() {
     let (root, _) = files(Some(b""));
     let named = root.path().join("nowhere");
