@@ -92,6 +92,10 @@ pub(super) fn program_or_name(value: &str) -> anyhow::Result<PathBuf> {
 /// An absolute directory without doubled slashes; a relative one is taken from the root of the target.
 pub(super) fn directory(value: &str) -> anyhow::Result<PathBuf> {
     match normal(value) {
+        // Nor could the address of a server have one.
+        Some(_) if value.chars().any(char::is_control) => {
+            bail!("`{}` has a control character in it; write the directory without", value.escape_debug())
+        }
         Some(path) => Ok(path),
         None => bail!("`{value}` has `..` in it; write the directory without"),
     }

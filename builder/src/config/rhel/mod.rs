@@ -378,6 +378,10 @@ mod tests {
             ),
             ("ext4 vda", "kdump.conf:1: ext4: `vda` is not a block device; write /dev/NAME, UUID=… or LABEL=…"),
             ("path /a/../b", "kdump.conf:1: path: `/a/../b` has `..` in it; write the directory without"),
+            (
+                "path /a\u{3}b",
+                "kdump.conf:1: path: `/a\\u{3}b` has a control character in it; write the directory without",
+            ),
             ("extra_bins a", "kdump.conf:1: extra_bins: `a` is not an absolute path; write it from / on"),
             (
                 "core_collector scp",
