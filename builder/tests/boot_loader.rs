@@ -200,6 +200,11 @@ fn on_debian_no_new_kernel_brings_back_what_was_taken_away() {
     }
     assert_eq!(machine.does(&[FOR_KERNEL, "6.5"]), "");
     assert!(!machine.system.root.join(GRUB).exists());
+    // An entry of its own never had it.
+    fs::remove_file(machine.system.root.join("etc/default/grub")).unwrap();
+    machine.entry("6.6", " quiet");
+    machine.does(&[FOR_KERNEL, "6.6"]);
+    assert!(machine.words("6.6").starts_with(" quiet crashkernel="), "{}", machine.words("6.6"));
 }
 
 #[test]

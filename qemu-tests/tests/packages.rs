@@ -348,6 +348,8 @@ if ! ls -d /var/crash/127.0.0.1-* > /dev/null 2>&1; then
     say image "$(lsinitrd /boot/initramfs-SECONDkdump.img | grep -c 'SECOND/.*/virtio_blk.ko')"
     kernel-install remove SECOND
     say removed "$(ls /boot/*kdump.img /boot/loader/entries | tr '\n' ' ')"
+    say upgrade "$(/usr/lib/kdump/package-setup replace 2>&1 | tr '\n' ' ')"
+    say upgraded "$(cat /sys/kernel/kexec_crash_loaded)"
     sync
     kdumpctl test --force > /dev/console 2>&1
     sleep 60
@@ -396,6 +398,10 @@ fn an_installed_package_saves_a_crash_that_the_next_boot_finds() -> Result<()> {
     said.expect("image", "1")?;
     let removed = said.of("removed")?;
     ensure!(!removed.contains(&second.release), "kernel-install leaves {removed}");
+    // As an upgrade of the package does where the system runs.
+    let upgrade = said.of("upgrade")?;
+    ensure!(upgrade.starts_with("Loaded /boot/vmlinuz-") && !upgrade.contains("stays loaded"), "{upgrade}");
+    said.expect("upgraded", "1")?;
     ensure!(said.ending == Ending::Reboot, "the capture kernel's ending was {:?}", said.ending);
 
     let said = machine.boot(|running| {

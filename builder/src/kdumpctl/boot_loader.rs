@@ -7,7 +7,7 @@
 //! |---|---|
 //! | the package came | command lines that have none get the default: on Debian those that GRUB makes for all kernels |
 //! | it was upgraded | command lines that have an older default get the new one |
-//! | a kernel was installed | its command line, if that has an older default, or, but on Debian, none |
+//! | a kernel was installed | its command line, if that has an older default or none; on Debian GRUB's one for all kernels only if that has an older default |
 //! | `kdumpctl start`, `rebuild` | with `KDUMP_UPDATE_BOOTLOADER` all command lines get what is asked for |
 //!
 //! Which defaults there have been on this machine is kept in [`DEFAULTS`], a line for each, the newest last. A value that
@@ -78,7 +78,6 @@ fn at_first(machine: &Machine, defaults: &Defaults, out: &mut dyn Write) -> anyh
         Err(error) => return hint(machine, &format!(": {error:#}"), out),
     };
     // As kdump-tools does it there, which knows of no other boot loader.
-    let is_of_grub = |change: &bootloader::Change| change.path.starts_with("/etc/default");
     let is_debian = Facts::of(&machine.tree).distribution.is_debian();
     if is_debian && !(plan.first.is_empty() && plan.changes.iter().all(is_of_grub)) {
         return hint(machine, "", out);
@@ -125,14 +124,24 @@ pub(super) fn for_kernel(machine: &Machine, release: &str, out: &mut dyn Write) 
         return asked_for(machine, &config, out);
     }
     let defaults = Defaults::of(machine)?;
-    let mut replaced = defaults.older();
+    let which = Which::New(release.to_owned());
+    let older = defaults.older();
+    let or_none = [older.clone(), vec![Vec::new()]].concat();
+    let mut edit = defaults.edit().only(Only::Saying(or_none));
     // Debian's first installation has put a file for it into grub.d, be it ours or that of kdump-tools. Where that is gone,
     // somebody took it away.
-    if !Facts::of(&machine.tree).distribution.is_debian() {
-        replaced.push(Vec::new());
+    let is_for_all = |plan: Plan| plan.changes.iter().any(is_of_grub);
+    if Facts::of(&machine.tree).distribution.is_debian()
+        && bootloader::plan(&machine.tree, &which, &edit).is_ok_and(is_for_all)
+    {
+        edit = defaults.edit().only(Only::Saying(older));
     }
-    let edit = defaults.edit().only(Only::Saying(replaced));
-    change(machine, &Which::New(release.to_owned()), &edit, &defaults.now, out)
+    change(machine, &which, &edit, &defaults.now, out)
+}
+
+/// Whether it is of the files that GRUB makes all command lines of.
+fn is_of_grub(change: &bootloader::Change) -> bool {
+    change.path.starts_with("/etc/default")
 }
 
 /// At `start` and `rebuild`, which come out as they do whatever the boot loader says.
