@@ -58,9 +58,10 @@ fn end_of(mut command: Command, signals: &[Signal]) -> (ExitStatus, Option<Strin
     (child.wait().unwrap(), said)
 }
 
+/// It ignores nothing: a shell has what runs in its background ignore SIGINT.
 fn program(role: &str) -> Command {
-    let mut command = Command::new(env::current_exe().unwrap());
-    command.args(["play", role]);
+    let mut command = Command::new("env");
+    command.arg("--default-signal=INT,TERM,HUP").arg(env::current_exe().unwrap()).args(["play", role]);
     command
 }
 
