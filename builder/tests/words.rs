@@ -7,11 +7,10 @@ use clap::{CommandFactory, Parser};
 use common::Machine;
 use kdump_builder::cli::Kdumpctl;
 use kdump_builder::fake::RELEASE;
-use kdump_hooks::fake::unified_image;
+use kdump_hooks::fake::{UntilTold, unified_image};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -516,25 +515,9 @@ fn no_kernel_is_loaded_while_another_kdumpctl_is_at_work() {
     machine.write("run/kdump.lock", "");
     let lock = fs::File::options().write(true).open(machine.system.root.join("run/kdump.lock")).unwrap();
     lock.lock().unwrap();
-    /// Gives the lock back as soon as anything is said.
-    struct UntilWaiting {
-        lock: Option<fs::File>,
-        text: String,
-    }
-    impl Write for UntilWaiting {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.lock = None;
-            self.text.push_str(str::from_utf8(bytes).unwrap());
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut said = UntilWaiting { lock: Some(lock), text: String::new() };
+    let mut said = UntilTold::holding(lock);
     machine.kdumpctl_to("kexec --reuse-cmdline".split(' '), &mut said).unwrap();
-    assert!(said.lock.is_none() && said.text.contains("Another kdumpctl is at work"), "{}", said.text);
+    assert!(said.held.is_none() && said.text.contains("Another kdumpctl is at work"), "{}", said.text);
 }
 
 #[test]

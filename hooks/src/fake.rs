@@ -21,6 +21,7 @@ mod net;
 mod object;
 mod program;
 mod unified;
+mod until_told;
 
 pub use example::example;
 pub use keys::FakeKeys;
@@ -29,6 +30,7 @@ pub use net::{FakeNet, dhcp_reply};
 pub use object::{object, object_of_build};
 pub use program::program;
 pub use unified::unified_image;
+pub use until_told::UntilTold;
 
 /// A machine that records what it is asked to do.
 #[derive(Clone, Debug, Default)]

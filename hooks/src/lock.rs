@@ -70,24 +70,7 @@ impl Lock {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Holds the lock until it is told of somebody who waits.
-    struct UntilTold {
-        held: Option<File>,
-        text: String,
-    }
-
-    impl Write for UntilTold {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.held = None;
-            self.text.push_str(str::from_utf8(bytes).unwrap());
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
+    use crate::fake::UntilTold;
 
     #[test]
     fn a_lock_that_another_one_holds_is_waited_for_and_not_for_ever() {
@@ -98,7 +81,7 @@ mod tests {
         let error = lock(300).take(dir.path(), &mut said).unwrap_err().to_string();
         assert!(error.contains("another a holds") && error.contains("/a.lock"), "{error}");
         assert!(said.is_empty(), "nobody is told of a moment");
-        let mut said = UntilTold { held: Some(held), text: String::new() };
+        let mut said = UntilTold::holding(held);
         lock(60_000).take(dir.path(), &mut said).unwrap();
         assert_eq!((said.held.is_none(), said.text.as_str()), (true, "Another a is at work, waiting for it to end\n"));
     }

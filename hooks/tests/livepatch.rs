@@ -3,10 +3,11 @@
 #![allow(clippy::unwrap_used)]
 
 use clap::Parser;
-use kdump_hooks::fake::{FakeKernel, FakePatch, object, object_of_build};
+use kdump_hooks::fake::{FakeKernel, FakePatch, UntilTold, object, object_of_build};
 use kdump_hooks::livepatch::cli::{self, Kpatch};
 use kdump_hooks::livepatch::{Task, name_of, overlay};
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -55,10 +56,17 @@ impl Rehearsal {
     }
 
     fn run(&mut self, words: &str) -> Result<String, String> {
-        let typed = Kpatch::try_parse_from(format!("kpatch {words}").split(' ')).map_err(|error| error.to_string())?;
-        let (mut out, mut remarks) = (Vec::new(), Vec::new());
-        let outcome = cli::run(&typed, self.root.path(), &mut self.kernel, &mut out, &mut remarks);
+        let mut remarks = Vec::new();
+        let outcome = self.run_telling(words, &mut remarks);
         self.remarks = String::from_utf8(remarks).unwrap();
+        outcome
+    }
+
+    /// As [`Rehearsal::run`], with the remarks to somebody who hears them as they come.
+    fn run_telling(&mut self, words: &str, remarks: &mut dyn Write) -> Result<String, String> {
+        let typed = Kpatch::try_parse_from(format!("kpatch {words}").split(' ')).map_err(|error| error.to_string())?;
+        let mut out = Vec::new();
+        let outcome = cli::run(&typed, self.root.path(), &mut self.kernel, &mut out, remarks);
         let out = String::from_utf8(out).unwrap();
         outcome.map(|()| out).map_err(|error| format!("{error:#}"))
     }
@@ -827,12 +835,8 @@ fn a_second_kpatch_waits_for_the_first_unless_it_only_looks_or_nudges() {
         machine.states();
         machine.run("signal").unwrap();
         machine.run(&format!("info {file}")).unwrap();
-        let holder = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(1300));
-            drop(first);
-        });
-        machine.run(&words).unwrap();
-        assert_eq!(machine.remarks, "Another kpatch is at work, waiting for it to end\n", "{words}");
-        holder.join().unwrap();
+        let mut told = UntilTold::holding(first);
+        machine.run_telling(&words, &mut told).unwrap();
+        assert_eq!(told.text, "Another kpatch is at work, waiting for it to end\n", "{words}");
     }
 }
